@@ -1,0 +1,364 @@
+"""Member states, critical devices and the election of a high-availability cluster.
+
+The rules, in the order in which `_elect` applies them:
+
+1. A member is Initializing until it has listened for its peers and its first full sync has ended, whatever its end.
+2. A member that hears one of an older version is Ready: it does not process traffic. The older one acts as if it did
+   not hear it (to it the newer is Lost), so it stays, or becomes, active.
+3. A member with a problem is Down if a healthy one is there; if none is, one of them goes on as Active Attention.
+4. A healthy member stays active. If two are (a healed partition), the lower number stays.
+5. With no active member the healthy one with the lowest number becomes active.
+
+A peer is lost when it said that it leaves, when its machine refuses its heartbeats (the process is gone, the machine
+is not), or when it has been silent for the dead timer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from syncproto.message import Heartbeat
+
+
+class MemberState(IntEnum):
+    """The numbers travel in heartbeats: append only."""
+
+    INITIALIZING = 0
+    ACTIVE = 1
+    ACTIVE_ATTENTION = 2
+    STANDBY = 3
+    READY = 4
+    DOWN = 5
+    LOST = 6
+
+    @property
+    def label(self) -> str:
+        return self.name.replace("_", " ").title()
+
+    @property
+    def forwards(self) -> bool:
+        return self in (MemberState.ACTIVE, MemberState.ACTIVE_ATTENTION)
+
+
+LISTEN_HEARTBEATS = 4
+"""Heartbeat intervals that a starting member listens before it decides (three may be lost)."""
+
+INTERFACE_CHECK = "Interface Active Check"
+ADMIN_DOWN = "admin_down"
+POLICY = "Policy"
+FULLSYNC = "Fullsync"
+
+
+@dataclass(frozen=True)
+class StateChanged:
+    """This member's state changed."""
+
+    old: MemberState
+    new: MemberState
+    reason: str
+
+
+@dataclass(frozen=True)
+class PeerChanged:
+    """What this member sees of a peer changed."""
+
+    peer: int
+    old: MemberState
+    new: MemberState
+    reason: str
+
+
+@dataclass(frozen=True)
+class Join:
+    """The member wants a full sync from this active peer; `full_sync_ended` must follow."""
+
+    peer: int
+
+
+Event = StateChanged | PeerChanged | Join
+
+
+@dataclass
+class Peer:
+    """What is known of one peer."""
+
+    number: int
+    name: str
+    state: MemberState = MemberState.LOST
+    heard_at: float = -1e9
+    refused_at: float = -1e9
+    heartbeat: Heartbeat | None = None
+    interfaces_heard: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def alive(self) -> bool:
+        return self.state is not MemberState.LOST
+
+
+@dataclass(frozen=True)
+class Failover:
+    """A change of the active member, as this member saw it."""
+
+    at: float
+    former: int | None
+    active: int
+    reason: str
+
+
+class Cluster:
+    """One member's view of its cluster.
+
+    `newer(a, b)` compares two releases' versions: -1, 0 or 1. `next_wakeup()` may change after every call that takes
+    `now`. Heartbeats are due when `outgoing(now)` returns one; it goes to every peer over every interface.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        peers: Mapping[int, str],
+        release: str,
+        newer: Callable[[str, str], int],
+        *,
+        now: float,
+        heartbeat_s: float = 0.1,
+        dead_timeout_s: float = 2.5,
+    ) -> None:
+        self.number = number
+        self.release = release
+        self.peers = {n: Peer(n, name) for n, name in peers.items()}
+        self.state = MemberState.INITIALIZING
+        self.reason = "starting"
+        self.changed_at = now
+        self.heartbeat_s = heartbeat_s
+        self.dead_timeout_s = dead_timeout_s
+        self.devices: dict[str, str] = {POLICY: "", INTERFACE_CHECK: "", FULLSYNC: ""}
+        """Critical devices; an empty text is OK, any other says what is wrong."""
+        self.interfaces: dict[str, bool] = {}
+        self.policy_name = ""
+        self.failovers: deque[Failover] = deque(maxlen=100)
+        self.failover_count = 0
+        self._newer = newer
+        self._events: deque[Event] = deque()
+        self._listen_until = now + LISTEN_HEARTBEATS * heartbeat_s
+        self._next_heartbeat = now
+        self._joining: int | None = None
+        self._synchronised = False
+        self._active_seen: int | None = None
+        self._leaving = False
+
+    # -- what comes in -------------------------------------------------------------------------------------------
+
+    def receive_heartbeat(self, number: int, heartbeat: Heartbeat, interface: str, now: float) -> None:
+        peer = self.peers.get(number)
+        if peer is None:
+            return
+        if heartbeat.leaving:
+            self._peer_is(peer, MemberState.LOST, "it was stopped", now)
+            return
+        peer.heard_at = now
+        peer.heartbeat = heartbeat
+        peer.interfaces_heard[interface] = now
+        try:
+            state = MemberState(heartbeat.state)
+        except ValueError:
+            state = MemberState.DOWN
+        self._peer_is(peer, state, "; ".join(heartbeat.problems), now)
+
+    def peer_refused(self, number: int, now: float) -> None:
+        """The peer's machine said that nobody listens on the cluster port there.
+
+        It may be late news of a member that has just been started; one whose heartbeats come in time is there.
+        """
+        peer = self.peers.get(number)
+        if peer is not None and peer.alive and now - peer.heard_at > 1.5 * self.heartbeat_s:
+            self._peer_is(peer, MemberState.LOST, "its process is gone, its machine refuses heartbeats", now)
+
+    def set_device(self, name: str, problem: str, now: float) -> None:
+        """A critical device reports; an empty `problem` is OK."""
+        if self.devices.get(name, "") != problem or name not in self.devices:
+            self.devices[name] = problem
+            self._elect(now)
+
+    def unregister_device(self, name: str, now: float) -> None:
+        if self.devices.pop(name, None):
+            self._elect(now)
+
+    def set_interface(self, name: str, up: bool, now: float) -> None:
+        """The link state of one of this member's own interfaces."""
+        self.interfaces[name] = up
+        down = sorted(n for n, is_up in self.interfaces.items() if not is_up)
+        self.set_device(INTERFACE_CHECK, f"interface {', '.join(down)} is down" if down else "", now)
+
+    def full_sync_ended(self, now: float) -> None:
+        """The first full sync is over, whether it brought the table or failed."""
+        self._synchronised = True
+        self._joining = None
+        self._elect(now)
+
+    def leave(self, now: float) -> Heartbeat:
+        """The member stops in good order; the heartbeat tells the peers."""
+        self._leaving = True
+        self._become(MemberState.DOWN, "stopped", now)
+        return self._heartbeat()
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def next_wakeup(self) -> float:
+        deadlines = [p.heard_at + self.dead_timeout_s for p in self.peers.values() if p.alive]
+        if self.state is MemberState.INITIALIZING and self._listen_until > self.changed_at:
+            deadlines.append(self._listen_until)
+        return min([self._next_heartbeat, *deadlines])
+
+    def on_wakeup(self, now: float) -> None:
+        for peer in self.peers.values():
+            if peer.alive and now - peer.heard_at >= self.dead_timeout_s:
+                self._peer_is(peer, MemberState.LOST, f"silent for {self.dead_timeout_s:g} s", now)
+        self._elect(now)
+
+    # -- what goes out -------------------------------------------------------------------------------------------
+
+    def outgoing(self, now: float) -> Heartbeat | None:
+        """The heartbeat, when one is due."""
+        if now < self._next_heartbeat or self._leaving:
+            return None
+        self._next_heartbeat = now + self.heartbeat_s
+        return self._heartbeat()
+
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(
+            state=int(self.state),
+            priority=self.number,
+            release=self.release,
+            policy=self.policy_name,
+            active_since=self.changed_at if self.state.forwards else 0.0,
+            interfaces=dict(self.interfaces),
+            problems=self.problems(),
+            sees=[p.number for p in self.peers.values() if p.alive],
+            leaving=self._leaving,
+        )
+
+    def next_event(self) -> Event | None:
+        return self._events.popleft() if self._events else None
+
+    def problems(self) -> list[str]:
+        return [f"{name}: {problem}" for name, problem in self.devices.items() if problem]
+
+    def visible_state(self, peer: Peer) -> MemberState:
+        """What this member shows of a peer: one of a newer version is as good as lost to it."""
+        return MemberState.LOST if self._compare(peer) < 0 else peer.state
+
+    # -- the election --------------------------------------------------------------------------------------------
+
+    def _compare(self, peer: Peer) -> int:
+        """1: this member is of a newer version than the peer; 0: the same; -1: older. 0 while nothing was heard."""
+        return self._newer(self.release, peer.heartbeat.release) if peer.heartbeat else 0
+
+    def _peer_is(self, peer: Peer, state: MemberState, reason: str, now: float) -> None:
+        if peer.state is not state:
+            self._events.append(PeerChanged(peer.number, peer.state, state, reason))
+            peer.state = state
+        self._elect(now)
+
+    def _elect(self, now: float) -> None:
+        if self._leaving:
+            return
+        state, reason = self._choose(now)
+        self._become(state, reason, now)
+        self._note_failover(now)
+
+    def _become(self, state: MemberState, reason: str, now: float) -> None:
+        if state is self.state:
+            return
+        self._events.append(StateChanged(self.state, state, reason))
+        self.state, self.reason, self.changed_at = state, reason, now
+        self._next_heartbeat = now  # peers hear of it at once
+
+    def _choose(self, now: float) -> tuple[MemberState, str]:
+        alive = [p for p in self.peers.values() if p.alive]
+        older = [p for p in alive if self._compare(p) > 0 and p.state is not MemberState.INITIALIZING]
+        equal = [p for p in alive if self._compare(p) == 0]
+        if not self._has_joined(equal, older, now):
+            return MemberState.INITIALIZING, self.reason
+        if older:
+            release = older[0].heartbeat.release if older[0].heartbeat else "?"
+            return MemberState.READY, f"member {older[0].name} runs the older version {release}"
+        problems = self.problems()
+        active = [p for p in equal if p.state.forwards]
+        healthy = [p for p in equal if not self._troubled(p) and p.state in _CANDIDATES]
+        if problems:
+            return self._choose_troubled("; ".join(problems), active, healthy, equal)
+        return self._choose_healthy(active, healthy)
+
+    def _has_joined(self, equal: list[Peer], older: list[Peer], now: float) -> bool:
+        """Past Initializing: it has listened, and taken what an active peer had to give."""
+        if self.state is not MemberState.INITIALIZING or self._synchronised:
+            return True
+        if now < self._listen_until:
+            return False
+        source = next((p for p in equal + older if p.state.forwards), None)
+        if source is not None:
+            if self._joining != source.number:
+                self._joining = source.number
+                self._events.append(Join(source.number))
+            return False
+        if any(p.state is MemberState.INITIALIZING and p.number < self.number for p in equal):
+            return False  # it will be active in a moment, and can be joined then
+        self._synchronised = True
+        return True
+
+    def _troubled(self, peer: Peer) -> bool:
+        return bool(peer.heartbeat and peer.heartbeat.problems)
+
+    def _choose_troubled(
+        self, reason: str, active: list[Peer], healthy: list[Peer], equal: list[Peer]
+    ) -> tuple[MemberState, str]:
+        if healthy:
+            return MemberState.DOWN, reason
+        rivals = active if self.state.forwards else (active or [p for p in equal if p.state in _RUNNING])
+        chosen = not any(p.number < self.number for p in rivals) if rivals else True
+        if not self.state.forwards and active:
+            chosen = False
+        if chosen:
+            return MemberState.ACTIVE_ATTENTION, f"{reason}; no other member is better"
+        return MemberState.DOWN, reason
+
+    def _choose_healthy(self, active: list[Peer], healthy: list[Peer]) -> tuple[MemberState, str]:
+        well = [p for p in active if not self._troubled(p)]
+        if well and not (self.state.forwards and all(self.number < p.number for p in well)):
+            return MemberState.STANDBY, f"there is already an active member ({well[0].name})"
+        if self.state is MemberState.ACTIVE:
+            return MemberState.ACTIVE, self.reason
+        rivals = [p for p in healthy if p.number < self.number and not p.state.forwards]
+        if rivals and not self.state.forwards:
+            return MemberState.STANDBY, f"member {rivals[0].name} comes first"
+        if self.state is MemberState.ACTIVE_ATTENTION:
+            return MemberState.ACTIVE, "the problem has been resolved"
+        return MemberState.ACTIVE, self._why_active(active)
+
+    def _why_active(self, active: list[Peer]) -> str:
+        if active:
+            return f"member {active[0].name} has a problem"
+        former = self.peers.get(self._active_seen or 0)
+        if former is None:
+            return "no other member is active"
+        how = "was lost" if not former.alive else f"is {former.state.label}"
+        return f"member {former.name} {how}"
+
+    def _note_failover(self, now: float) -> None:
+        active = self.number if self.state.forwards else None
+        if active is None:
+            active = next((p.number for p in self.peers.values() if p.state.forwards and self._compare(p) >= 0), None)
+        if active is None or active == self._active_seen:
+            return
+        if self._active_seen is not None:
+            self.failover_count += 1
+            reason = self.reason if active == self.number else f"member {active} became active"
+            self.failovers.append(Failover(now, self._active_seen, active, reason))
+        self._active_seen = active
+
+
+_CANDIDATES = frozenset({MemberState.ACTIVE, MemberState.STANDBY, MemberState.READY})
+_RUNNING = frozenset({MemberState.ACTIVE, MemberState.STANDBY, MemberState.READY, MemberState.DOWN})

@@ -1,0 +1,139 @@
+"""A member's configuration file: who it is, its cluster, its interfaces, its release and policy.
+
+The same file serves a member in a lab's namespace and one that runs as a service in a virtual machine.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface, IPv6Interface
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from fwnode.files import FileError, Strict, load_yaml, validate
+from fwnode.firewall.parameters import ParameterError, look_up
+from fwnode.firewall.policy import Policy
+from fwnode.policy_file import build_policy
+from syncproto.errors import SyncError
+from syncproto.release import BUILTIN_RELEASES, Compatibility
+
+MEMBERS_MAX = 5
+"""Members of a ClusterXL cluster (claim B1)."""
+
+Interface = IPv4Interface | IPv6Interface
+
+
+class InterfaceModel(Strict):
+    """One cluster interface; every member has an address on it, `virtual` is what the active one answers for."""
+
+    name: str
+    device: str = ""
+    """The kernel's name of it on this machine, if that is another (`eth1`)."""
+    sync: bool = False
+    virtual: list[Interface] = Field(default_factory=list)
+    members: dict[str, list[Interface]]
+
+    @property
+    def kernel_name(self) -> str:
+        return self.device or self.name
+
+
+class ClusterModel(Strict):
+    id: int = Field(default=1, ge=0, le=255)
+    mode: Literal["high-availability"] = "high-availability"
+    interfaces: list[InterfaceModel] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _members_agree(self) -> ClusterModel:
+        names = list(self.interfaces[0].members)
+        if len(names) > MEMBERS_MAX:
+            raise ValueError(f"{len(names)} members; a ClusterXL cluster has at most {MEMBERS_MAX}")
+        for interface in self.interfaces:
+            if set(interface.members) != set(names):
+                raise ValueError(f"interface {interface.name} must name the same members as {self.interfaces[0].name}")
+            if any(not addresses or addresses[0].version != 4 for addresses in interface.members.values()):
+                raise ValueError(f"interface {interface.name}: the first address of each member must be IPv4")
+        if sum(interface.sync for interface in self.interfaces) > 1:
+            raise ValueError("more than one sync interface; the product does not support several sync networks")
+        return self
+
+
+class ClockModel(Strict):
+    rate: float = Field(default=1.0, gt=0, le=100_000)
+    epoch: float = 0.0
+
+
+class MemberConfig(Strict):
+    member: str
+    release: str
+    cluster: ClusterModel
+    policy: dict[str, Any] | str
+    releases: str = ""
+    clock: ClockModel = ClockModel()
+    parameters: dict[str, int] = Field(default_factory=dict)
+    control: str = ""
+    key: str = ""
+    """Shared secret that authenticates sync messages; empty, as in the product, for none."""
+
+    @model_validator(mode="after")
+    def _member_is_known(self) -> MemberConfig:
+        if self.member not in self.members:
+            raise ValueError(f"member {self.member!r} is not in the cluster; members are {', '.join(self.members)}")
+        for name, value in self.parameters.items():
+            try:
+                parameter = look_up(name)
+            except ParameterError as error:
+                raise ValueError(str(error)) from None
+            if not parameter.low <= value <= parameter.high:
+                raise ValueError(f"parameters.{name}: {value} is not legal; legal is {parameter.legal}")
+        return self
+
+    @property
+    def members(self) -> dict[str, int]:
+        """Names and numbers (1…) of the members, in the order of the first interface."""
+        return {name: number for number, name in enumerate(self.cluster.interfaces[0].members, 1)}
+
+    @property
+    def number(self) -> int:
+        return self.members[self.member]
+
+    @property
+    def peers(self) -> dict[int, str]:
+        return {number: name for name, number in self.members.items() if name != self.member}
+
+    @property
+    def control_path(self) -> Path:
+        return Path(self.control or f"/run/fwpair/{self.member}.sock")
+
+    @property
+    def sync_interface(self) -> InterfaceModel | None:
+        return next((i for i in self.cluster.interfaces if i.sync), None)
+
+    def own_addresses(self, interface: InterfaceModel) -> list[Interface]:
+        return interface.members[self.member]
+
+    def load_policy(self, directory: Path) -> Policy:
+        """The rule base: inline, or from a file relative to `directory`. Raises `FileError`."""
+        members = frozenset(self.members)
+        if isinstance(self.policy, dict):
+            return build_policy(self.policy, "policy", members)
+        path = directory / self.policy
+        return build_policy(load_yaml(path), str(path), members)
+
+
+def load(path: Path) -> MemberConfig:
+    """The configuration in a file. Raises `FileError` with all its problems."""
+    return validate(MemberConfig, load_yaml(path), str(path))
+
+
+def load_releases(extra: str, directory: Path = Path()) -> Compatibility:
+    """The built-in table of releases, with a user's file over it. Raises `FileError`."""
+    try:
+        table = Compatibility.from_mapping(load_yaml(Path(BUILTIN_RELEASES)), BUILTIN_RELEASES)
+        if extra:
+            path = directory / extra
+            table = table.merged(load_yaml(path), str(path))
+    except SyncError as error:
+        raise FileError(str(error).splitlines()) from error
+    return table

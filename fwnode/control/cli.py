@@ -1,0 +1,211 @@
+"""`fwctl MEMBER …`: ask a member, or tell it what to do. Knows the control protocol; decides nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fwnode.control import render
+from fwnode.control.client import Control, MemberError, run_directory
+from fwnode.files import FileError, load_yaml
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Ask a firewall member, or tell it what to do.")
+ctl = typer.Typer(no_args_is_help=True, help="Kernel parameters.")
+policy = typer.Typer(no_args_is_help=True, help="The rule base.")
+app.add_typer(ctl, name="ctl")
+app.add_typer(policy, name="policy")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")]
+
+_target: dict[str, Any] = {}
+
+
+@app.callback()
+def _choose(
+    member: Annotated[str, typer.Argument(help="Name of the member, such as fw1.")],
+    lab: Annotated[str | None, typer.Option("--lab", metavar="NAME", help="The lab, when several are up.")] = None,
+) -> None:
+    _target.update(member=member, lab=lab)
+
+
+def _control() -> Control:
+    return Control(run_directory(_target["lab"]) / f"{_target['member']}.sock")
+
+
+def _ask(command: str, **arguments: Any) -> Any:
+    control = _control()
+    try:
+        return control.ask(command, **arguments)
+    finally:
+        control.close()
+
+
+def _print(data: Any, as_json: bool, text: Callable[[Any], Iterable[str]]) -> None:
+    print(json.dumps(data, indent=2) if as_json else "\n".join(text(data)))
+
+
+@app.command()
+def stat(as_json: Json = False) -> None:
+    """Member states, critical devices, the last failover (`cphaprob state`)."""
+    _print(_ask("stat"), as_json, render.stat)
+
+
+@app.command()
+def pstat(as_json: Json = False) -> None:
+    """Packets, connections and sync in figures (`fw ctl pstat`)."""
+    _print(_ask("pstat"), as_json, render.pstat)
+
+
+@app.command()
+def syncstat(as_json: Json = False) -> None:
+    """Synchronisation in figures (`cphaprob syncstat`)."""
+    _print(_ask("syncstat"), as_json, render.syncstat)
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Everything in one answer."""
+    _print(_ask("status"), as_json, lambda data: (f"{k}: {v}" for k, v in data.items()))
+
+
+@app.command()
+def tab(
+    table: Annotated[str, typer.Option("-t", help="connections, or local: the member's own.")] = "connections",
+    summary: Annotated[bool, typer.Option("-s", help="Only counts.")] = False,
+    unlimited: Annotated[bool, typer.Option("-u", help="All rows.")] = False,
+    rows: Annotated[int, typer.Option("-m", help="At most so many rows.", min=0)] = 16,
+    as_json: Json = False,
+) -> None:
+    """The connections table (`fw tab -t connections`)."""
+    data = _ask("tab", table=table, summary=summary, unlimited=unlimited, max=rows)
+    _print(data, as_json, render.tab_summary if summary else render.tab)
+
+
+@app.command()
+def drops(follow: Follow = False, as_json: Json = False) -> None:
+    """Dropped packets and why."""
+    _stream("drops", follow, as_json, render.drops, lambda e: e["action"] == "drop", render.log_entry)
+
+
+@app.command()
+def log(follow: Follow = False, as_json: Json = False) -> None:
+    """The log: drops, and accepts of rules that track them."""
+    _stream("log", follow, as_json, lambda d: map(render.log_entry, d["entries"]), lambda _: True, render.log_entry)
+
+
+@app.command()
+def events(follow: Follow = False, as_json: Json = False) -> None:
+    """What happened to the member: states, peers, sync, policy."""
+    if not follow:
+        _print(_ask("events"), as_json, lambda entries: map(render.event, entries))
+        return
+    _stream("events", True, as_json, lambda _: (), lambda _: True, render.event)
+
+
+def _stream(
+    command: str,
+    follow: bool,
+    as_json: bool,
+    first: Callable[[Any], Iterable[str]],
+    wanted: Callable[[dict[str, Any]], bool],
+    line: Callable[[dict[str, Any]], str],
+) -> None:
+    control = _control()
+    data = control.ask(command, follow=follow)
+    if not (follow and as_json):
+        _print(data, as_json, first)
+    if follow:
+        for entry in filter(wanted, control.follow()):
+            print(json.dumps(entry) if as_json else line(entry), flush=True)
+
+
+@app.command()
+def down() -> None:
+    """Administratively down; sync goes on (`clusterXL_admin down`)."""
+    print(f"{_target['member']} is {_ask('down')['state']}")
+
+
+@app.command()
+def up() -> None:
+    """Ends `down`; no full sync follows (`clusterXL_admin up`)."""
+    print(f"{_target['member']} is {_ask('up')['state']}")
+
+
+@app.command()
+def stop() -> None:
+    """Stop the member in good order; its connections are forgotten (`cpstop`)."""
+    _ask("stop")
+    print(f"{_target['member']} stops")
+
+
+@app.command()
+def start() -> None:
+    """Start a member that was stopped or killed (`cpstart`)."""
+    supervisor = run_directory(_target["lab"]) / "supervisor.sock"
+    if not supervisor.exists():
+        service = f"systemctl start fwnode@{_target['member']}"
+        raise MemberError(f"no lab here that could start it; on a machine of its own: {service}")
+    control = Control(supervisor)
+    try:
+        control.request({"step": {"start": _target["member"]}}, timeout_s=None)
+    finally:
+        control.close()
+    print(f"{_target['member']} is {_ask('status')['state']}")
+
+
+@ctl.command("set", context_settings={"ignore_unknown_options": True})
+def ctl_set(
+    kind: Annotated[str, typer.Argument(help="int")],
+    name: Annotated[str, typer.Argument(help="Name of the parameter.")],
+    value: Annotated[str, typer.Argument(help="Decimal or 0x…")],
+) -> None:
+    """Set a kernel parameter until the member stops (`fw ctl set int NAME VALUE`)."""
+    _only_int(kind)
+    for changed, now in _ask("ctl_set", name=name, value=value).items():
+        print(f"{changed} = {now}")
+
+
+@ctl.command("get")
+def ctl_get(
+    kind: Annotated[str, typer.Argument(help="int")] = "int",
+    name: Annotated[str, typer.Argument(help="Name of the parameter; none for all.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show a kernel parameter (`fw ctl get int NAME`), or all with their legal values."""
+    _only_int(kind)
+    data = _ask("ctl_get", name=name)
+    if name and not as_json:
+        print(f"{name} = {data[name]['value']}")
+        return
+    _print(data, as_json, lambda d: (f"{n:<32} = {p['value']:<8} ({p['legal']}) {p['meaning']}" for n, p in d.items()))
+
+
+def _only_int(kind: str) -> None:
+    if kind != "int":
+        raise MemberError(f"parameters of kind {kind!r} do not exist: write `ctl set int NAME VALUE`")
+
+
+@policy.command("install")
+def policy_install(file: Annotated[Path, typer.Argument(help="The rule base (YAML).")]) -> None:
+    """Install a rule base; a bad file changes nothing."""
+    result = _ask("policy_install", policy=load_yaml(file), file=str(file))
+    known = "are matched again" if result["on_install"] == "rematch" else "are kept"
+    rules = f"{result['rules']} rules; known connections {known}"
+    print(f"policy {result['policy']} installed on {_target['member']}: {rules}")
+
+
+def main() -> None:
+    """Exit code 0, or 2 when the command, a file or the member says no."""
+    try:
+        app()
+    except (MemberError, FileError) as error:
+        print(f"fwctl: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, BrokenPipeError):
+        sys.exit(130)

@@ -1,0 +1,331 @@
+"""What the control socket's commands do, and the figures that they show. One method a command.
+
+Reads the node's parts; what changes something goes through the node's own methods, and is checked first: a bad
+argument changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from fwnode.clock import LabClock, wire_now
+from fwnode.cluster.membership import ADMIN_DOWN, MemberState
+from fwnode.control.server import Client, ControlError
+from fwnode.files import FileError
+from fwnode.firewall.connection import Connection
+from fwnode.firewall.firewall import Hook, LogEntry
+from fwnode.firewall.packet import TCP, describe_key, flag_names, split_key
+from fwnode.firewall.parameters import PARAMETERS, ParameterError, parse_value
+from fwnode.policy_file import build_policy
+
+if TYPE_CHECKING:
+    from fwnode.node import Node
+
+TABLE_ID = 8158
+"""The product's number of the connections table."""
+TABLE_ROWS_DEFAULT = 16
+"""Rows that `tab` shows without `-u`; the product's default."""
+
+
+def log_line(entry: LogEntry, clock: LabClock) -> dict[str, Any]:
+    """A log entry for people and programs."""
+    text = entry.text
+    if entry.key and entry.key[0] == TCP:
+        text += f"; tcp_flags: {flag_names(entry.flags)}"
+    return {
+        "number": entry.number,
+        "at": clock.wall(entry.at),
+        "lab_time": entry.at,
+        "action": "drop" if entry.reason else "accept",
+        "reason": entry.reason.name if entry.reason else "",
+        "hook": Hook(entry.hook).name.lower(),
+        "connection": describe_key(entry.key) if entry.key else "",
+        "rule": entry.rule,
+        "text": text,
+    }
+
+
+class Commands:
+    """`handle` is what the control server calls."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._commands: dict[str, Callable[..., Any]] = {
+            "status": self.status,
+            "stat": self.stat,
+            "pstat": self.pstat,
+            "syncstat": self.syncstat,
+            "tab": self.tab,
+            "drops": self.drops,
+            "log": self.log,
+            "events": self.events,
+            "ctl_get": self.ctl_get,
+            "ctl_set": self.ctl_set,
+            "policy_install": self.policy_install,
+            "down": self.down,
+            "up": self.up,
+            "stop": self.stop,
+        }
+
+    def handle(self, command: str, arguments: dict[str, Any], client: Client) -> Any:
+        method = self._commands.get(command)
+        if method is None:
+            raise ControlError(f"unknown command {command!r}; known are {', '.join(self._commands)}")
+        if command in ("drops", "log", "events"):
+            arguments = {**arguments, "client": client}
+        try:
+            return method(**arguments)
+        except TypeError as error:
+            if "argument" not in str(error):
+                raise
+            raise ControlError(f"{command}: {str(error).partition('() ')[2] or error}") from error
+
+    # -- what is shown -------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Everything in one answer, for programs."""
+        node = self._node
+        firewall, table, cluster = node.firewall, node.firewall.connections, node.cluster
+        overruns = node.queue.overruns()
+        return {
+            "ready": cluster.state is not MemberState.INITIALIZING,
+            "member": node.config.member,
+            "id": node.config.number,
+            "release": node.config.release,
+            "state": cluster.state.label,
+            "reason": cluster.reason,
+            "policy": firewall.policy.name,
+            "connections": len(table),
+            "peak": table.peak,
+            "learned": table.learned,
+            "created": firewall.counters.created,
+            "synced_full": node.synced["full"],
+            "synced_delta": node.synced["delta"],
+            "sync": self._sync(),
+            "full_sync": node.full_sync,
+            "drops": {reason.name: count for reason, count in firewall.counters.drops.items()},
+            "packets": {
+                "accepted": firewall.counters.accepted,
+                "dropped": firewall.counters.dropped,
+                "lost_queue": overruns.queue,
+                "lost_socket": overruns.socket,
+            },
+            "records": {way: dict(counter) for way, counter in node.records.items()},
+            "refused_messages": dict(node.refused_messages),
+            "lab_time": node.clock.now(),
+            "uptime_s": wire_now() - node.started_at,
+        }
+
+    def _sync(self) -> dict[str, Any]:
+        """Sync with every peer; the whole is OK when it is with each that is there."""
+        node = self._node
+        peers = {}
+        for number, name in node.config.peers.items():
+            peer = node.cluster.peers[number]
+            gate = node.engine.gate(number)
+            peers[name] = {
+                "state": node.cluster.visible_state(peer).label,
+                "release": peer.heartbeat.release if peer.heartbeat else "",
+                "status": node.engine.status(number),
+                "exchange": gate.exchange.name.lower() if gate else "",
+                "reason": gate.reason if gate else "",
+            }
+        there = [p["status"] for n, p in zip(node.config.peers, peers.values(), strict=True)
+                 if node.cluster.peers[n].alive]  # fmt: skip
+        troubled = [status for status in there if status != "OK"]
+        alone = "Off - no other member is there"
+        return {"status": troubled[0] if troubled else ("OK" if there else alone), "peers": peers}
+
+    def stat(self) -> dict[str, Any]:
+        """The cluster as this member sees it."""
+        node, cluster = self._node, self._node.cluster
+        interface = node.config.sync_interface or node.config.cluster.interfaces[0]
+        members = []
+        for name, number in node.config.members.items():
+            local = number == cluster.number
+            state = cluster.state if local else cluster.visible_state(cluster.peers[number])
+            heartbeat = None if local else cluster.peers[number].heartbeat
+            members.append(
+                {
+                    "id": number,
+                    "local": local,
+                    "name": name,
+                    "address": str(interface.members[name][0].ip),
+                    "load": 100 if state.forwards else 0,
+                    "state": state.label,
+                    "release": cluster.release if local else (heartbeat.release if heartbeat else ""),
+                }
+            )
+        failover = cluster.failovers[-1] if cluster.failovers else None
+        now, wall = wire_now(), time.time()
+        names = {number: name for name, number in node.config.members.items()}
+        return {
+            "mode": "High Availability (Active Up)",
+            "members": members,
+            "devices": [{"name": n, "problem": p} for n, p in cluster.devices.items()],
+            "interfaces": cluster.interfaces,
+            "state": cluster.state.label,
+            "reason": cluster.reason,
+            "changed_at": wall - (now - cluster.changed_at),
+            "failovers": cluster.failover_count,
+            "last_failover": {
+                "at": wall - (now - failover.at),
+                "former": names.get(failover.former or 0, ""),
+                "active": names[failover.active],
+                "reason": failover.reason,
+            }
+            if failover
+            else None,
+            "sync": self._sync(),
+        }
+
+    def pstat(self) -> dict[str, Any]:
+        """Packets, connections and sync packets."""
+        node = self._node
+        status = self.status()
+        return {
+            "connections": {k: status[k] for k in ("connections", "peak", "learned", "created")},
+            "packets": status["packets"],
+            "drops": status["drops"],
+            "queue_buffer_bytes": node.queue.buffer_bytes,
+            "sync": status["sync"],
+            "counters": asdict(node.engine.counters()),
+        }
+
+    def syncstat(self) -> dict[str, Any]:
+        """Delta sync in figures."""
+        node = self._node
+        return {
+            "status": self._sync()["status"],
+            "peers": self._sync()["peers"],
+            "full_sync": node.full_sync,
+            "records": {way: dict(counter) for way, counter in node.records.items()},
+            "synced": dict(node.synced),
+            "counters": asdict(node.engine.counters()),
+            "bytes": {"sent": node.datagrams.sent_bytes, "received": node.datagrams.received_bytes},
+            "refused_messages": dict(node.refused_messages),
+        }
+
+    def tab(
+        self, table: str = "connections", summary: bool = False, unlimited: bool = False, max: int = TABLE_ROWS_DEFAULT
+    ) -> dict[str, Any]:
+        """The connections table, or the member's own connections (`local`)."""
+        firewall, now = self._node.firewall, self._node.clock.now()
+        tables = {"connections": firewall.connections, "local": firewall.local}
+        if table not in tables:
+            raise ControlError(f"no table {table!r}; tables are {', '.join(tables)}")
+        chosen = tables[table]
+        rows: list[dict[str, Any]] = []
+        if not summary:
+            limit = len(chosen) if unlimited else max
+            for connection in chosen:
+                if len(rows) >= limit:
+                    break
+                rows.append(_row(connection, now))
+        return {
+            "name": table,
+            "id": TABLE_ID,
+            "values": len(chosen),
+            "peak": chosen.peak,
+            "links": len(chosen.entries) - len(chosen),
+            "learned": chosen.learned,
+            "rows": rows,
+        }
+
+    def drops(self, client: Client, follow: bool = False) -> dict[str, Any]:
+        """Counts by reason and the last dropped packets; with `follow`, the next ones as they come."""
+        if follow:
+            client.following.add("log")
+        node = self._node
+        entries = [log_line(e, node.clock) for e in node.firewall.log if e.reason is not None]
+        counts = {reason.name: count for reason, count in node.firewall.counters.drops.items()}
+        return {"counts": counts, "entries": entries}
+
+    def log(self, client: Client, follow: bool = False) -> dict[str, Any]:
+        """The log: drops, and what rules with `track: log` accepted."""
+        if follow:
+            client.following.add("log")
+        return {"entries": [log_line(e, self._node.clock) for e in self._node.firewall.log]}
+
+    def events(self, client: Client, follow: bool = False) -> list[dict[str, Any]] | None:
+        """What happened to this member. With `follow` the past ones come as events, then the next ones."""
+        if not follow:
+            return list(self._node.events)
+        client.following.add("events")
+        for event in self._node.events:
+            client.send({"event": event})
+        return None
+
+    # -- what is changed -----------------------------------------------------------------------------------------
+
+    def ctl_get(self, name: str = "") -> dict[str, Any]:
+        """One kernel parameter, or all of them with their legal values."""
+        node = self._node
+        try:
+            names = [name] if name else list(PARAMETERS)
+            return {
+                n: {"value": node.parameters.get(n), "legal": PARAMETERS[n].legal, "meaning": PARAMETERS[n].meaning}
+                for n in names
+            }
+        except ParameterError as error:
+            raise ControlError(str(error)) from error
+
+    def ctl_set(self, name: str, value: int | str) -> dict[str, Any]:
+        """Set a kernel parameter until the member stops."""
+        node = self._node
+        try:
+            node.parameters.set(name, parse_value(name, str(value)))
+        except ParameterError as error:
+            raise ControlError(str(error)) from error
+        node.cluster.heartbeat_s = node.parameters["fwha_heartbeat_ms"] / 1000
+        node.cluster.dead_timeout_s = node.parameters["fwha_dead_timeout_ms"] / 1000
+        node.event("policy", f"kernel parameter {name} is now {node.parameters[name]}")
+        return {name: node.parameters[name]}
+
+    def policy_install(self, policy: dict[str, Any], file: str = "policy") -> dict[str, Any]:
+        """Install a rule base; one with a problem changes nothing."""
+        node = self._node
+        try:
+            built = build_policy(policy, file, frozenset(node.config.members))
+        except FileError as error:
+            raise ControlError(str(error)) from error
+        node.install_policy(built)
+        return {"policy": built.name, "rules": len(built.rules), "on_install": built.on_install.value}
+
+    def down(self) -> dict[str, Any]:
+        """Administratively down; synchronisation goes on."""
+        self._node.cluster.set_device(ADMIN_DOWN, "the administrator has put this member down", wire_now())
+        return {"state": self._node.cluster.state.label}
+
+    def up(self) -> dict[str, Any]:
+        """Ends `down`; no full sync follows."""
+        self._node.cluster.unregister_device(ADMIN_DOWN, wire_now())
+        return {"state": self._node.cluster.state.label}
+
+    def stop(self) -> dict[str, Any]:
+        """End the process in good order; the connections table is gone with it."""
+        self._node.stop_requested = True
+        return {"stopping": True}
+
+
+def _row(connection: Connection, now: float) -> dict[str, Any]:
+    protocol, source, destination, source_port, destination_port = split_key(connection.key)
+    return {
+        "source": str(ip_address(source)),
+        "source_port": source_port,
+        "destination": str(ip_address(destination)),
+        "destination_port": destination_port,
+        "protocol": protocol,
+        "state": connection.state.name if protocol == TCP else "",
+        "rule": connection.rule,
+        "service": connection.service,
+        "learned": connection.learned,
+        "synchronised": not connection.owned,
+        # A copy is kept for a grace longer than its owner keeps the entry; shown is what the owner said.
+        "ttl_s": round(min(connection.expires - now, connection.timeout), 1),
+        "timeout_s": connection.timeout,
+    }

@@ -1,0 +1,148 @@
+"""The netfilter queue: packets' headers in, verdicts out.
+
+The `netfilterqueue` package reads packets; it is opened on a netlink socket of our own, because the same socket must
+also do what the package has no call for: set the GSO flag (a segment of 64 KiB arrives as one packet) and send batch
+verdicts (one message accepts every packet up to an id). A dropped packet ends a batch.
+
+The queue is fail-closed: with no member listening, the kernel drops.
+"""
+
+from __future__ import annotations
+
+import socket
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from struct import pack
+from typing import NamedTuple
+
+from netfilterqueue import COPY_PACKET, NetfilterQueue, Packet
+
+from fwnode.firewall.firewall import Verdict
+
+QUEUE_LENGTH_MAX = 16_384
+"""Packets that the kernel keeps for us; about 0.1 s at the rate a busy member reaches."""
+HEADER_BYTES = 192
+"""Copied of each packet: IPv6 with extension headers, or an ICMP error with what it quotes."""
+SOCKET_BUFFER_BYTES = 32 << 20
+"""Asked for; an ordinary user gets `net.core.rmem_max`."""
+BATCH_MAX = 32
+"""Accepted packets in one verdict message; measured: more brings nothing."""
+TURN_MAX = 512
+"""Packets in a row before the loop may look at its timers and other sockets."""
+
+_NETLINK_NETFILTER = 12
+_NLM_F_REQUEST = 1
+_MSG_CONFIG, _MSG_VERDICT_BATCH = 0x0302, 0x0303
+_ATTRIBUTE_VERDICT_HEADER = 2
+_CONFIG_MASK, _CONFIG_FLAGS = 4, 5
+_FLAG_GSO = 1 << 2
+_NF_ACCEPT = 1
+
+
+class Overruns(NamedTuple):
+    """Packets that the kernel dropped because we were slow: the queue was full, or the socket's buffer."""
+
+    queue: int
+    socket: int
+
+
+class _TurnOver(Exception):
+    """Ends `NetfilterQueue.run`, which would otherwise go on for as long as packets come."""
+
+
+class PacketQueue:
+    """Binds queue `number`. `decide(data, hook, now)` gives verdicts, `clock()` the lab time, read once a batch,
+    `reply(packet)` sends what a reject answers with. Raises `OSError` when the kernel refuses the queue."""
+
+    def __init__(
+        self,
+        number: int,
+        decide: Callable[[bytes, int, float], Verdict],
+        clock: Callable[[], float],
+        reply: Callable[[bytes], None],
+    ) -> None:
+        self.number = number
+        self._decide = decide
+        self._clock = clock
+        self._reply = reply
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self._queue = NetfilterQueue(sockfd=self._socket.fileno())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a smaller buffer than asked for; `buffer_bytes` tells
+            self._queue.bind(
+                number,
+                self._receive,
+                max_len=QUEUE_LENGTH_MAX,
+                mode=COPY_PACKET,
+                range=HEADER_BYTES,
+                sock_len=SOCKET_BUFFER_BYTES,
+            )
+        self._set_flags(_FLAG_GSO)
+        self._now = clock()
+        self._accepted_id = 0
+        self._waiting = 0
+        self._left = 0
+
+    @property
+    def buffer_bytes(self) -> int:
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    def fileno(self) -> int:
+        return int(self._queue.get_fd())
+
+    def run(self) -> None:
+        """Give verdicts on what is waiting, at most `TURN_MAX` packets."""
+        self._now = self._clock()
+        self._left = TURN_MAX
+        try:
+            self._queue.run(block=False)
+        except _TurnOver:
+            pass
+        finally:
+            if self._waiting:
+                self._flush()
+
+    def _receive(self, packet: Packet) -> None:
+        verdict = self._decide(packet.get_payload(), packet.hook, self._now)
+        if verdict.accept:
+            self._accepted_id = packet.id
+            self._waiting += 1
+            if self._waiting >= BATCH_MAX:
+                self._flush()
+                self._now = self._clock()
+        else:
+            if self._waiting:
+                self._flush()  # a batch accepts everything up to its id, so it must end before this one
+            packet.drop()
+            if verdict.reply:
+                self._reply(verdict.reply)
+        self._left -= 1
+        if not self._left:
+            raise _TurnOver
+
+    def _flush(self) -> None:
+        attribute = pack("=HH", 12, _ATTRIBUTE_VERDICT_HEADER) + pack("!II", _NF_ACCEPT, self._accepted_id)
+        self._send(_MSG_VERDICT_BATCH, attribute)
+        self._waiting = 0
+
+    def _set_flags(self, flags: int) -> None:
+        attributes = pack("=HH", 8, _CONFIG_MASK) + pack("!I", flags)
+        attributes += pack("=HH", 8, _CONFIG_FLAGS) + pack("!I", flags)
+        self._send(_MSG_CONFIG, attributes)
+
+    def _send(self, kind: int, attributes: bytes) -> None:
+        body = pack("=BB", socket.AF_UNSPEC, 0) + pack("!H", self.number) + attributes
+        self._socket.send(pack("=IHHII", 16 + len(body), kind, _NLM_F_REQUEST, 0, 0) + body)
+
+    def overruns(self) -> Overruns:
+        """What the kernel counted for this queue; it tells nobody otherwise."""
+        for line in Path("/proc/net/netfilter/nfnetlink_queue").read_text().splitlines():
+            fields = line.split()
+            if fields and int(fields[0]) == self.number:
+                return Overruns(queue=int(fields[5]), socket=int(fields[6]))
+        return Overruns(0, 0)
+
+    def close(self) -> None:
+        self._queue.unbind()
+        self._socket.close()

@@ -1,0 +1,6 @@
+"""What happens to a packet, decided without touching anything.
+
+`firewall.Firewall.decide(data, hook, now)` is the whole pipeline; the other modules are its parts: `packet` reads
+headers, `connection` is the table, `tcp` the state table, `policy` the rule base, `parameters` the kernel parameters.
+Nothing here may hold a socket, a thread, randomness, the environment or a clock. `now` is lab time in seconds.
+"""

@@ -1,0 +1,415 @@
+"""`Firewall.decide`: from bytes to a verdict.
+
+    parse -> may this member process it? -> connection known? -> yes: state check, refresh, ACCEPT
+                                                              no: SYN or stateless? no -> out of state: drop, or learn
+                                                                  yes -> policy -> create, ACCEPT
+
+Deterministic: no socket, no clock. `now` is lab time in seconds. Established traffic takes the short way at the top
+of `decide`: one slice, one look-up, one comparison, one store.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import NamedTuple
+
+from syncproto.record import Op
+
+from .connection import Connection, ConnectionTable
+from .packet import (
+    ACK,
+    ECHO_REPLY,
+    ECHO_REQUEST,
+    FIN,
+    ICMP,
+    ICMP_ERRORS,
+    ICMPV6,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    MalformedPacket,
+    Packet,
+    parse,
+)
+from .parameters import Parameters
+from .policy import FW1, Action, Implied, Match, OnInstall, Policy
+from .reject import rejection
+from .tcp import EVENTS, INITIATOR, RESPONDER, START_STATES, TABLE, Event, State
+
+
+class Hook(IntEnum):
+    """Where the kernel met the packet (netfilter's numbers)."""
+
+    INPUT = 1
+    FORWARD = 2
+    OUTPUT = 3
+
+
+class Reason(Enum):
+    """Why a packet was dropped."""
+
+    MALFORMED = "the headers cannot be read"
+    NOT_ACTIVE = "this member does not process traffic now"
+    OUT_OF_STATE = "no connection, and the packet does not start one"
+    SYN_ON_ESTABLISHED = "SYN packet on established connection"
+    POLICY = "the rule base does not accept it"
+    REJECTED = "the rule base rejects it, and the sender is told"
+    FRAGMENT = "a fragment whose first fragment was not accepted or not seen"
+    TABLE_FULL = "the connections table is at its limit"
+
+
+class Verdict(NamedTuple):
+    """`reply` is a packet to send to the source (a reject), empty otherwise."""
+
+    accept: bool
+    reason: Reason | None = None
+    reply: bytes = b""
+
+
+ACCEPT = Verdict(True)
+DROP = {reason: Verdict(False, reason) for reason in Reason}
+
+LOG_MAX = 2_000
+"""Log entries that a member keeps; older ones make room."""
+FRAGMENTS_MAX = 1_024
+"""Datagrams whose fragments are followed at a time; the oldest makes room (Linux: ipfrag_high_thresh, 4 MB)."""
+FRAGMENT_TIMEOUT_S = 30.0
+"""How long fragments of a datagram are expected (RFC 791 and Linux: 15 to 30 s)."""
+
+
+class LogEntry(NamedTuple):
+    """One line of the log, as it was met; made readable by who reads it."""
+
+    number: int
+    at: float
+    reason: Reason | None
+    hook: int
+    key: bytes
+    flags: int
+    rule: int
+    text: str
+
+
+@dataclass
+class Counters:
+    accepted: int = 0
+    dropped: int = 0
+    created: int = 0
+    learned: int = 0
+    drops: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
+
+
+class Firewall:
+    """One member's packet decisions.
+
+    `forwarding` says whether the member processes traffic for the virtual addresses; the cluster sets it.
+    `control_addresses` are the members' own addresses (packed), between which the FW1 control connections run.
+    """
+
+    def __init__(
+        self,
+        member: str,
+        policy: Policy,
+        parameters: Parameters,
+        *,
+        control_addresses: frozenset[bytes] = frozenset(),
+        virtual_addresses: frozenset[bytes] = frozenset(),
+        timer_floor: float = 0.0,
+        bucket_width: float = 1.0,
+    ) -> None:
+        self.member = member
+        self.policy = policy
+        self.parameters = parameters
+        self.connections = ConnectionTable(timer_floor, bucket_width)
+        self.local = ConnectionTable(timer_floor, bucket_width)
+        """The member's own connections (full sync, ping to it): not forwarded, not synchronised."""
+        self.forwarding = False
+        self.counters = Counters()
+        self.log: deque[LogEntry] = deque(maxlen=LOG_MAX)
+        self.log_number = 0
+        self._control_addresses = control_addresses
+        self._virtual_addresses = virtual_addresses
+        self._generation = 0
+        self._fragments: dict[bytes, tuple[float, Verdict]] = {}
+
+    # -- the way of a packet -------------------------------------------------------------------------------------
+
+    def decide(self, data: bytes, hook: int, now: float) -> Verdict:
+        """The verdict for one packet; `data` holds at least its headers. Never raises on what the network sends."""
+        # The short way: a whole IPv4 or IPv6 packet without options, of a connection that has nothing special due.
+        if hook == Hook.FORWARD and self.forwarding and len(data) >= 40:
+            first = data[0]
+            if first == 0x45 and not data[6] & 0x3F and not data[7]:
+                at = 20
+                connection = self.connections.entries.get(data[9:10] + data[12:24])
+            elif first >> 4 == 6:
+                at = 40
+                connection = self.connections.entries.get(data[6:7] + data[8:44])
+            else:
+                connection = None
+            if connection is not None and now < connection.refresh_at:
+                protocol = connection.key[0]
+                if (
+                    protocol == TCP
+                    and connection.state == State.ESTABLISHED
+                    and len(data) >= at + 20
+                    and data[at + 13] & (SYN | FIN | RST | ACK) == ACK
+                ) or (protocol == UDP and len(data) >= at + 8):
+                    connection.expires = now + self.connections.lifetime(connection.timeout)
+                    self.counters.accepted += 1
+                    return ACCEPT
+        verdict = self._decide_slowly(data, hook, now)
+        if verdict.accept:
+            self.counters.accepted += 1
+        else:
+            self.counters.dropped += 1
+            if verdict.reason is not None:
+                self.counters.drops[verdict.reason] += 1
+        return verdict
+
+    def _decide_slowly(self, data: bytes, hook: int, now: float) -> Verdict:
+        try:
+            packet = parse(data)
+        except MalformedPacket as error:
+            self._log(now, Reason.MALFORMED, hook, b"", 0, 0, str(error))
+            return DROP[Reason.MALFORMED]
+        if not self._may_process(packet, hook):
+            return DROP[Reason.NOT_ACTIVE]
+        if packet.fragment:
+            return self._decide_fragment(packet, data, hook, now)
+        return self._decide_whole(packet, data, hook, now)
+
+    def _may_process(self, packet: Packet, hook: int) -> bool:
+        if self.forwarding:
+            return True
+        # Its own addresses a member always defends itself; the virtual ones only who is active.
+        return hook != Hook.FORWARD and not (hook == Hook.INPUT and packet.destination in self._virtual_addresses)
+
+    def _decide_fragment(self, packet: Packet, data: bytes, hook: int, now: float) -> Verdict:
+        """A fragment follows the verdict of its first fragment."""
+        if packet.first_fragment:
+            verdict = self._decide_whole(packet, data, hook, now)
+            self._fragments.pop(packet.fragment, None)
+            while len(self._fragments) >= FRAGMENTS_MAX:
+                del self._fragments[next(iter(self._fragments))]
+            self._fragments[packet.fragment] = (now + self.connections.lifetime(FRAGMENT_TIMEOUT_S), verdict)
+            return verdict
+        until, verdict = self._fragments.get(packet.fragment, (0.0, DROP[Reason.FRAGMENT]))
+        return ACCEPT if verdict.accept and now < until else DROP[Reason.FRAGMENT]
+
+    def _decide_whole(self, packet: Packet, data: bytes, hook: int, now: float) -> Verdict:
+        table = self.connections if hook == Hook.FORWARD else self.local
+        if packet.icmp_type >= 0:
+            if packet.icmp_type in ICMP_ERRORS[packet.protocol]:
+                return self._decide_icmp_error(packet, hook, now)
+            if packet.icmp_type not in (ECHO_REQUEST[packet.protocol], ECHO_REPLY[packet.protocol]):
+                # Neither an exchange nor an error: nothing to remember, the rule base alone decides.
+                return self._judge(self._match(packet.key, packet.icmp_type, hook), packet, data, hook, now)
+        connection = table.entries.get(packet.key)
+        if connection is not None:
+            verdict = self._decide_known(connection, packet, data, table, hook, now)
+            if verdict is not None:
+                return verdict
+        return self._decide_unknown(packet, data, table, hook, now)
+
+    def _decide_icmp_error(self, packet: Packet, hook: int, now: float) -> Verdict:
+        """An error passes when it is about a known connection (and the policy wants that)."""
+        known = packet.about in self.connections.entries or packet.about in self.local.entries
+        if known and self.policy.icmp_errors:
+            return ACCEPT
+        if self.parameters["fw_allow_out_of_state_icmp_error"]:
+            return ACCEPT
+        text = "ICMP error about no known connection" if not known else "ICMP errors are switched off in the policy"
+        self._log(now, Reason.OUT_OF_STATE, hook, packet.key, 0, 0, text)
+        return DROP[Reason.OUT_OF_STATE]
+
+    # -- a connection that is known ------------------------------------------------------------------------------
+
+    def _decide_known(
+        self, connection: Connection, packet: Packet, data: bytes, table: ConnectionTable, hook: int, now: float
+    ) -> Verdict | None:
+        """None: the connection is over and the packet starts a new one."""
+        if now >= connection.expires:
+            table.remove(connection)
+            return None
+        direction = INITIATOR if packet.key == connection.key else RESPONDER
+        if connection.generation != self._generation and hook == Hook.FORWARD:
+            verdict = self._match_again(connection, packet, data, hook, now)
+            if verdict is not None:
+                return verdict
+        state = connection.state
+        if packet.protocol == TCP:
+            event = EVENTS[packet.flags]
+            following = TABLE.get((state, direction, event))
+            if following is None:
+                if event is Event.SYN and state is State.CLOSING:
+                    return None
+                if not connection.owned and event is Event.ACK and state in START_STATES:
+                    # The copy may be one sync tick behind the handshake that the former owner saw.
+                    following = State.ESTABLISHED
+                else:
+                    return self._refuse_segment(connection, packet, event, hook, now)
+            if following is not state:
+                self._change_state(connection, following, table, now)
+                return ACCEPT
+        if now >= connection.refresh_at:
+            self._take_over(connection)
+            table.announce(connection, Op.REFRESH)
+        if state is not State.CLOSING:
+            table.refresh(connection, now)
+        return ACCEPT
+
+    def _take_over(self, connection: Connection) -> None:
+        """From here on this member announces the connection's changes and its end."""
+        if not connection.owned:
+            connection.owned = True
+            connection.timeout = self._timeout_in(connection.state, connection.session_timeout)
+
+    def _change_state(self, connection: Connection, state: State, table: ConnectionTable, now: float) -> None:
+        connection.owned = True
+        connection.state = state
+        connection.timeout = self._timeout_in(state, connection.session_timeout)
+        table.refresh(connection, now)
+        table.announce(connection, Op.MODIFY)
+
+    def _timeout_in(self, state: State, session_timeout: float) -> float:
+        if state in START_STATES:
+            return self.parameters["tcp_start_timeout"]
+        if state is State.CLOSING:
+            return self.parameters["tcp_end_timeout"]
+        return session_timeout
+
+    def _refuse_segment(self, connection: Connection, packet: Packet, event: Event, hook: int, now: float) -> Verdict:
+        reason = Reason.SYN_ON_ESTABLISHED if event is Event.SYN else Reason.OUT_OF_STATE
+        text = reason.value if event is Event.SYN else f"TCP packet out of state in {connection.state.name}"
+        self._log(now, reason, hook, packet.key, packet.flags, connection.rule, text)
+        return DROP[reason]
+
+    def _match_again(
+        self, connection: Connection, packet: Packet, data: bytes, hook: int, now: float
+    ) -> Verdict | None:
+        """After a policy install: what the new rules do not accept is dropped, and its entry deleted."""
+        connection.generation = self._generation
+        if self.policy.on_install is OnInstall.KEEP:
+            return None
+        match = self.policy.match(connection.key, ECHO_REQUEST.get(packet.protocol, -1))
+        if match.action is Action.ACCEPT:
+            connection.rule = match.rule
+            return None
+        self.connections.remove(connection)
+        return self._judge(match, packet, data, hook, now)
+
+    # -- a connection that is not --------------------------------------------------------------------------------
+
+    def _decide_unknown(
+        self, packet: Packet, data: bytes, table: ConnectionTable, hook: int, now: float
+    ) -> Verdict:
+        learn = False
+        if packet.protocol == TCP and EVENTS[packet.flags] is not Event.SYN:
+            if EVENTS[packet.flags] is Event.INVALID:
+                return self._drop_out_of_state(packet, hook, now, "TCP flags that no TCP sends")
+            if hook != Hook.FORWARD or not self.allows_out_of_state:
+                return self._drop_out_of_state(packet, hook, now, "TCP packet out of state: First packet isn't SYN")
+            learn = True
+        elif packet.icmp_type >= 0 and packet.icmp_type == ECHO_REPLY[packet.protocol]:
+            return self._drop_out_of_state(packet, hook, now, "ICMP reply without a request")
+        match = self._match(packet.key, packet.icmp_type, hook)
+        verdict = self._judge(match, packet, data, hook, now)
+        if not verdict.accept or (learn and packet.flags & RST):
+            return verdict  # a RST ends what it is about: there is nothing left to learn
+        if len(table) >= self.parameters["connections_limit"] and packet.key not in table.entries:
+            self._log(now, Reason.TABLE_FULL, hook, packet.key, packet.flags, match.rule, Reason.TABLE_FULL.value)
+            return DROP[Reason.TABLE_FULL]
+        self._create(packet, match, table, learn, now)
+        return verdict
+
+    @property
+    def allows_out_of_state(self) -> bool:
+        """By kernel parameter or by the policy's property, which can except single members."""
+        return bool(self.parameters["fw_allow_out_of_state_tcp"]) or self.policy.allows_out_of_state(self.member)
+
+    def _drop_out_of_state(self, packet: Packet, hook: int, now: float, text: str) -> Verdict:
+        if packet.protocol != TCP or self.parameters["fw_log_out_of_state_tcp"]:
+            self._log(now, Reason.OUT_OF_STATE, hook, packet.key, packet.flags, 0, text)
+        return DROP[Reason.OUT_OF_STATE]
+
+    def _create(self, packet: Packet, match: Match, table: ConnectionTable, learned: bool, now: float) -> None:
+        session_timeout = match.session_timeout or self._protocol_timeout(packet.protocol)
+        state = State.NONE
+        if packet.protocol == TCP:
+            state = State.SYN_SENT
+            if learned:
+                state = State.FIN_WAIT_INITIATOR if packet.flags & FIN else State.ESTABLISHED
+        connection = Connection(packet.key, state, self._timeout_in(state, session_timeout), session_timeout, now)
+        connection.rule = match.rule
+        connection.service = match.service
+        connection.learned = learned
+        connection.generation = self._generation
+        # Until it is announced at the next sync tick there is nothing more to tell.
+        connection.refresh_at = now + table.lifetime(connection.timeout)
+        table.add(connection, now)
+        if table is self.connections:
+            self.counters.created += 1
+            self.counters.learned += learned
+
+    def _protocol_timeout(self, protocol: int) -> float:
+        names = {TCP: "tcp_session_timeout", UDP: "udp_timeout", ICMP: "icmp_timeout", ICMPV6: "icmp_timeout"}
+        return float(self.parameters[names.get(protocol, "other_timeout")])
+
+    # -- the rule base -------------------------------------------------------------------------------------------
+
+    def _match(self, key: bytes, icmp_type: int, hook: int) -> Match:
+        if hook != Hook.FORWARD:
+            implied = self._implied(key, hook)
+            if implied is not None:
+                return implied
+        return self.policy.match(key, icmp_type)
+
+    def _implied(self, key: bytes, hook: int) -> Match | None:
+        """What the implied rules say of the member's own traffic."""
+        size = (len(key) - 5) // 2
+        source, destination = key[1 : 1 + size], key[1 + size : 1 + 2 * size]
+        between_members = source in self._control_addresses and destination in self._control_addresses
+        if between_members and self.policy.control_connections:
+            port = key[-2] << 8 | key[-1]
+            if FW1.covers(key[0], port, -1):
+                return Match(Action.ACCEPT, Implied.CONTROL_CONNECTIONS, "control connections", FW1.name, None, False)
+        if hook == Hook.OUTPUT and self.policy.outgoing:
+            return Match(Action.ACCEPT, Implied.OUTGOING, "outgoing", "", None, False)
+        return None
+
+    def _judge(self, match: Match, packet: Packet, data: bytes, hook: int, now: float) -> Verdict:
+        if match.action is Action.ACCEPT:
+            if match.log:
+                self._log(now, None, hook, packet.key, packet.flags, match.rule, match.rule_name)
+            return ACCEPT
+        text = f"rule {match.rule} ({match.rule_name})" if match.rule > 0 else match.rule_name
+        reason = Reason.REJECTED if match.action is Action.REJECT else Reason.POLICY
+        self._log(now, reason, hook, packet.key, packet.flags, match.rule, text)
+        if reason is Reason.REJECTED:
+            return Verdict(False, reason, rejection(packet, data))
+        return DROP[reason]
+
+    # -- changes from outside ------------------------------------------------------------------------------------
+
+    def install(self, policy: Policy) -> None:
+        """The new rule base decides from the next packet on; known connections are matched again, or kept."""
+        self.policy = policy
+        self._generation += 1
+        self.connections.visit_all()
+
+    @property
+    def generation(self) -> int:
+        """How often a policy was installed; connections matched before are matched again."""
+        return self._generation
+
+    def expire(self, now: float) -> None:
+        self.connections.expire(now)
+        self.local.expire(now)
+
+    def _log(self, now: float, reason: Reason | None, hook: int, key: bytes, flags: int, rule: int, text: str) -> None:
+        self.log_number += 1
+        self.log.append(LogEntry(self.log_number, now, reason, hook, key, flags, rule, text))

@@ -1,0 +1,92 @@
+"""The TCP state table, as data.
+
+One rule: `TABLE[(state, direction, event)]` is the next state; what is not in it is out of state. The numbers of the
+states are the ones that travel in sync records. Sequence numbers are not looked at (a choice: learned connections
+could not be checked anyway, their window scale is unknown).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from .packet import ACK, FIN, RST, SYN
+
+
+class State(IntEnum):
+    """State of a connection; NONE for everything that is not TCP."""
+
+    NONE = 0
+    SYN_SENT = 1
+    SYN_RECEIVED = 2
+    ESTABLISHED = 3
+    FIN_WAIT_INITIATOR = 4
+    FIN_WAIT_RESPONDER = 5
+    CLOSING = 6
+
+
+class Event(IntEnum):
+    """What the flags of a segment amount to."""
+
+    SYN = 0
+    SYN_ACK = 1
+    ACK = 2
+    FIN = 3
+    RST = 4
+    INVALID = 5
+
+
+INITIATOR, RESPONDER = 0, 1
+
+START_STATES = frozenset({State.SYN_SENT, State.SYN_RECEIVED})
+
+
+def _event(flags: int) -> Event:
+    kind = flags & (SYN | ACK | FIN | RST)
+    if kind & RST:
+        return Event.INVALID if kind & (SYN | FIN) else Event.RST
+    if kind == SYN:
+        return Event.SYN
+    if kind == SYN | ACK:
+        return Event.SYN_ACK
+    if kind == FIN | ACK:
+        return Event.FIN
+    return Event.ACK if kind == ACK else Event.INVALID
+
+
+EVENTS = tuple(_event(flags) for flags in range(256))
+"""Flag byte to event."""
+
+
+def _table() -> dict[tuple[int, int, int], State]:
+    s, e = State, Event
+    both = (INITIATOR, RESPONDER)
+    table: dict[tuple[int, int, int], State] = {
+        (s.SYN_SENT, INITIATOR, e.SYN): s.SYN_SENT,
+        (s.SYN_SENT, RESPONDER, e.SYN): s.SYN_RECEIVED,  # simultaneous open (RFC 9293, 3.5)
+        (s.SYN_SENT, RESPONDER, e.SYN_ACK): s.SYN_RECEIVED,
+        (s.SYN_RECEIVED, INITIATOR, e.SYN): s.SYN_RECEIVED,
+        (s.SYN_RECEIVED, INITIATOR, e.SYN_ACK): s.SYN_RECEIVED,
+        (s.SYN_RECEIVED, RESPONDER, e.SYN_ACK): s.SYN_RECEIVED,
+        (s.SYN_RECEIVED, INITIATOR, e.ACK): s.ESTABLISHED,
+        (s.SYN_RECEIVED, RESPONDER, e.ACK): s.SYN_RECEIVED,
+        # The initiator's last ACK was lost on the way to the server, so the server asks again.
+        (s.ESTABLISHED, RESPONDER, e.SYN_ACK): s.ESTABLISHED,
+    }
+    for direction in both:
+        for state in (s.SYN_RECEIVED, s.ESTABLISHED):
+            table[state, direction, e.FIN] = (s.FIN_WAIT_INITIATOR, s.FIN_WAIT_RESPONDER)[direction]
+        table[s.ESTABLISHED, direction, e.ACK] = s.ESTABLISHED
+        for state in (s.FIN_WAIT_INITIATOR, s.FIN_WAIT_RESPONDER, s.CLOSING):
+            table[state, direction, e.ACK] = state
+        table[s.CLOSING, direction, e.FIN] = s.CLOSING
+        for state in State:
+            if state is not s.NONE:
+                table[state, direction, e.RST] = s.CLOSING
+    table[s.FIN_WAIT_INITIATOR, INITIATOR, e.FIN] = s.FIN_WAIT_INITIATOR
+    table[s.FIN_WAIT_INITIATOR, RESPONDER, e.FIN] = s.CLOSING
+    table[s.FIN_WAIT_RESPONDER, RESPONDER, e.FIN] = s.FIN_WAIT_RESPONDER
+    table[s.FIN_WAIT_RESPONDER, INITIATOR, e.FIN] = s.CLOSING
+    return table
+
+
+TABLE = _table()

@@ -1,0 +1,93 @@
+"""The cluster protocol's datagrams: UDP 8116, one connected socket for each peer on each interface.
+
+Connected, because the kernel then tells us when a peer's machine answers that nobody listens there: its process has
+died although its machine lives.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+PORT = 8116
+RECEIVE_BUFFER_BYTES = 4 << 20
+"""Asked for; holds a burst of about two thousand full datagrams while the loop is at its packets."""
+DATAGRAM_MAX = 65_535
+TURN_MAX = 256
+"""Datagrams read in a row before the loop may look elsewhere."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One socket: to `peer` over `interface`."""
+
+    peer: int
+    interface: str
+    socket: socket.socket
+
+
+class Datagrams:
+    """`addresses`: own address and each peer's, by interface. Raises `OSError` when the port is taken."""
+
+    def __init__(self, addresses: Mapping[str, tuple[str, Mapping[int, str]]], sync_interface: str) -> None:
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.wires: list[Wire] = []
+        for interface, (own, peers) in addresses.items():
+            for peer, address in peers.items():
+                self.wires.append(Wire(peer, interface, _connected(own, address)))
+        self._sync = {wire.peer: wire for wire in self.wires if wire.interface == sync_interface}
+
+    def send_everywhere(self, data: bytes, refused: Callable[[int], None]) -> None:
+        """To every peer over every interface; `refused` hears whose machine has nobody listening."""
+        for wire in self.wires:
+            self._send(wire, data, refused)
+
+    def send_sync(self, peer: int, data: bytes, refused: Callable[[int], None]) -> None:
+        """To one peer over the sync network, and nowhere else."""
+        wire = self._sync.get(peer)
+        if wire is not None:
+            self._send(wire, data, refused)
+
+    def _send(self, wire: Wire, data: bytes, refused: Callable[[int], None]) -> None:
+        try:
+            wire.socket.send(data)
+            if self._sync.get(wire.peer) is wire:
+                self.sent_bytes += len(data)
+        except ConnectionRefusedError:
+            # The error belongs to an earlier datagram; this one was not sent.
+            refused(wire.peer)
+        except OSError:
+            pass  # no route, link down, buffer full: as if lost on the wire
+
+    def receive(self, wire: Wire, refused: Callable[[int], None]) -> Iterator[bytes]:
+        for _ in range(TURN_MAX):
+            try:
+                data = wire.socket.recv(DATAGRAM_MAX)
+            except BlockingIOError:
+                return
+            except ConnectionRefusedError:
+                refused(wire.peer)
+                continue
+            except OSError:
+                return
+            self.received_bytes += len(data)
+            yield data
+
+    def close(self) -> None:
+        for wire in self.wires:
+            wire.socket.close()
+
+
+def _connected(own: str, peer: str) -> socket.socket:
+    link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        link.bind((own, PORT))
+        link.connect((peer, PORT))
+    except OSError:
+        link.close()
+        raise
+    return link

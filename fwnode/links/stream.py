@@ -1,0 +1,99 @@
+"""Full sync's TCP connections (port 256 of the active member): bytes between a socket and a protocol object.
+
+The protocol object (`syncproto.full`) takes bytes and time and gives bytes; this module moves them, non-blocking, and
+never holds more than one chunk.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+CHUNK_BYTES = 65_536
+CHUNKS_A_TURN = 8
+"""Read or written in a row before the loop may look at its packets."""
+BACKLOG = 4
+
+
+class FullSyncEnd(Protocol):
+    """What both ends of a full sync look like."""
+
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def failed(self) -> str: ...
+    def receive_data(self, data: bytes, now: float) -> None: ...
+    def outgoing(self, now: float) -> bytes: ...
+    def next_wakeup(self) -> float | None: ...
+    def on_wakeup(self, now: float) -> None: ...
+    def connection_lost(self, reason: str) -> None: ...
+
+
+class Stream:
+    """One TCP connection and the protocol object at our end of it."""
+
+    def __init__(self, connection: socket.socket, end: FullSyncEnd, peer: int) -> None:
+        self.socket = connection
+        self.end = end
+        self.peer = peer
+        self._unsent = b""
+
+    @property
+    def over(self) -> bool:
+        return (self.end.finished or bool(self.end.failed)) and not self._unsent
+
+    def on_readable(self, now: float) -> None:
+        for _ in range(CHUNKS_A_TURN):
+            try:
+                data = self.socket.recv(CHUNK_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.end.connection_lost(error.strerror or str(error))
+                return
+            if not data:
+                self.end.connection_lost("Connection terminated by remote member")
+                return
+            self.end.receive_data(data, now)
+
+    def pump(self, now: float) -> bool:
+        """Send what there is; True when the socket is full and must be watched for room."""
+        for _ in range(CHUNKS_A_TURN):
+            if not self._unsent:
+                self._unsent = self.end.outgoing(now)
+                if not self._unsent:
+                    return False
+            try:
+                sent = self.socket.send(self._unsent)
+            except (BlockingIOError, InterruptedError):
+                return True
+            except OSError as error:
+                self.end.connection_lost(error.strerror or str(error))
+                self._unsent = b""
+                return False
+            self._unsent = self._unsent[sent:]
+        return True
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """A listening socket for full sync. Raises `OSError`."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((address, port))
+        server.listen(BACKLOG)
+    except OSError:
+        server.close()
+        raise
+    return server
+
+
+def connect(own: str, peer: str, port: int) -> socket.socket:
+    """A connection under way; writable or in error when it is decided."""
+    stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    stream.bind((own, 0))
+    stream.connect_ex((peer, port))
+    return stream
