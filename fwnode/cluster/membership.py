@@ -46,6 +46,10 @@ class MemberState(IntEnum):
 LISTEN_HEARTBEATS = 4
 """Heartbeat intervals that a starting member listens before it decides (three may be lost)."""
 
+SETTLE_HEARTBEATS = 3
+"""Heartbeat intervals that the active member waits after an interface went down: a peer that has lost the same network
+says so in the meantime, and then a failover would gain nothing."""
+
 INTERFACE_CHECK = "Interface Active Check"
 ADMIN_DOWN = "admin_down"
 POLICY = "Policy"
@@ -144,6 +148,7 @@ class Cluster:
         self._events: deque[Event] = deque()
         self._listen_until = now + LISTEN_HEARTBEATS * heartbeat_s
         self._next_heartbeat = now
+        self._settled_at = now
         self._joining: int | None = None
         self._synchronised = False
         self._active_seen: int | None = None
@@ -188,6 +193,8 @@ class Cluster:
 
     def set_interface(self, name: str, up: bool, now: float) -> None:
         """The link state of one of this member's own interfaces."""
+        if self.interfaces.get(name, up) != up:
+            self._settled_at = now + SETTLE_HEARTBEATS * self.heartbeat_s
         self.interfaces[name] = up
         down = sorted(n for n, is_up in self.interfaces.items() if not is_up)
         self.set_device(INTERFACE_CHECK, f"interface {', '.join(down)} is down" if down else "", now)
@@ -208,9 +215,7 @@ class Cluster:
 
     def next_wakeup(self) -> float:
         deadlines = [p.heard_at + self.dead_timeout_s for p in self.peers.values() if p.alive]
-        if self.state is MemberState.INITIALIZING and self._listen_until > self.changed_at:
-            deadlines.append(self._listen_until)
-        return min([self._next_heartbeat, *deadlines])
+        return min([self._next_heartbeat, *deadlines])  # what else waits is looked at with every heartbeat
 
     def on_wakeup(self, now: float) -> None:
         for peer in self.peers.values():
@@ -289,6 +294,8 @@ class Cluster:
         active = [p for p in equal if p.state.forwards]
         healthy = [p for p in equal if not self._troubled(p) and p.state in _CANDIDATES]
         if problems:
+            if self.state.forwards and now < self._settled_at and self._only_interfaces_fail():
+                return self.state, self.reason
             return self._choose_troubled("; ".join(problems), active, healthy, equal)
         return self._choose_healthy(active, healthy)
 
@@ -308,6 +315,9 @@ class Cluster:
             return False  # it will be active in a moment, and can be joined then
         self._synchronised = True
         return True
+
+    def _only_interfaces_fail(self) -> bool:
+        return not any(problem for name, problem in self.devices.items() if name != INTERFACE_CHECK)
 
     def _troubled(self, peer: Peer) -> bool:
         return bool(peer.heartbeat and peer.heartbeat.problems)

@@ -17,7 +17,7 @@ from math import ceil
 from syncproto.record import Op, Record, RecordFlag, Update
 
 from .packet import reverse_key
-from .tcp import State
+from .tcp import START_STATES, State
 
 REFRESHES_PER_TIMEOUT = 3
 """A connection with traffic is announced again this often within its timeout, so that copies don't expire."""
@@ -45,6 +45,7 @@ class Connection:
         "session_timeout",
         "state",
         "timeout",
+        "told",
     )
 
     def __init__(self, key: bytes, state: State, timeout: float, session_timeout: float, born: float) -> None:
@@ -68,6 +69,8 @@ class Connection:
         """Which installed policy it was matched with."""
         self.pending: Op | None = None
         """What peers have not been told yet."""
+        self.told = False
+        """Peers may hold an entry of this key, so they must hear of its end."""
         self.bucket = -1
 
     def record(self, now: float) -> Record:
@@ -113,8 +116,13 @@ class ConnectionTable:
         """A connection that this member decided on. One with the same key is replaced."""
         old = self.entries.get(connection.key)
         if old is not None:
-            connection.revision = old.revision + 1 if old.born >= connection.born else 0
+            if old.born >= connection.born:  # two members' clocks may differ; peers must take it as the newer one
+                connection.born, connection.revision = old.born, old.revision + 1
             self._drop(old)
+            if old.key == connection.key:
+                connection.told = old.told
+            elif old.told:
+                self._deleted[old.key] = old
         self._put(connection)
         self.refresh(connection, now)
         self.announce(connection, Op.SET)
@@ -122,7 +130,8 @@ class ConnectionTable:
     def _put(self, connection: Connection) -> None:
         self.entries[connection.key] = connection
         self.entries[connection.reverse] = connection
-        self._deleted.pop(connection.key, None)
+        if self._deleted.pop(connection.key, None) is not None:
+            connection.told = True
         self.learned += connection.learned
         if len(self.entries) // 2 > self.peak:
             self.peak = len(self.entries) // 2
@@ -136,9 +145,8 @@ class ConnectionTable:
 
     def remove(self, connection: Connection) -> None:
         """The connection ended here; peers that heard of it are told."""
-        never_told = connection.pending is Op.SET
         self._drop(connection)
-        if connection.owned and not never_told:
+        if connection.owned and connection.told:
             self._deleted[connection.key] = connection
 
     def clear(self) -> None:
@@ -175,6 +183,7 @@ class ConnectionTable:
         for connection in changed.values():
             op = connection.pending or Op.MODIFY
             connection.pending = None
+            connection.told = True
             connection.revision += 1
             connection.refresh_at = now + self.lifetime(connection.timeout) / REFRESHES_PER_TIMEOUT
             updates.append(Update(op, connection.key, connection.record(now)))
@@ -191,7 +200,8 @@ class ConnectionTable:
             self._drop(known)
             known = None
         if update.op is Op.DELETE:
-            if known is None or (update.born and update.born < known.born):
+            version = (update.born, update.revision)
+            if known is None or (version != (0.0, 0) and version < (known.born, known.revision)):
                 return False
             self._drop(known)
             return True
@@ -211,11 +221,14 @@ class ConnectionTable:
         connection.service = record.service
         connection.learned = bool(record.flags & RecordFlag.LEARNED)
         connection.owned = False
+        connection.told = True
         connection.generation = generation
         connection.timeout = record.ttl_s
         self._put(connection)
         left = max(record.ttl_s, self._floor)
-        connection.expires = now + left + COPY_GRACE * max(left, self.lifetime(record.timeout_s))
+        # A handshake and an end are short, whatever the session's timeout is.
+        passing = connection.state in START_STATES or connection.state is State.CLOSING
+        connection.expires = now + left + COPY_GRACE * (left if passing else max(left, self.lifetime(record.timeout_s)))
         self._schedule(connection, ceil(connection.expires / self._width))
 
     def expire(self, now: float) -> int:
@@ -227,7 +240,7 @@ class ConnectionTable:
                 if connection.bucket != bucket:
                     continue
                 if connection.expires > now:
-                    self._schedule(connection, ceil(connection.expires / self._width))
+                    self._schedule(connection, max(ceil(connection.expires / self._width), bucket + 1))
                 else:
                     self.remove(connection)
                     ended += 1
@@ -241,6 +254,7 @@ class ConnectionTable:
         """Every connection that there is when the walk begins and still is when it gets there."""
         for connection in list(self):
             if connection.bucket >= 0:
+                connection.told = True
                 yield connection.record(now)
 
     def visit_all(self) -> None:

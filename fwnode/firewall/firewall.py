@@ -156,6 +156,7 @@ class Firewall:
                     protocol == TCP
                     and connection.state == State.ESTABLISHED
                     and len(data) >= at + 20
+                    and data[at + 12] >= 0x50
                     and data[at + 13] & (SYN | FIN | RST | ACK) == ACK
                 ) or (protocol == UDP and len(data) >= at + 8):
                     connection.expires = now + self.connections.lifetime(connection.timeout)

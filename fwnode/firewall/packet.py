@@ -131,7 +131,7 @@ def _parse_ipv6(data: bytes, *, whole: bool) -> Packet:
     packet = Packet(6, data[6], data[8:24], data[24:40])
     following, at = data[6], 40
     offset = 0
-    for _ in range(EXTENSION_HEADERS_MAX):
+    for _ in range(EXTENSION_HEADERS_MAX + 1):
         if following not in (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION):
             break
         if len(data) < at + 8:

@@ -10,19 +10,27 @@ from struct import pack
 from .packet import ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP, Packet
 
 _TTL = 64
+_IPV6_HEADER_BYTES = 40
 _QUOTED_BYTES = 8
 """Of the rejected packet's transport header (RFC 792); enough to find the connection."""
+_PACKET_MAX = 1_280
+"""An ICMP error is no longer than the smallest IPv6 link carries (RFC 4443, 2.4 (c))."""
 _ADMINISTRATIVELY_PROHIBITED = {4: (3, 13), 6: (1, 1)}
 """ICMP type and code (RFC 1812 5.2.7.1; RFC 4443 3.1)."""
 
 
 def rejection(packet: Packet, data: bytes) -> bytes:
     """The whole IP packet to send back, or nothing when no answer is due."""
-    if packet.protocol in (ICMP, ICMPV6) or not any(packet.source) or packet.source[0] & 0xF0 == 0xE0:
+    if packet.protocol in (ICMP, ICMPV6) or not _is_unicast(packet.source):
         return b""
     if packet.protocol == TCP:
         return b"" if packet.flags & RST else _reset(packet, data)
     return _icmp_error(packet, data)
+
+
+def _is_unicast(address: bytes) -> bool:
+    # IPv4 from 224.0.0.0 on is multicast, reserved, or broadcast.
+    return any(address) and (address[0] < 0xE0 if len(address) == 4 else address[0] != 0xFF)
 
 
 def _reset(packet: Packet, data: bytes) -> bytes:
@@ -43,7 +51,7 @@ def _reset(packet: Packet, data: bytes) -> bytes:
 def _icmp_error(packet: Packet, data: bytes) -> bytes:
     kind, code = _ADMINISTRATIVELY_PROHIBITED[packet.family]
     quoted = data[: packet.header_length + _QUOTED_BYTES]
-    message = pack("!BBHI", kind, code, 0, 0) + quoted
+    message = (pack("!BBHI", kind, code, 0, 0) + quoted)[: _PACKET_MAX - _IPV6_HEADER_BYTES]
     protocol = ICMP if packet.family == 4 else ICMPV6
     covered = message if packet.family == 4 else _pseudo_header(packet, ICMPV6, len(message)) + message
     return _ip(packet, protocol, message[:2] + pack("!H", checksum(covered)) + message[4:])

@@ -1,0 +1,26 @@
+# Set-up and the three things to do with a clone. `labs/provision.sh` does the set-up, and nothing where it is done.
+
+PYTHON := .venv/bin/python
+SHELL_SCRIPTS := labs/provision.sh .ci/run
+
+.PHONY: help provision lab test check
+
+help:
+	@echo 'make lab     set up this machine, then the careless upgrade and the one that works'
+	@echo 'make test    set up this machine, then every test'
+	@echo 'make check   ruff, mypy, and shellcheck where it is installed'
+
+provision:
+	@sh labs/provision.sh
+
+lab: provision
+	.venv/bin/fwlab run upgrade-careless
+	.venv/bin/fwlab run upgrade-out-of-state
+
+test: provision
+	$(PYTHON) -m pytest
+
+check: provision
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	@if command -v shellcheck >/dev/null 2>&1; then shellcheck $(SHELL_SCRIPTS); fi

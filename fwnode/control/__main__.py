@@ -1,0 +1,5 @@
+"""`python -m fwnode.control` is `fwctl`."""
+
+from fwnode.control.cli import main
+
+main()

@@ -1,0 +1,67 @@
+"""`fwlab bench`: measured against peers, in one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from labs.bench.figures import Row, document
+from labs.exit_codes import ExitCode
+from labs.network.errors import LabError
+from labs.network.supervisor import run_in_lab
+
+
+class What(StrEnum):
+    FORWARD = "forward"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("bench")(bench)
+
+
+def bench(
+    what: Annotated[What, typer.Argument(help="What to measure.")] = What.FORWARD,
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="Rounds; the median counts.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, max=60, help="Length of one measurement.")] = 3.0,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")] = None,
+) -> None:
+    """Measure the firewall against its peers, in turn, in one run."""
+    if json_file is not None and not json_file.parent.is_dir():
+        print(f"fwlab bench: {json_file}: there is no folder {json_file.parent}", file=sys.stderr)
+        raise typer.Exit(ExitCode.USAGE)
+    with tempfile.TemporaryDirectory(prefix="fwlab-") as folder:
+        result = Path(folder) / "rows.json"
+        try:
+            code = run_in_lab("bench", "labs.bench.inside:main", [str(rounds), str(seconds), str(result)])
+        except LabError as error:
+            print(f"fwlab bench: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from error
+        if code or not result.exists():
+            raise typer.Exit(code or ExitCode.FAILED)
+        rows = [Row(**row) for row in json.loads(result.read_text())]
+    _show(rows)
+    if json_file is not None:
+        json_file.write_text(json.dumps(document(_machine(), rows), indent=2) + "\n")
+
+
+def _show(rows: list[Row]) -> None:
+    table = Table("figure", "ours", "peer", "unit", "ratio", "rounds", "spread", "against")
+    for row in rows:
+        figures = (f"{row.ours:.2f}", f"{row.peer:.2f}", row.unit, f"{row.ratio:.2f}", str(row.rounds))
+        table.add_row(row.figure, *figures, f"{row.spread:.0%}", row.peer_name)
+    Console().print(table)
+
+
+def _machine() -> dict[str, Any]:
+    return {"kernel": platform.release(), "machine": platform.machine(), "cores": os.cpu_count() or 0,
+            "python": platform.python_version()}  # fmt: skip

@@ -1,0 +1,20 @@
+"""The exit codes of `fwlab`, in one place. Documented to users as a table; other programs may rely on the numbers."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a `fwlab` command says to the shell."""
+
+    HELD = 0
+    """Everything that was expected held, or the command did its work."""
+    FAILED = 1
+    """An expectation of a lab failed."""
+    USAGE = 2
+    """A usage or file error: nothing was changed."""
+    WARNINGS = 3
+    """Passed, with warnings."""
+    CANNOT_RUN = 4
+    """This machine cannot run it; `fwlab doctor` says what is missing."""
+    INTERRUPTED = 130
+    """Ctrl-C or SIGTERM; nothing remains of the lab."""

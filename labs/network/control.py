@@ -1,0 +1,64 @@
+"""Requests over a unix socket, one JSON object a line: to a member's control socket or to a supervisor.
+
+Knows the envelope (`{"ok": true, "result": …}`) and nothing of the commands inside it.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from labs.network.errors import ControlError
+
+REQUEST_TIMEOUT_S = 30.0
+"""Wall seconds; installing a large policy matches every connection again before it answers."""
+LINE_MAX = 64 * 1024 * 1024
+"""Bytes of one answer: a table of a hundred thousand connections fits."""
+
+
+async def request(path: Path, message: Mapping[str, Any], timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
+    """Send one request and return its `result`; ControlError where it is refused or nobody answers."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_MAX)
+            try:
+                return await _ask(reader, writer, message)
+            finally:
+                writer.close()
+    except TimeoutError:
+        raise ControlError(f"{path.name}: no answer within {timeout_s:g} s") from None
+    except (OSError, ValueError) as error:
+        raise ControlError(f"{path.name}: {error}") from None
+
+
+async def follow(path: Path, message: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Send a following request; yield what comes as `{"event": …}` until the other side ends."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_MAX)
+    except OSError as error:
+        raise ControlError(f"{path.name}: {error}") from None
+    try:
+        await _ask(reader, writer, message)
+        while line := await reader.readline():
+            event = json.loads(line).get("event")
+            if isinstance(event, dict):
+                yield event
+    except (OSError, ValueError) as error:
+        raise ControlError(f"{path.name}: {error}") from None
+    finally:
+        writer.close()
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: Mapping[str, Any]) -> Any:
+    writer.write(json.dumps(message).encode() + b"\n")
+    await writer.drain()
+    line = await reader.readline()
+    if not line:
+        raise ControlError("the other side closed the control socket without an answer")
+    answer = json.loads(line)
+    if not isinstance(answer, dict):
+        raise ControlError("the answer is not a JSON object")
+    if not answer.get("ok"):
+        raise ControlError(str(answer.get("error", "refused without a reason")))
+    return answer.get("result")

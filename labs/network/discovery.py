@@ -1,0 +1,139 @@
+"""Finding the labs that run on this machine, and entering them, from the outside.
+
+A lab is an abstract unix socket `fwpair-lab/<uid>/<name>` that its first process listens on: the kernel says whose
+process that is, and forgets the name when it dies. Everything else lies on the lab's private /run, reached through
+/proc/PID/root. It must not know what happens inside a lab.
+"""
+
+import os
+import re
+import socket
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from labs.network.errors import LabError
+from labs.network.members import RUN_DIRECTORY
+from labs.network.namespaces import NETNS_DIRECTORY
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+_CREDENTIALS = struct.Struct("iII")
+
+
+@dataclass(frozen=True)
+class RunningLab:
+    """A lab seen from the outside; `pid` is its first process, as this side numbers it."""
+
+    name: str
+    pid: int
+
+    @property
+    def root(self) -> Path:
+        """The lab's file system."""
+        return Path(f"/proc/{self.pid}/root")
+
+    def run_path(self, file: str) -> Path:
+        """A file of the lab's /run/fwpair."""
+        return self.root / str(RUN_DIRECTORY).lstrip("/") / file
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """Where steps and questions go."""
+        return self.run_path("supervisor.sock")
+
+    def own_user_namespace(self) -> bool:
+        """Whether the lab has a user namespace of its own, which must be entered as well."""
+        return Path(f"/proc/{self.pid}/ns/user").readlink() != Path("/proc/self/ns/user").readlink()
+
+    def enter(self, node: str | None, argv: list[str]) -> list[str]:
+        """The command line that runs `argv` in a node, or where the switches are (node None), from the outside.
+
+        The command joins the lab's pid namespace, so that it ends with the lab, and dies with the nsenter that waits
+        for it, so that it ends with the terminal.
+        """
+        network = (f"--net={self.root}{NETNS_DIRECTORY / node}" if node else "--net")
+        user = ["--user", "--preserve-credentials"] if self.own_user_namespace() else []
+        return ["nsenter", f"--target={self.pid}", *user, "--mount", "--pid", network, "--",
+                "setpriv", "--pdeathsig", "TERM", "--", "env", f"--chdir={self._directory()}", *argv]
+
+    def _directory(self) -> str:
+        """The caller's directory where the lab has it too (not below /run, which is the lab's own)."""
+        with suppress(OSError):
+            here = Path.cwd()
+            if (self.root / str(here).lstrip("/")).is_dir():
+                return str(here)
+        return "/"
+
+
+def check_name(name: str) -> str:
+    """`name` where it may name a lab."""
+    if not _NAME.fullmatch(name):
+        raise LabError(f"{name!r} cannot name a lab: letters, digits, '.', '_' and '-', at most 40")
+    return name
+
+
+def socket_name(name: str) -> str:
+    """The abstract socket of a lab of this user."""
+    return f"fwpair-lab/{os.getuid()}/{name}"
+
+
+def claim(name: str) -> socket.socket | None:
+    """Take the name for a new lab: the bound socket, or None where it is taken. The lab itself listens on it."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind("\0" + socket_name(check_name(name)))
+    except OSError:
+        sock.close()
+        return None
+    return sock
+
+
+def names() -> list[str]:
+    """Names of this user's labs, those that are still starting included."""
+    prefix = "@" + socket_name("")
+    found: set[str] = set()
+    for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and fields[7].startswith(prefix):
+            found.add(fields[7].removeprefix(prefix))
+    return sorted(name for name in found if _NAME.fullmatch(name))
+
+
+def find(name: str) -> RunningLab | None:
+    """The lab of that name, or None where there is none (or it does not listen yet)."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(2.0)
+        try:
+            sock.connect("\0" + socket_name(name))
+        except OSError:
+            return None
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(credentials)
+    # Abstract names have no owner: a stranger's socket of our name must not be entered.
+    return RunningLab(name, pid) if uid == os.getuid() and pid > 0 else None
+
+
+def running() -> list[RunningLab]:
+    """This user's labs that answer."""
+    return [lab for name in names() if (lab := find(name)) is not None]
+
+
+def choose(name: str | None) -> RunningLab:
+    """The lab that is meant: the named one, or the only one."""
+    if name is not None:
+        lab = find(check_name(name))
+        if lab is None:
+            raise LabError(f"no lab {name!r} is running; {_running_text()}")
+        return lab
+    labs = running()
+    if not labs:
+        raise LabError("no lab is running; `fwlab up` starts one")
+    if len(labs) > 1:
+        raise LabError(f"several labs are running ({', '.join(lab.name for lab in labs)}): say which with --lab NAME")
+    return labs[0]
+
+
+def _running_text() -> str:
+    found = names()
+    return f"running: {', '.join(found)}" if found else "none is; `fwlab up` starts one"

@@ -1,0 +1,268 @@
+"""What this machine has and lacks for a lab, what falls back to what, and how to mend the rest.
+
+Every finding comes from trying: in a throw-away private namespace (`labs.network.probe`), or by looking at the program
+or limit itself. It changes nothing outside that namespace. It must not know labs or members.
+"""
+
+import importlib
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from labs.exit_codes import ExitCode
+from labs.network.private import needs_user_namespace, system_path, try_namespaces, unshare_command
+
+FILES_NEEDED = 12_000
+"""Open files of one process: 10,000 connections of the largest lab, and room."""
+RECEIVE_BUFFER_WANTED = 1024 * 1024
+"""Bytes of net.core.rmem_max below which a burst can overrun a member's queue."""
+PYTHON_OLDEST, PYTHON_NEWEST = (3, 11), (3, 13)
+MODULES = ("scapy", "pyroute2", "netfilterqueue", "msgpack", "pydantic", "yaml", "typer", "rich")
+UTIL_LINUX = ("unshare", "nsenter", "setpriv")
+
+
+class State(StrEnum):
+    """How a finding stands, from good to bad."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Worth knowing; nothing is lost."""
+    FALLBACK = "falls back"
+    """Something else does its work."""
+    LACKING = "lacking"
+    """Some labs or commands will not work."""
+    MISSING = "missing"
+    """No lab can run."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of doctor's table."""
+
+    what: str
+    state: State
+    meaning: str = ""
+    mend: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {**asdict(self), "state": str(self.state)}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a probe's failure means, and how to mend it."""
+
+    meaning: str
+    mend: str
+    failed: State = State.MISSING
+
+
+_MODULE = "sudo apt-get install linux-modules-extra-$(uname -r) (Ubuntu), or another kernel, then sudo "
+PROBES: Mapping[str, _Entry] = {
+    "NFQUEUE (iptables)": _Entry(
+        "members get every IPv4 packet by this rule",
+        "sudo apt-get install iptables; where the nf_tables backend refuses, "
+        "sudo update-alternatives --set iptables /usr/sbin/iptables-legacy; or modprobe xt_NFQUEUE"),
+    "NFQUEUE (ip6tables)": _Entry(
+        "members get every IPv6 packet by this rule",
+        "sudo apt-get install iptables; where the nf_tables backend refuses, "
+        "sudo update-alternatives --set ip6tables /usr/sbin/ip6tables-legacy; or modprobe xt_NFQUEUE"),
+    "packet queue": _Entry("a member reads its packets from it", "sudo modprobe nfnetlink_queue"),
+    "bridge": _Entry("the switches", "sudo modprobe bridge"),
+    "veth": _Entry("the wires", "sudo modprobe veth"),
+    "tbf": _Entry("limits the rate of a link", _MODULE + "modprobe sch_tbf", State.LACKING),
+    "statistic match": _Entry("loses packets on a link", _MODULE + "modprobe xt_statistic", State.LACKING),
+    "netem": _Entry("loss, rate and delay on a link; instead: loss by the statistic match, rate by tbf, "
+                    "delay in user space", _MODULE + "modprobe sch_netem", State.FALLBACK),
+    "nft queue": _Entry("not used: the divert rules are iptables' own", "", State.NOTE),
+}
+TOOLS: Mapping[str, tuple[str, State]] = {
+    "tcpdump": ("filters of `fwlab capture`, and reading what it wrote", State.LACKING),
+    "iperf3": ("`fwlab bench forward`", State.LACKING),
+    "nmap": ("only for trying it in a node", State.NOTE),
+    "curl": ("only for trying it in a node", State.NOTE),
+}
+
+
+def examine() -> list[Finding]:
+    """Every finding, in the order in which a reader wants them."""
+    namespaces = _namespaces()
+    usable = namespaces[-1].state != State.MISSING
+    return [*_python(), _util_linux(), *namespaces, _backend(), *_probed(usable), _files(), _receive_buffer(),
+            *_tools()]
+
+
+def exit_code(findings: Sequence[Finding]) -> ExitCode:
+    """4 where no lab can run, 3 where something that matters is lacking, else 0."""
+    states = {finding.state for finding in findings}
+    if State.MISSING in states:
+        return ExitCode.CANNOT_RUN
+    return ExitCode.WARNINGS if State.LACKING in states else ExitCode.HELD
+
+
+def print_table(findings: Sequence[Finding], console: Console) -> None:
+    """The table, and one sentence that sums it up."""
+    colours = {State.OK: "green", State.NOTE: "cyan", State.FALLBACK: "cyan", State.LACKING: "yellow",
+               State.MISSING: "red"}
+    table = Table("WHAT", "STATE", "WHAT IT MEANS", "HOW TO MEND", box=None, pad_edge=False)
+    for finding in findings:
+        table.add_row(finding.what, f"[{colours[finding.state]}]{finding.state}[/]", finding.meaning, finding.mend)
+    console.print(table)
+    console.print({ExitCode.HELD: "Labs can run here.", ExitCode.WARNINGS: "Labs can run here, with what is lacking.",
+                   ExitCode.CANNOT_RUN: "Labs cannot run here until what is missing is mended."}[exit_code(findings)])
+
+
+def namespace_complaint() -> str:
+    """One line on why private namespaces cannot be made, or empty where they can."""
+    found = [finding for finding in (_util_linux(), *_namespaces()) if finding.state == State.MISSING]
+    return f"this machine cannot run a lab: {_line(found[0])}" if found else ""
+
+
+def required_complaint(complaints: Mapping[str, str]) -> str:
+    """One line on what `probe.required` found."""
+    what, said = next(iter(complaints.items()))
+    entry = PROBES[what]
+    return f"this machine cannot run a lab: {what} does not work ({said}); to mend it: {entry.mend}"
+
+
+def _line(finding: Finding) -> str:
+    return f"{finding.what}: {finding.meaning}; to mend it: {finding.mend}"
+
+
+def _python() -> list[Finding]:
+    version = sys.version_info[:2]
+    known = PYTHON_OLDEST <= version <= PYTHON_NEWEST
+    findings = [Finding(f"Python {platform.python_version()}", State.OK if known else State.NOTE,
+                        "" if known else "tested with 3.11 to 3.13")]
+    failures: list[str] = []
+    for name in MODULES:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a compiled module fails in many ways
+            failures.append(f"{name} ({error})")
+    if failures:
+        findings.append(Finding("Python modules", State.MISSING, f"not importable: {', '.join(failures)}",
+                                "sh labs/provision.sh"))
+    else:
+        findings.append(Finding("Python modules", State.OK, ", ".join(MODULES)))
+    return findings
+
+
+def _util_linux() -> Finding:
+    absent = [tool for tool in UTIL_LINUX if shutil.which(tool) is None]
+    if absent:
+        return Finding("util-linux", State.MISSING, f"no {', '.join(absent)}: they make and enter the namespaces",
+                       "sudo apt-get install util-linux")
+    return Finding("util-linux", State.OK, ", ".join(UTIL_LINUX))
+
+
+def _namespaces() -> list[Finding]:
+    """User namespaces, and whether private namespaces can be made at all."""
+    what = "private namespaces"
+    if os.geteuid() == 0:
+        complaint = try_namespaces(user_namespace=False)
+        if not complaint:
+            return [Finding(what, State.OK, "as root, without user namespaces")]
+        complaint = try_namespaces(user_namespace=True)
+        if not complaint:
+            return [Finding(what, State.OK, "in a user namespace: root here may not make the others by itself")]
+        return [Finding(what, State.MISSING, complaint, "give the container CAP_SYS_ADMIN, or user namespaces")]
+    complaint = try_namespaces(user_namespace=True)
+    if not complaint:
+        return [Finding(what, State.OK, "in a user namespace: no root is needed")]
+    return [Finding(what, State.MISSING, f"an ordinary user may not make them here ({complaint})",
+                    _user_namespace_mend())]
+
+
+def _user_namespace_mend() -> str:
+    """The switch that refuses them: Debian's, Ubuntu's (24.04 lets them be made but strips them), or the limit."""
+    for name, wanted in (("kernel.unprivileged_userns_clone", "1"),
+                         ("kernel.apparmor_restrict_unprivileged_userns", "0")):
+        value = _sysctl(name)
+        if value is not None and value != wanted:
+            return f"sudo sysctl -w {name}={wanted}, or run fwlab with sudo"
+    if _sysctl("user.max_user_namespaces") == "0":
+        return "sudo sysctl -w user.max_user_namespaces=10000, or run fwlab with sudo"
+    return "run fwlab with sudo"
+
+
+def _sysctl(name: str) -> str | None:
+    try:
+        return Path("/proc/sys", name.replace(".", "/")).read_text().strip()
+    except OSError:
+        return None
+
+
+def _backend() -> Finding:
+    tool = shutil.which("iptables", path=system_path())
+    if tool is None:
+        return Finding("iptables backend", State.MISSING, "there is no iptables",
+                       "sudo apt-get install iptables")
+    said = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    return Finding("iptables backend", State.OK, said)
+
+
+def _probed(usable: bool) -> list[Finding]:
+    if not usable:
+        return [Finding(name, State.NOTE, "not tried: there are no private namespaces to try it in") for name in PROBES]
+    # tmpfs: iptables wants its lock file below /run, where an ordinary user may not write.
+    script = 'mount -t tmpfs tmpfs /run && exec "$@"'
+    command = [*unshare_command(needs_user_namespace()), "sh", "-c", script, "sh", sys.executable, "-P", "-m",
+               "labs.network.probe"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PATH": system_path()})
+    try:
+        complaints: dict[str, str] = json.loads(done.stdout)
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        return [Finding("kernel features", State.MISSING, f"the probe itself failed: {last}", "sh labs/provision.sh")]
+    findings: list[Finding] = []
+    for name, entry in PROBES.items():
+        complaint = complaints.get(name, "not tried")
+        if not complaint:
+            findings.append(Finding(name, State.OK, entry.meaning if entry.failed != State.FALLBACK else ""))
+        else:
+            findings.append(Finding(name, entry.failed, f"{entry.meaning} ({complaint})", entry.mend))
+    return findings
+
+
+def _files() -> Finding:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard == resource.RLIM_INFINITY or hard >= FILES_NEEDED:
+        return Finding("open files", State.OK, f"hard limit {'none' if hard == resource.RLIM_INFINITY else hard}")
+    return Finding("open files", State.LACKING,
+                   f"hard limit {hard}: the lab with 10,000 connections needs {FILES_NEEDED} (full-sync-blocked)",
+                   "raise it: ulimit -Hn as root, or `* hard nofile 20000` in /etc/security/limits.conf")
+
+
+def _receive_buffer() -> Finding:
+    value = int(_sysctl("net.core.rmem_max") or 0)
+    if os.geteuid() == 0 or value >= RECEIVE_BUFFER_WANTED:
+        return Finding("net.core.rmem_max", State.OK, f"{value} bytes" + (
+            "; root may go beyond it" if value < RECEIVE_BUFFER_WANTED else ""))
+    return Finding("net.core.rmem_max", State.NOTE,
+                   f"{value} bytes: an ordinary user's queue overruns earlier under load; the loss is counted",
+                   f"sudo sysctl -w net.core.rmem_max={8 * RECEIVE_BUFFER_WANTED}")
+
+
+def _tools() -> list[Finding]:
+    findings: list[Finding] = []
+    for tool, (meaning, absent) in TOOLS.items():
+        if shutil.which(tool, path=system_path()):
+            findings.append(Finding(tool, State.OK, meaning))
+        else:
+            findings.append(Finding(tool, absent, meaning, f"sudo apt-get install {tool}"))
+    return findings

@@ -1,0 +1,366 @@
+"""A lab: nodes, switches and links that exist, members that run in them, and the faults that can be done to them.
+
+Runs inside the private namespaces that `labs.network.supervisor` makes. Every process that is started through a lab
+is ended with it. A fault is applied and read back; one that did not take is an error. It must not know lab files,
+workloads or expectations.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from labs.network import control as wire
+from labs.network import namespaces
+from labs.network.errors import ControlError, LabError
+from labs.network.members import RUN_DIRECTORY, MemberSettings, configuration_text, member_configuration
+from labs.network.namespaces import Namespaces, node_sysctls
+from labs.network.private import system_path
+from labs.network.steps import StepServer
+from labs.network.topology import Topology, link_name
+
+START_TIMEOUT_S = 30.0
+"""Wall seconds until a started member must say that it is ready: hearing peers, then a full sync of a large table."""
+STOP_TIMEOUT_S = 10.0
+"""Wall seconds for a member to end after it agreed to stop."""
+READY_POLL_S = 0.02
+"""Wall seconds between two questions to a member that is not ready yet."""
+LOG_TAIL_LINES = 15
+DEFAULT_MEMBER_COMMAND = (sys.executable, "-m", "fwnode.node")
+
+
+class Lab:
+    """One running lab. `build` makes the ground, `start` brings a member up, `close` ends everything."""
+
+    def __init__(self, topology: Topology, members: Mapping[str, MemberSettings] | None = None, *, name: str = "lab",
+                 rate: float = 1.0, epoch: float | None = None, releases: Path | None = None,
+                 directory: Path = RUN_DIRECTORY, member_command: Sequence[str] = DEFAULT_MEMBER_COMMAND) -> None:
+        unknown = set(members or {}) - set(topology.members)
+        if unknown:
+            raise LabError(f"members: {', '.join(sorted(unknown))} not in topology {topology.name}; "
+                           f"it has {', '.join(topology.members)}")
+        self.name = name
+        self.topology = topology
+        self.members = {member: (members or {}).get(member) or MemberSettings() for member in topology.members}
+        self.rate = rate
+        self.epoch = time.time() if epoch is None else epoch
+        self.releases = releases
+        self.directory = directory
+        self.member_command = list(member_command)
+        self.started_at = time.time()
+        self._epoch_given = epoch is not None
+        self._namespaces = Namespaces()
+        self._built = False
+        self._processes: set[asyncio.subprocess.Process] = set()
+        self._members: dict[str, asyncio.subprocess.Process] = {}
+        self._cut: set[str] = set()
+        self._powered_off: set[str] = set()
+        self._links_lock = asyncio.Lock()
+        self._server = StepServer(self)
+
+    # -- the ground ---------------------------------------------------------------------------------------------
+
+    async def build(self) -> None:
+        """Namespaces, switches, links, addresses, routes; then the lab answers on its supervisor socket."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._built = True
+        await asyncio.to_thread(self._build)
+        if not self._epoch_given:
+            self.epoch = time.time()
+        await self._server.start(self.directory / "supervisor.sock")
+
+    def _build(self) -> None:
+        topology = self.topology
+        self._namespaces.create({node: node_sysctls(node in topology.members) for node in topology.nodes})
+        namespaces.quiet_bridge_netfilter()
+        namespaces.create_switches(topology.switches)
+        namespaces.create_links((link_name(node, switch), switch, switch, self._namespaces.path(node))
+                                for node in topology.nodes for switch in topology.interfaces(node))
+        self._namespaces.configure({
+            node: partial(namespaces.configure_node, topology.interfaces(node),
+                          topology.gateways(node) if node in topology.hosts else [])
+            for node in topology.nodes})
+        self._namespaces.release_threads()
+        namespaces.await_links(dict.fromkeys(topology.links(), True))
+
+    async def close(self) -> None:
+        """End every process that was started through the lab, then take the ground away."""
+        await self._server.stop()
+        for process in list(self._processes):
+            _kill_group(process)
+        for process in list(self._processes):
+            await process.wait()
+        self._processes.clear()
+        self._members.clear()
+        if self._built:
+            self._built = False
+            await asyncio.to_thread(namespaces.delete_links, [*self.topology.links(), *self.topology.switches])
+            await asyncio.to_thread(self._namespaces.remove)
+
+    async def __aenter__(self) -> "Lab":
+        try:
+            await self.build()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def lab_time(self) -> float:
+        """Lab seconds since the epoch."""
+        return (time.time() - self.epoch) * self.rate
+
+    # -- processes ----------------------------------------------------------------------------------------------
+
+    def environment(self, node: str) -> dict[str, str]:
+        """The environment of a process in a node: the project's own commands are on PATH."""
+        return {**os.environ, **node_environment(self.name, node)}
+
+    async def spawn(self, node: str, argv: Sequence[str], **kw: Any) -> asyncio.subprocess.Process:
+        """A process inside a node, in a session of its own (Ctrl-C in the terminal is not for it)."""
+        if node not in self.topology.nodes:
+            raise LabError(f"there is no node {node}; there are {', '.join(self.topology.nodes)}")
+        kw.setdefault("env", self.environment(node))
+        kw.setdefault("start_new_session", True)
+        kw.setdefault("stdin", subprocess.DEVNULL)
+        # nsenter forks only for a pid namespace; here it becomes the command, so the pid is the command's.
+        process = await asyncio.create_subprocess_exec(
+            "nsenter", f"--net={self._namespaces.path(node)}", "--", *argv, **kw)
+        self._processes = {known for known in self._processes if known.returncode is None}
+        self._processes.add(process)
+        return process
+
+    # -- members ------------------------------------------------------------------------------------------------
+
+    def running(self, member: str) -> bool:
+        """Whether the member's process is there."""
+        process = self._members.get(self._known(member))
+        return process is not None and process.returncode is None
+
+    def returncode(self, member: str) -> int | None:
+        """How the member's last process ended; None where it runs or never ran."""
+        process = self._members.get(self._known(member))
+        return None if process is None else process.returncode
+
+    def control_path(self, member: str) -> Path:
+        """The member's control socket."""
+        return self.directory / f"{self._known(member)}.sock"
+
+    def log_path(self, member: str) -> Path:
+        """Where the member's stderr is appended to, over all its starts."""
+        return self.directory / f"{self._known(member)}.log"
+
+    async def start(self, member: str) -> None:
+        """Write the member's configuration, start its process, return when it says that it is ready."""
+        settings = self.members[self._known(member)]
+        if self.running(member):
+            raise LabError(f"{member} is running already")
+        if member in self._powered_off:
+            raise LabError(f"{member} is without power; power_on brings it back")
+        configuration = member_configuration(self.topology, member, settings, rate=self.rate, epoch=self.epoch,
+                                              releases=self.releases, directory=self.directory)
+        path = self.directory / f"{member}.yaml"
+        path.write_text(configuration_text(configuration), encoding="utf-8")
+        # Left by a killed process, it would answer "refused" like a slow start: one case less without it.
+        self.control_path(member).unlink(missing_ok=True)
+        with self.log_path(member).open("ab") as log:
+            begins = log.tell()
+            process = await self.spawn(member, [*self.member_command, "--config", str(path)], stdout=log, stderr=log)
+        self._members[member] = process
+        await self._wait_ready(member, process, begins)
+
+    async def start_all(self) -> None:
+        """Start, at the same time, every member whose settings say `started`."""
+        wanted = [member for member, settings in self.members.items() if settings.started]
+        outcomes = await asyncio.gather(*(self.start(member) for member in wanted), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if len(failures) > 1 and all(isinstance(failure, LabError) for failure in failures):
+            raise LabError("\n".join(str(failure) for failure in failures))
+        if failures:
+            raise failures[0]
+
+    async def _wait_ready(self, member: str, process: asyncio.subprocess.Process, log_begins: int) -> None:
+        ended = asyncio.ensure_future(process.wait())
+        deadline = time.monotonic() + START_TIMEOUT_S
+        said = "its control socket did not answer"
+        try:
+            while time.monotonic() < deadline:
+                if ended.done():
+                    raise LabError(f"{member} ended with status {process.returncode} before it was ready"
+                                   + self._log_tail(member, log_begins))
+                with suppress(ControlError):
+                    status = await wire.request(self.control_path(member), {"command": "status", "arguments": {}},
+                                                timeout_s=max(0.1, deadline - time.monotonic()))
+                    if status.get("ready"):
+                        return
+                    said = f"its state is {status.get('state')}"
+                await asyncio.wait({ended}, timeout=READY_POLL_S)
+            _kill_group(process)
+            await ended
+            raise LabError(f"{member} was not ready within {START_TIMEOUT_S:g} s: {said}"
+                           + self._log_tail(member, log_begins))
+        finally:
+            ended.cancel()
+
+    def _log_tail(self, member: str, begins: int) -> str:
+        with self.log_path(member).open("rb") as log:
+            log.seek(begins)
+            lines = log.read().decode(errors="replace").strip().splitlines()[-LOG_TAIL_LINES:]
+        if not lines:
+            return "; it wrote nothing to its log"
+        return f"; the end of {self.log_path(member)}:\n" + "\n".join(f"  {line}" for line in lines)
+
+    async def stop(self, member: str) -> None:
+        """Ask the member to stop and wait until its process has ended."""
+        process = self._process(member)
+        await self.control(member, "stop")
+        try:
+            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+        except TimeoutError:
+            raise LabError(f"{member} agreed to stop but still runs after {STOP_TIMEOUT_S:g} s") from None
+
+    async def kill(self, member: str) -> None:
+        """SIGKILL of the member's process; its namespace's kernel goes on."""
+        process = self._process(member)
+        _kill_group(process)
+        await process.wait()
+
+    async def power_cut(self, member: str) -> None:
+        """The member dies and every wire that it is on goes dark."""
+        self._known(member)
+        if self.running(member):
+            _kill_group(self._members[member])
+        self._powered_off.add(member)
+        await self._apply_links()
+        if member in self._members:
+            await self._members[member].wait()
+
+    async def power_on(self, member: str) -> None:
+        """Its wires light up again (those that were not cut besides), then the member starts."""
+        self._powered_off.discard(self._known(member))
+        await self._apply_links()
+        await self.start(member)
+
+    async def upgrade(self, member: str, release: str) -> None:
+        """Stop the member where it runs, change its release, start it."""
+        if self.running(member):
+            await self.stop(member)
+        self.members[self._known(member)].release = release
+        await self.start(member)
+
+    async def control(self, member: str, command: str, **arguments: Any) -> Any:
+        """One request to the member's control socket."""
+        path = self.control_path(member)
+        if not self.running(member):
+            raise ControlError(f"{member} is not running")
+        try:
+            return await wire.request(path, {"command": command, "arguments": arguments})
+        except ControlError as error:
+            raise ControlError(f"{member}: {error}") from None
+
+    async def events(self, member: str) -> AsyncIterator[dict[str, Any]]:
+        """The member's events, the remembered ones first; ends when the member does."""
+        message = {"command": "events", "arguments": {"follow": True}}
+        async for event in wire.follow(self.control_path(member), message):
+            yield event
+
+    # -- wires --------------------------------------------------------------------------------------------------
+
+    async def cut(self, link: str) -> None:
+        """Take down a link (`fw1-sync`) or every port of a switch (`sync`) at the switch's side."""
+        self._cut |= set(self._links_of(link))
+        await self._apply_links()
+
+    async def restore(self, link: str) -> None:
+        """Undo `cut` for a link or for every port of a switch."""
+        self._cut -= set(self._links_of(link))
+        await self._apply_links()
+
+    async def links(self) -> dict[str, bool]:
+        """Link -> up, as the kernel says it now."""
+        seen = await asyncio.to_thread(namespaces.read_links)
+        return {link: seen.get(link, False) for link in self.topology.links()}
+
+    def _links_of(self, link: str) -> list[str]:
+        if link not in self.topology.switches and link not in self.topology.links():
+            raise LabError(f"there is no link or switch {link}; switches: {', '.join(self.topology.switches)}; "
+                           f"links: {', '.join(self.topology.links())}")
+        return self.topology.links(link)
+
+    async def _apply_links(self) -> None:
+        """Bring every port to what `_cut` and `_powered_off` say; set_links reads back."""
+        async with self._links_lock:
+            dark = self._cut | {link for member in self._powered_off for link in self.topology.links(member)}
+            wanted = {link: link not in dark for link in self.topology.links()}
+            seen = await self.links()
+            await asyncio.to_thread(namespaces.set_links, {k: up for k, up in wanted.items() if seen[k] is not up})
+
+    # -- what the lab says of itself ----------------------------------------------------------------------------
+
+    async def info(self) -> dict[str, Any]:
+        """Name, nodes with addresses, links, members: what `fwlab ps` and `fwctl` ask for."""
+        topology = self.topology
+        states = await asyncio.gather(*(self._state(member) for member in topology.members))
+        return {
+            "name": self.name,
+            "topology": topology.name,
+            "pid": os.getpid(),
+            "started": self.started_at,
+            "rate": self.rate,
+            "lab_time": self.lab_time(),
+            "nodes": {node: {"kind": "member" if node in topology.members else "host",
+                             "interfaces": {name: [str(address) for address in addresses]
+                                            for name, addresses in topology.interfaces(node).items()}}
+                      for node in topology.nodes},
+            "virtual": {name: [str(address) for address in switch.virtual]
+                        for name, switch in topology.switches.items() if switch.virtual},
+            "switches": list(topology.switches),
+            "links": await self.links(),
+            "members": dict(zip(topology.members, states, strict=True)),
+        }
+
+    async def _state(self, member: str) -> dict[str, Any]:
+        state = "off" if member in self._powered_off else "stopped"
+        if self.running(member):
+            state = "starting"
+            with suppress(ControlError):
+                status = await wire.request(self.control_path(member), {"command": "status", "arguments": {}}, 2.0)
+                state = str(status.get("state"))
+        return {"release": self.members[member].release, "running": self.running(member), "state": state}
+
+    def _known(self, member: str) -> str:
+        if member not in self.members:
+            raise LabError(f"there is no member {member}; there are {', '.join(self.members)}")
+        return member
+
+    def _process(self, member: str) -> asyncio.subprocess.Process:
+        if not self.running(member):
+            raise LabError(f"{member} is not running")
+        return self._members[member]
+
+
+def node_environment(lab: str, node: str) -> dict[str, str]:
+    """What a process in a node gets on top of the environment it was started from."""
+    path = f"{Path(sys.executable).parent}:{system_path()}"
+    return {"PATH": path, "FWPAIR_LAB": lab, "FWPAIR_NODE": node}
+
+
+def _kill_group(process: asyncio.subprocess.Process) -> None:
+    """SIGKILL to the process and whatever it started in its session."""
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, signal.SIGKILL)
+            return
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGKILL)

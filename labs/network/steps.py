@@ -1,0 +1,166 @@
+"""Steps and faults on a lab that runs, asked for over the supervisor's socket (`fwlab do`).
+
+One table maps a step's name to what it does with a lab; `Lab` offers the deeds, this module names them and checks
+what was asked. It must not know how a deed is done.
+"""
+
+import asyncio
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labs.network.errors import LabError
+
+if TYPE_CHECKING:
+    from labs.network.lab import Lab
+
+REQUEST_MAX = 16 * 1024 * 1024
+"""Bytes of one request line: a large rule base fits."""
+
+
+async def _start(lab: "Lab", member: str) -> None:
+    await lab.start(member)
+
+
+async def _stop(lab: "Lab", member: str) -> None:
+    await lab.stop(member)
+
+
+async def _kill(lab: "Lab", member: str) -> None:
+    await lab.kill(member)
+
+
+async def _power_cut(lab: "Lab", member: str) -> None:
+    await lab.power_cut(member)
+
+
+async def _power_on(lab: "Lab", member: str) -> None:
+    await lab.power_on(member)
+
+
+async def _upgrade(lab: "Lab", member: str, release: str) -> None:
+    await lab.upgrade(member, release)
+
+
+async def _cut(lab: "Lab", link: str) -> None:
+    await lab.cut(link)
+
+
+async def _restore(lab: "Lab", link: str) -> None:
+    await lab.restore(link)
+
+
+async def _down(lab: "Lab", member: str) -> Any:
+    return await lab.control(member, "down")
+
+
+async def _up(lab: "Lab", member: str) -> Any:
+    return await lab.control(member, "up")
+
+
+async def _set(lab: "Lab", member: str, name: str, value: str | int) -> Any:
+    number = int(value) if str(value).lstrip("-").isdigit() else value
+    return await lab.control(member, "ctl_set", name=name, value=number)
+
+
+async def _policy(lab: "Lab", member: str, policy: Mapping[str, Any], file: str = "policy") -> Any:
+    result = await lab.control(member, "policy_install", policy=dict(policy), file=file)
+    # Only after the member took it: a refused policy must not come back at its next start.
+    lab.members[member].policy = dict(policy)
+    return result
+
+
+Step = Callable[..., Awaitable[Any]]
+
+STEPS: dict[str, Step] = {
+    "start": _start,
+    "stop": _stop,
+    "kill": _kill,
+    "power_cut": _power_cut,
+    "power_on": _power_on,
+    "upgrade": _upgrade,
+    "cut": _cut,
+    "restore": _restore,
+    "down": _down,
+    "up": _up,
+    "set": _set,
+    "policy": _policy,
+}
+
+
+def step_arguments(name: str, value: object) -> dict[str, Any]:
+    """The arguments of a step by name; a bare value is its first argument. All problems in one error."""
+    if name not in STEPS:
+        raise LabError(f"there is no step {name}; steps: {', '.join(STEPS)}")
+    parameters = list(inspect.signature(STEPS[name]).parameters.values())[1:]
+    given = dict(value) if isinstance(value, Mapping) else {} if value is None else {parameters[0].name: value}
+    legal = [parameter.name for parameter in parameters]
+    problems = [f"unknown key {key}" for key in given if key not in legal]
+    problems += [f"{parameter.name} is missing" for parameter in parameters
+                 if parameter.default is parameter.empty and parameter.name not in given]
+    if problems:
+        raise LabError(f"{name}: {'; '.join(problems)}; it takes {', '.join(f'{key}=…' for key in legal)}")
+    return given
+
+
+async def perform(lab: "Lab", step: object) -> Any:
+    """Do one step, given as `{name: arguments}`."""
+    if not isinstance(step, Mapping) or len(step) != 1:
+        raise LabError("a step is one name with its arguments, such as {\"cut\": {\"link\": \"sync\"}}")
+    (name, value), = step.items()
+    return await STEPS[str(name)](lab, **step_arguments(str(name), value))
+
+
+class StepServer:
+    """The supervisor's socket: JSON lines, `{"step": …}` or `{"info": {}}`; one answer a line."""
+
+    def __init__(self, lab: "Lab") -> None:
+        self._lab = lab
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def start(self, path: Path) -> None:
+        """Listen on `path`."""
+        path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, path=str(path), limit=REQUEST_MAX)
+
+    async def stop(self) -> None:
+        """Stop listening and end open conversations."""
+        if self._server is None:
+            return
+        self._server.close()
+        for writer in list(self._open):
+            writer.close()
+        self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            while line := await reader.readline():
+                writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+                await writer.drain()
+        except (ValueError, OSError):
+            pass  # a line over the limit, or the other side went away: this conversation ends, the lab goes on
+        finally:
+            self._open.discard(writer)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            message = json.loads(line)
+            if not isinstance(message, dict) or not ({"step", "info"} & set(message)):
+                raise LabError("a request is {\"step\": {…}} or {\"info\": {}}")
+            if "info" in message:
+                return {"ok": True, "result": await self._lab.info()}
+            return {"ok": True, "result": await perform(self._lab, message["step"])}
+        except LabError as error:
+            return {"ok": False, "error": str(error)}
+        except ValueError as error:
+            return {"ok": False, "error": f"not a JSON object: {error}"}
+        except TypeError as error:
+            return {"ok": False, "error": f"bad arguments: {error}"}

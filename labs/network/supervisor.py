@@ -1,0 +1,372 @@
+"""The first processes of a lab: private namespaces, the lab's name, and an end that leaves nothing behind.
+
+Outside: a name is claimed (an abstract socket), `unshare` makes user, mount, pid and network namespaces, and either
+the caller waits for a function to run inside them (`run_in_lab`) or goes away when the lab is up (`start_detached`).
+Inside: pid 1 does nothing but hold the name, reap, and pass signals on; its one child is the supervisor proper.
+Whichever of them is killed, the kernel ends every process of the pid namespace and with them every namespace.
+
+It must not know members or lab files beyond handing them to a `Lab`.
+"""
+
+import asyncio
+import importlib
+import importlib.util
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from labs.exit_codes import ExitCode
+from labs.network import discovery, doctor
+from labs.network.errors import LabError, MachineError
+from labs.network.private import die_with_parent, needs_user_namespace, system_path, unshare_command
+
+SI_USER = 0
+"""si_code of a signal that a process sent; one from the terminal (SI_KERNEL) reaches the whole group by itself."""
+NAME_TRIES = 100
+STOP_GRACE_S = 10.0
+"""Wall seconds between asking a lab to end and ending it by SIGKILL."""
+LISTEN_BACKLOG = 128
+UP_MAIN = "labs.network.supervisor:up_main"
+_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
+
+
+@dataclass(frozen=True)
+class _Boot:
+    """What the process inside is told, as JSON on its command line."""
+
+    name: str
+    name_fd: int
+    status_fd: int
+    main: str
+    argv: list[str]
+    detached: bool
+    path: list[str]
+
+
+# -- outside --------------------------------------------------------------------------------------------------------
+
+
+def run_in_lab(name_hint: str, module_main: str, argv: list[str]) -> int:
+    """Run `module:function(argv, lab_name)` as a lab's supervisor in the foreground; its return is the exit code.
+
+    `module` may also be the path of a .py file. The lab is called `name_hint`, or with -2, -3, … where that is taken.
+    Standard input and outputs are inherited. Raises LabError where no lab can be made.
+    """
+    name, sock = _claim_first_free(name_hint)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        process, status = _launch(name, sock, module_main, argv, detached=False)
+        sock.close()  # the lab holds its name now, and no longer than it lives
+        try:
+            alive = status.readline()
+            code = _wait_outside(process, name)
+        finally:
+            status.close()
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    finally:
+        sock.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    if not alive and code not in (ExitCode.INTERRUPTED, ExitCode.CANNOT_RUN):
+        raise MachineError(doctor.namespace_complaint() or "the lab's first process did not come up")
+    return code
+
+
+def start_detached(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Start a lab in the background; returns its info when every member is ready. LabError where it fails."""
+    sock = discovery.claim(name)
+    if sock is None:
+        raise LabError(f"a lab named {name!r} is running already; see `fwlab ps`, end it with `fwlab down {name}`, "
+                       "or choose another name with --name")
+    process, status = _launch(name, sock, UP_MAIN, [json.dumps(arguments)], detached=True)
+    sock.close()
+    ready = False
+    try:
+        message: dict[str, Any] = {}
+        for line in status:
+            message = json.loads(line)
+            if "info" in message:
+                ready = True
+                return dict(message["info"])
+        if "error" in message:
+            error = LabError(message["error"])
+            error.exit_code = ExitCode(message["exit"])
+            raise error
+        complaint = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
+        raise MachineError(doctor.namespace_complaint() or f"the lab's first process did not come up: {complaint}")
+    finally:
+        status.close()
+        if process.stderr:
+            process.stderr.close()
+        if not ready:
+            process.kill()  # --kill-child: the kernel ends everything inside
+            process.wait()
+        else:
+            process.returncode = 0  # it lives on without us; Popen must not wait for it or complain
+
+
+def stop(lab: discovery.RunningLab) -> None:
+    """End a lab and return when nothing of it is left."""
+    fds: list[int] = []
+    try:
+        for pid in (lab.pid, _parent(lab.pid)):
+            with suppress(ProcessLookupError):
+                fds.append(os.pidfd_open(pid))
+        with suppress(ProcessLookupError):
+            os.kill(lab.pid, signal.SIGTERM)
+        if not _all_ended(fds, STOP_GRACE_S):
+            with suppress(ProcessLookupError):
+                os.kill(lab.pid, signal.SIGKILL)
+            if not _all_ended(fds, STOP_GRACE_S):
+                raise LabError(f"lab {lab.name!r} does not end, not even by SIGKILL (pid {lab.pid})")
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _all_ended(fds: Sequence[int], timeout_s: float) -> bool:
+    for fd in fds:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        if not poll.poll(timeout_s * 1000):
+            return False
+    return True
+
+
+def _parent(pid: int) -> int:
+    """The unshare that waits for the lab: it holds the lab's name a moment longer than the lab itself."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return pid
+    parent = int(text.rpartition(")")[2].split()[1])
+    is_ours = False
+    with suppress(OSError):
+        is_ours = Path(f"/proc/{parent}/comm").read_text().strip() == "unshare"
+    return parent if is_ours else pid
+
+
+def _claim_first_free(hint: str) -> tuple[str, socket.socket]:
+    for number in range(1, NAME_TRIES + 1):
+        name = hint if number == 1 else f"{hint}-{number}"
+        sock = discovery.claim(name)
+        if sock is not None:
+            return name, sock
+    raise LabError(f"the names {hint}, {hint}-2 … {hint}-{NAME_TRIES} are all taken; see `fwlab ps`")
+
+
+def _launch(name: str, sock: socket.socket, main: str, argv: list[str], *,
+            detached: bool) -> tuple["subprocess.Popen[bytes]", Any]:
+    status_read, status_write = os.pipe()
+    boot = _Boot(name, sock.fileno(), status_write, main, argv, detached, sys.path)
+    command = [*unshare_command(needs_user_namespace()), sys.executable, "-P", "-m", "labs.network.supervisor",
+               json.dumps(asdict(boot))]
+    try:
+        process = subprocess.Popen(
+            command, pass_fds=(sock.fileno(), status_write), start_new_session=detached,
+            stdin=subprocess.DEVNULL if detached else None, stdout=subprocess.DEVNULL if detached else None,
+            stderr=subprocess.PIPE if detached else None, preexec_fn=None if detached else die_with_parent())
+    except OSError as error:
+        os.close(status_read)
+        raise MachineError(f"unshare cannot be started: {error.strerror}; install util-linux") from None
+    finally:
+        os.close(status_write)
+    return process, os.fdopen(status_read, "r", encoding="utf-8")
+
+
+def _wait_outside(process: "subprocess.Popen[bytes]", name: str) -> int:
+    """Wait for unshare, which blocks SIGTERM and SIGINT: those that only we were sent go to the lab's pid 1."""
+    while process.poll() is None:
+        info = signal.sigwaitinfo(_SIGNALS)
+        if info.si_signo == signal.SIGCHLD or (info.si_signo == signal.SIGINT and info.si_code != SI_USER):
+            continue
+        lab = discovery.find(name)
+        if lab is None:  # it has not come so far as to listen: nothing there to end in order
+            process.kill()
+            process.wait()
+            return ExitCode.INTERRUPTED
+        with suppress(ProcessLookupError):
+            os.kill(lab.pid, info.si_signo)
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+# -- inside ---------------------------------------------------------------------------------------------------------
+
+
+def main() -> NoReturn:
+    """Entry of pid 1 in the fresh namespaces."""
+    boot = _Boot(**json.loads(sys.argv[1]))
+    os.set_inheritable(boot.name_fd, False)
+    os.set_inheritable(boot.status_fd, False)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        _prepare(boot)
+    except LabError as error:
+        _tell(boot.status_fd, {"error": str(error), "exit": int(error.exit_code)})
+        if not boot.detached:
+            print(f"fwlab: {error}", file=sys.stderr)
+        os._exit(error.exit_code)
+    sock = socket.socket(fileno=boot.name_fd)
+    sock.listen(LISTEN_BACKLOG)  # here, not outside: whoever connects is told the pid of the process that listens
+    _tell(boot.status_fd, {"alive": True})
+    if signal.sigpending() & {signal.SIGINT, signal.SIGTERM}:  # Ctrl-C while the namespaces were being made
+        os._exit(ExitCode.INTERRUPTED)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        code: int = ExitCode.FAILED
+        try:
+            code = _supervise(boot, sock)
+        except KeyboardInterrupt:
+            code = ExitCode.INTERRUPTED
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+    os.close(boot.status_fd)
+    os._exit(_first_process(child))
+
+
+def _prepare(boot: _Boot) -> None:
+    from labs.network import probe
+    from labs.network.members import RUN_DIRECTORY
+    from labs.network.namespaces import NETNS_DIRECTORY, mount
+
+    mount("tmpfs", "/run", "tmpfs", options="mode=0755")
+    RUN_DIRECTORY.mkdir(parents=True)
+    NETNS_DIRECTORY.mkdir(parents=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    os.environ["PATH"] = system_path()
+    missing = probe.required()
+    if missing:
+        raise MachineError(doctor.required_complaint(missing))
+    if boot.detached:
+        log = os.open(RUN_DIRECTORY / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+
+
+def _first_process(child: int) -> int:
+    """pid 1's whole life: reap what is orphaned, pass signals on, end with the supervisor; the rest is the kernel's."""
+    while True:
+        info = signal.sigwaitinfo(_SIGNALS)
+        if info.si_signo != signal.SIGCHLD:
+            if info.si_signo == signal.SIGTERM or info.si_code == SI_USER:
+                os.kill(child, info.si_signo)
+            continue
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == child:
+                    code = os.waitstatus_to_exitcode(ended[1])
+                    return code if code >= 0 else 128 - code
+
+
+def _supervise(boot: _Boot, sock: socket.socket) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    _answer_knocks(sock)
+    sys.path.extend(entry for entry in boot.path if entry not in sys.path)
+    function = load_function(boot.main)
+    if boot.detached:
+        return function(boot.argv, boot.name, lambda message: _tell(boot.status_fd, message))
+    os.close(boot.status_fd)
+    try:
+        return int(function(boot.argv, boot.name))
+    except LabError as error:
+        print(f"fwlab: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _answer_knocks(sock: socket.socket) -> None:
+    """Take and close whatever connects to the name: it wanted the credentials alone, and the backlog is finite."""
+    def serve() -> None:
+        while True:
+            try:
+                sock.accept()[0].close()
+            except OSError:
+                return
+
+    threading.Thread(target=serve, name="name", daemon=True).start()
+
+
+def load_function(main: str) -> Callable[..., int]:
+    """What `module:function` or `file.py:function` names."""
+    module_name, _, function = main.rpartition(":")
+    if module_name.endswith(".py"):
+        path = Path(module_name)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise LabError(f"{path}: cannot be loaded")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(module_name)
+    found: Callable[..., int] = getattr(module, function)
+    return found
+
+
+def _tell(fd: int, message: Mapping[str, Any]) -> None:
+    with suppress(BrokenPipeError):
+        os.write(fd, json.dumps(message).encode() + b"\n")
+
+
+def up_main(argv: Sequence[str], name: str, tell: Callable[[Mapping[str, Any]], None]) -> int:
+    """The supervisor of `fwlab up`: build, start every member, say so, then wait to be told to end."""
+    arguments = json.loads(argv[0])
+    return asyncio.run(_up(arguments, name, tell))
+
+
+async def _up(arguments: Mapping[str, Any], name: str, tell: Callable[[Mapping[str, Any]], None]) -> int:
+    from labs.network.lab import DEFAULT_MEMBER_COMMAND, Lab
+    from labs.network.members import MemberSettings
+    from labs.network.topology import parse_topology
+
+    end = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, end.set)
+    try:
+        topology = parse_topology(arguments["topology"], "topology")
+        lab = Lab(topology, {member: MemberSettings(**settings) for member, settings in arguments["members"].items()},
+                  name=name, rate=arguments.get("rate", 1.0),
+                  releases=Path(arguments["releases"]) if arguments.get("releases") else None,
+                  member_command=arguments.get("member_command") or DEFAULT_MEMBER_COMMAND)
+        async with lab:
+            starting = asyncio.create_task(lab.start_all())
+            ending = asyncio.create_task(end.wait())
+            await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if end.is_set():
+                starting.cancel()
+                return ExitCode.INTERRUPTED
+            await starting
+            tell({"info": await lab.info()})
+            await ending
+            return ExitCode.HELD
+    except LabError as error:
+        tell({"error": str(error), "exit": int(error.exit_code)})
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    main()

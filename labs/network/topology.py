@@ -1,0 +1,278 @@
+"""The shape of a lab: which nodes there are, on which switches, with which addresses.
+
+Reads topology files and derives every address and name from them. It must not know namespaces, processes or the
+kernel: the same model makes a lab in namespaces and the configuration of virtual machines.
+"""
+
+import re
+from collections.abc import Mapping
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_interface,
+)
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from labs.network.errors import TopologyError
+
+MEMBERS_MIN = 2
+MEMBERS_MAX = 5
+"""The product's limit on the members of one cluster."""
+INTERFACE_NAME_MAX = 15
+"""The kernel's limit (IFNAMSIZ less the final NUL); a link is named NODE-SWITCH."""
+BUILTIN_DIRECTORY = Path(__file__).parent / "topologies"
+DEFAULT_TOPOLOGY = "pair"
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Interface = IPv4Interface | IPv6Interface
+
+_UNION_BRANCHES = ("IPv4", "IPv6", "function-", "lax-or-strict")
+_NAME = re.compile(r"[a-z][a-z0-9]*")
+
+
+def _member_names(value: object) -> object:
+    """`members: 3` means fw1, fw2, fw3; a list of names is taken as it is."""
+    if isinstance(value, bool) or not isinstance(value, (int, list)):
+        raise ValueError(f"give a number from {MEMBERS_MIN} to {MEMBERS_MAX}, or a list of names")
+    count = value if isinstance(value, int) else len(value)
+    if count > MEMBERS_MAX:
+        raise ValueError(f"{count} members: the limit of a cluster is {MEMBERS_MAX}")
+    if count < MEMBERS_MIN:
+        raise ValueError(f"{count} member(s): a cluster needs at least {MEMBERS_MIN}")
+    return [f"fw{number}" for number in range(1, count + 1)] if isinstance(value, int) else value
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Switch(_Model):
+    """One Ethernet segment, and how the members are numbered on it."""
+
+    networks: list[Network] = Field(min_length=1)
+    virtual: list[Address] = []
+    first_member: int = Field(default=11, ge=1, le=90)
+    sync: bool = False
+
+    @field_validator("networks")
+    @classmethod
+    def _one_network_a_family(cls, networks: list[Network]) -> list[Network]:
+        versions = [network.version for network in networks]
+        if len(set(versions)) != len(versions):
+            raise ValueError("give at most one IPv4 and one IPv6 network")
+        return networks
+
+    @model_validator(mode="after")
+    def _virtual_addresses_belong_here(self) -> "Switch":
+        strangers = [str(address) for address in self.virtual if self.interface(address) is None]
+        if strangers:
+            raise ValueError(f"virtual: {', '.join(strangers)} is in none of the switch's networks")
+        if self.sync and self.virtual:
+            raise ValueError("virtual: a sync switch has no virtual addresses")
+        return self
+
+    def interface(self, address: Address) -> Interface | None:
+        """`address` with the prefix length of the network it lies in, or None where it lies in none."""
+        for network in self.networks:
+            if address.version == network.version and address in network:
+                return ip_interface(f"{address}/{network.prefixlen}")
+        return None
+
+    def member_addresses(self, number: int) -> list[Interface]:
+        """Addresses of member `number` (from 1): .11 and ::11, so that both families read the same."""
+        offset = self.first_member + number - 1
+        found: list[Interface] = []
+        for network in self.networks:
+            step = offset if network.version == 4 else int(str(offset), 16)
+            found.append(ip_interface(f"{network.network_address + step}/{network.prefixlen}"))
+        return found
+
+
+class Host(_Model):
+    """A client or server: one interface, default routes through the virtual address of its switch."""
+
+    switch: str
+    addresses: list[Address] = Field(min_length=1)
+
+
+class Cluster(_Model):
+    """What the members' configurations say about the cluster itself."""
+
+    id: int = Field(default=1, ge=0, le=255)
+    mode: Literal["high-availability", "load-sharing-multicast", "load-sharing-unicast"] = "high-availability"
+
+
+class Topology(_Model):
+    """A whole lab's shape. `members` is the list of their names, in the order of their ids (from 1)."""
+
+    name: str
+    members: Annotated[list[str], BeforeValidator(_member_names)]
+    switches: dict[str, Switch] = Field(min_length=1)
+    hosts: dict[str, Host] = {}
+    cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Topology":
+        problems = [*self._name_problems(), *self._host_problems(), *self._address_problems()]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _name_problems(self) -> list[str]:
+        problems: list[str] = []
+        seen: set[str] = set()
+        named = [("members", name) for name in self.members] + [("hosts", name) for name in self.hosts]
+        for key, name in [*named, *(("switches", name) for name in self.switches)]:
+            if not _NAME.fullmatch(name):
+                problems.append(f"{key}.{name}: a name is lower-case letters and digits and begins with a letter")
+            if name in seen:
+                problems.append(f"{key}.{name}: this name is taken; members, hosts and switches need different names")
+            seen.add(name)
+        for _, node in named:
+            for switch in self._switches_of(node):
+                if len(link_name(node, switch)) > INTERFACE_NAME_MAX:
+                    problems.append(f"switches.{switch}: the link {link_name(node, switch)} would be longer than the "
+                                    f"{INTERFACE_NAME_MAX} characters that the kernel allows; choose shorter names")
+        if not any(switch.sync for switch in self.switches.values()):
+            problems.append("switches: none of them has `sync: true`; the members need one to share connections")
+        return problems
+
+    def _host_problems(self) -> list[str]:
+        problems: list[str] = []
+        for name, host in self.hosts.items():
+            switch = self.switches.get(host.switch)
+            if switch is None:
+                problems.append(f"hosts.{name}.switch: there is no switch {host.switch}; "
+                                f"there are {', '.join(self.switches)}")
+                continue
+            problems.extend(f"hosts.{name}.addresses: {address} is in none of the networks of {host.switch}"
+                            for address in host.addresses if switch.interface(address) is None)
+        return problems
+
+    def _address_problems(self) -> list[str]:
+        problems: list[str] = []
+        taken: dict[Address, str] = {}
+        claims = [(address, f"switches.{name}.virtual") for name, switch in self.switches.items()
+                  for address in switch.virtual]
+        claims += [(interface.ip, f"switches.{name}.first_member") for name, switch in self.switches.items()
+                   for number in range(1, len(self.members) + 1) for interface in switch.member_addresses(number)]
+        claims += [(address, f"hosts.{name}.addresses") for name, host in self.hosts.items()
+                   for address in host.addresses]
+        for address, key in claims:
+            if address in taken:
+                problems.append(f"{key}: {address} is taken already by {taken[address]}")
+            taken.setdefault(address, key)
+        return problems
+
+    def _switches_of(self, node: str) -> list[str]:
+        if node in self.members:
+            return list(self.switches)
+        return [self.hosts[node].switch] if self.hosts[node].switch in self.switches else []
+
+    @property
+    def nodes(self) -> list[str]:
+        """Every node: hosts, then members."""
+        return [*self.hosts, *self.members]
+
+    def interfaces(self, node: str) -> dict[str, list[Interface]]:
+        """Interface name (that of its switch) -> the node's own addresses on it."""
+        if node in self.members:
+            number = self.members.index(node) + 1
+            return {name: switch.member_addresses(number) for name, switch in self.switches.items()}
+        host = self.hosts[node]
+        switch = self.switches[host.switch]
+        return {host.switch: [found for address in host.addresses if (found := switch.interface(address))]}
+
+    def gateways(self, host: str) -> list[Address]:
+        """The virtual addresses that a host routes through, at most one a family."""
+        found: dict[int, Address] = {}
+        for address in self.switches[self.hosts[host].switch].virtual:
+            found.setdefault(address.version, address)
+        return list(found.values())
+
+    def links(self, node_or_switch: str | None = None) -> list[str]:
+        """Link names NODE-SWITCH: all of them, those of one node, those of one switch, or the one of that name."""
+        every = [(link_name(node, switch), node, switch) for node in self.nodes for switch in self._switches_of(node)]
+        return [link for link, node, switch in every
+                if node_or_switch is None or node_or_switch in (link, node, switch)]
+
+
+def link_name(node: str, switch: str) -> str:
+    """The name of a link, which is also the name of the switch-side end of its veth pair."""
+    return f"{node}-{switch}"
+
+
+def parse_topology(data: object, where: str) -> Topology:
+    """A topology from already-loaded YAML. `base: pair` takes a built-in one and replaces the keys that are given."""
+    if not isinstance(data, Mapping):
+        raise TopologyError([f"{where}: expected keys such as name, members, switches, hosts"])
+    merged: dict[str, Any] = dict(data)
+    base = merged.pop("base", None)
+    if base is not None:
+        merged = {**_read(_builtin(str(base), where)), **merged}
+    try:
+        return Topology.model_validate(merged)
+    except ValidationError as error:
+        raise TopologyError(validation_problems(error, where)) from None
+
+
+def load_topology(source: str | Path | Mapping[str, Any] = DEFAULT_TOPOLOGY, where: str = "topology") -> Topology:
+    """A topology by built-in name (`pair`), from a file (anything with a slash or ending in .yaml), or inline."""
+    if isinstance(source, Mapping):
+        return parse_topology(source, where)
+    path = Path(source)
+    if isinstance(source, str) and "/" not in source and path.suffix not in (".yaml", ".yml"):
+        path = _builtin(source, where)
+    return parse_topology(_read(path), str(path))
+
+
+def builtin_topologies() -> list[str]:
+    """Names of the topologies that come with the package."""
+    return sorted(path.stem for path in BUILTIN_DIRECTORY.glob("*.yaml"))
+
+
+def validation_problems(error: ValidationError, where: str) -> list[str]:
+    """Every problem of a pydantic validation as `file: key: what is wrong`."""
+    problems: list[str] = []
+    for item in error.errors():
+        # A union of address families reports each alternative; the path without its branch names says it once.
+        key = ".".join(str(part) for part in item["loc"] if not str(part).startswith(_UNION_BRANCHES))
+        text = item["msg"].removeprefix("Value error, ")
+        if item["type"].startswith(("ip_v4", "ip_v6")):
+            kind = "network such as 192.0.2.0/24 or 2001:db8::/64" if "network" in item["type"] else "IP address"
+            text = f"{item['input']!r} is no {kind}"
+        elif item["type"] == "extra_forbidden":
+            text = "unknown key"
+        prefix = f"{where}: {key}: " if key else f"{where}: "
+        problems.extend(f"{prefix}{line}" for line in text.splitlines())
+    return list(dict.fromkeys(problems))
+
+
+def _builtin(name: str, where: str) -> Path:
+    path = BUILTIN_DIRECTORY / f"{name}.yaml"
+    if not _NAME.fullmatch(name) or not path.is_file():
+        raise TopologyError([f"{where}: there is no topology {name!r}; built in: {', '.join(builtin_topologies())}; "
+                             "or give the path of a .yaml file"])
+    return path
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TopologyError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise TopologyError([f"{path}: is not a text file in UTF-8"]) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}" if mark else ""
+        raise TopologyError([f"{path}:{place} is not YAML: {getattr(error, 'problem', error)}"]) from None

@@ -1,0 +1,30 @@
+"""Finds labs: those of the package by name, others by the path of a file or of a folder with a `lab.yaml`."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from labs.procedure.problems import LabFileError, one_of
+
+CATALOG = Path(__file__).parent.parent / "catalog"
+FILE = "lab.yaml"
+GUIDE = "guide.md"
+
+
+def names() -> list[str]:
+    return sorted(folder.name for folder in CATALOG.iterdir() if (folder / FILE).is_file())
+
+
+def find(lab: str) -> Path:
+    """The file of a lab that was named on the command line."""
+    if lab in names():
+        return CATALOG / lab / FILE
+    path = Path(lab)
+    if path.is_dir():
+        path /= FILE
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(lab, names(), 1)
+    hint = f"did you mean {near[0]}?" if near else f"the catalog has {one_of(names())}"
+    raise LabFileError(lab, [f"is neither a lab of the catalog nor a file; {hint}"])

@@ -1,0 +1,140 @@
+"""The JSON document of a run: what the members and the workloads said, put together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from labs.procedure.expectations import Judgement
+from labs.traffic.fates import Tally
+
+FORMAT = 1  # of the document; a reader may rely on the keys of a format
+
+_EMPTY_STATUS: dict[str, Any] = {
+    "state": "Stopped", "reason": "", "policy": "", "connections": 0, "peak": 0, "learned": 0, "synced_full": 0,
+    "synced_delta": 0, "sync": {"status": "", "peers": {}},
+    "full_sync": {"state": "none", "records": 0, "reason": ""},
+    "drops": {}, "packets": {}, "records": {"sent": {}, "received": {}},
+}  # fmt: skip
+
+
+@dataclass
+class MemberAccount:
+    """What a member said of itself, over all its lives: a process that ended takes its counters with it."""
+
+    release: str
+    status: dict[str, Any] = field(default_factory=lambda: dict(_EMPTY_STATUS))
+    running: bool = False
+    ended_as: str = "Stopped"
+    starts: int = 0
+    past_drops: dict[str, int] = field(default_factory=dict)
+
+    def begin(self, release: str) -> None:
+        """A new life."""
+        self.release, self.running = release, True
+        self.starts += 1
+        self.past_drops = self.drops()
+        self.status = dict(_EMPTY_STATUS, state="Initializing")
+
+    def said(self, status: Mapping[str, Any]) -> None:
+        self.status = {**_EMPTY_STATUS, **status}
+
+    def end(self, how: str) -> None:
+        """The process ended; its last words stay."""
+        self.running, self.ended_as = False, how
+
+    def drops(self) -> dict[str, int]:
+        total = dict(self.past_drops)
+        for reason, number in self.status["drops"].items():
+            total[reason] = total.get(reason, 0) + number
+        return total
+
+    def as_json(self) -> dict[str, Any]:
+        status = self.status
+        return {
+            "state": status["state"] if self.running else self.ended_as,
+            "release": self.release,
+            "running": self.running,
+            "starts": self.starts,
+            **{key: status[key] for key in ("reason", "policy", "connections", "peak", "learned", "synced_full",
+                                            "synced_delta", "full_sync", "sync", "records", "packets")},
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the timeline. `wall_s` counts from the begin of the run, `lab_s` is lab time."""
+
+    wall_s: float
+    lab_s: float
+    kind: str  # step, note, member, workload, takeover, check, problem
+    text: str
+    member: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        line = {"wall_s": round(self.wall_s, 3), "lab_s": round(self.lab_s, 3), "kind": self.kind, "text": self.text}
+        return line if self.member is None else {**line, "member": self.member}
+
+
+@dataclass(frozen=True)
+class Takeover:
+    """Another member became the active one, and what it knew at that moment."""
+
+    wall_s: float
+    lab_s: float
+    former: str
+    taker: str
+    release: str  # of the taker
+    former_release: str
+    cause: str  # the step
+    former_connections: int
+    taker_connections: int
+    sync: str  # the taker's word on its sync with the former, before
+    exchange: str  # what the two releases may exchange: nothing, new_connections, full, translated
+    state: str  # of the taker, before
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def build(
+    *, lab: str, title: str, claims: list[str], rate: float, seconds: float, lab_seconds: float,
+    members: Mapping[str, MemberAccount], workloads: Mapping[str, tuple[str, Tally]], takeovers: Iterable[Takeover],
+    judgements: Iterable[Judgement], timeline: Iterable[Entry], problem: str = "", epoch: float = 0.0,
+) -> dict[str, Any]:  # fmt: skip
+    """The document. `workloads` gives kind and tally a name."""
+    judgements = list(judgements)
+    return {
+        "format": FORMAT,
+        "lab": lab,
+        "title": title,
+        "claims": claims,
+        "verdict": verdict(judgements, problem),
+        "problem": problem,
+        "seconds": round(seconds, 3),
+        "lab_seconds": round(lab_seconds, 1),
+        "rate": rate,
+        "workloads": {name: _workload(kind, tally, rate, epoch) for name, (kind, tally) in workloads.items()},
+        "members": {name: account.as_json() for name, account in members.items()},
+        "drops": {name: account.drops() for name, account in members.items()},
+        "takeovers": [takeover.as_json() for takeover in takeovers],
+        "expectations": [judgement.as_json() for judgement in judgements],
+        "timeline": [entry.as_json() for entry in sorted(timeline, key=lambda entry: entry.wall_s)],
+    }
+
+
+def verdict(judgements: Iterable[Judgement], problem: str) -> str:
+    broken = [judgement for judgement in judgements if not judgement.held]
+    if problem or any(not judgement.warn for judgement in broken):
+        return "fail"
+    return "warn" if broken else "pass"
+
+
+def _workload(kind: str, tally: Tally, rate: float, epoch: float) -> dict[str, Any]:
+    """Times of last good answers become lab time, in seconds."""
+    figures = tally.as_json()
+    figures["last_answer"] = {
+        fate: [round((at - epoch) * rate, 3) for at in span] for fate, span in figures["last_answer"].items()
+    }
+    return {"kind": kind, **figures}

@@ -1,0 +1,116 @@
+"""Expectations over a run's document: a path, a comparison, and what was seen. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from labs.traffic.durations import Duration
+
+_MISSING = object()
+COMPARISONS = {
+    "is": "equals",
+    "is_not": "is_not",
+    "at_least": "at_least",
+    "at_most": "at_most",
+    "below": "below",
+    "contains": "contains",
+    "same_as": "same_as",
+}
+
+
+class Expectation(BaseModel):
+    """`{that: workloads.database.survived, is: 200, says: every session goes on}`; all its comparisons must hold."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    that: str
+    equals: Any = Field(default=_MISSING, alias="is")
+    is_not: Any = _MISSING
+    at_least: int | float | None = None
+    at_most: int | float | None = None
+    below: int | float | None = None
+    contains: str | None = None
+    same_as: str | None = None
+    says: str = ""
+    warn: bool = False
+    """Not held is a warning, not a failure."""
+
+    @model_validator(mode="after")
+    def _compares(self) -> Expectation:
+        if not self.comparisons():
+            raise ValueError(f"compares with nothing; add one of {', '.join(COMPARISONS)}")
+        return self
+
+    def comparisons(self) -> dict[str, Any]:
+        """As written: comparison word -> value."""
+        given = {word: getattr(self, attribute) for word, attribute in COMPARISONS.items()}
+        return {
+            word: value
+            for word, value in given.items()
+            if value is not (_MISSING if word in ("is", "is_not") else None)
+        }
+
+    def paths(self) -> list[str]:
+        return [self.that] if self.same_as is None else [self.that, self.same_as]
+
+
+class Until(Expectation):
+    """Waits for it; the run fails when it does not come true within this time."""
+
+    within: Duration
+
+
+@dataclass(frozen=True)
+class Judgement:
+    text: str
+    held: bool
+    seen: Any
+    that: str
+    wanted: str
+    warn: bool
+    at: str  # "the end", or the step that checked
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def look_up(document: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path, or None. A drop reason that was never counted is 0."""
+    value: Any = document
+    for part in path.split("."):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return 0 if path.startswith("drops.") else None
+    return value
+
+
+def judge(expectation: Expectation, document: Mapping[str, Any], at: str) -> Judgement:
+    seen = look_up(document, expectation.that)
+    comparisons = expectation.comparisons()
+    wanted = " and ".join(f"{word.replace('_', ' ')} {value}" for word, value in comparisons.items())
+    if expectation.same_as is not None:
+        wanted += f" ({look_up(document, expectation.same_as)})"
+    held = all(_holds(word, seen, value, document) for word, value in comparisons.items())
+    text = expectation.says or f"{expectation.that} {wanted}"
+    return Judgement(text, held, seen, expectation.that, wanted, expectation.warn, at)
+
+
+def _holds(word: str, seen: Any, value: Any, document: Mapping[str, Any]) -> bool:
+    if word == "is":
+        return bool(seen == value)
+    if word == "is_not":
+        return bool(seen != value)
+    if word == "same_as":
+        return seen is not None and bool(seen == look_up(document, value))
+    if word == "contains":
+        return isinstance(seen, str | list | Mapping) and value in seen
+    if not isinstance(seen, int | float) or isinstance(seen, bool):
+        return False
+    return bool({"at_least": seen >= value, "at_most": seen <= value, "below": seen < value}[word])

@@ -1,0 +1,59 @@
+"""A run's part inside the private namespaces: the network, the runner, the steps shown as they happen.
+
+Called by the supervisor as `main(argv, lab_name)`; the document goes to a file that the caller reads afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from labs.exit_codes import ExitCode
+from labs.network.lab import Lab
+from labs.network.members import MemberSettings
+from labs.procedure.model import LabFile, load
+from labs.procedure.runner import Runner
+from labs.report.terminal import Live
+from labs.traffic.driver import Traffic
+
+CLIENT, SERVER = "client", "server"
+
+
+def main(argv: list[str], lab_name: str) -> int:
+    path, document_path, evidence, keep = Path(argv[0]), Path(argv[1]), argv[2], argv[3] == "keep"
+    document = asyncio.run(run(load(path), lab_name, Path(evidence) if evidence else None, keep))
+    document_path.write_text(json.dumps(document), encoding="utf-8")
+    return ExitCode.HELD
+
+
+async def run(file: LabFile, lab_name: str, evidence: Path | None, keep: bool) -> dict[str, Any]:
+    settings = {
+        name: MemberSettings(release=member.release, started=False, parameters=member.parameters, policy=file.policy)
+        for name, member in file.members.items()
+    }
+    releases = (file.path.parent / file.header.releases).resolve() if file.header.releases else None
+    live = Live()
+    live.title(file)
+    async with Lab(file.topology, settings, name=lab_name, rate=file.header.clock.rate, releases=releases) as lab:
+
+        def load_of(name: str) -> Traffic:
+            workload = file.workloads[name]
+            version = 6 if workload.family == "ipv6" else 4
+            address = next(str(a) for a in file.topology.hosts[SERVER].addresses if a.version == version)
+            return Traffic(name, workload, spawn=lab.spawn, client=CLIENT, server=SERVER, address=address,
+                           rate=lab.rate, epoch=lab.epoch)
+
+        runner = Runner(file, lab, load_of, live.tell)
+        document = await runner.run()
+        if keep:
+            live.say(f"the lab {lab_name} stays until you press Enter; look at it with fwctl from another terminal")
+            await asyncio.to_thread(sys.stdin.readline)
+        await runner.close()
+        if evidence is not None:
+            for member in file.members:
+                if lab.log_path(member).exists():
+                    (evidence / f"{member}.log").write_bytes(lab.log_path(member).read_bytes())
+        return document

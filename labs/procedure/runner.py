@@ -1,0 +1,429 @@
+"""Plays a lab: takes the steps in order, listens to the members, and builds the document of the run.
+
+It acts through the `Ground` (the network's Lab, or a fake of it) and through `Load`; it opens no socket of its own.
+Whenever a step may end a member's life, its figures are taken first: they would end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from labs.network.errors import LabError
+from labs.network.members import MemberSettings
+from labs.procedure import model
+from labs.procedure.document import Entry, MemberAccount, Takeover, build
+from labs.procedure.expectations import Judgement, Until, judge
+from labs.procedure.model import LabFile, Step, lay_over
+from labs.traffic.driver import TrafficError
+from labs.traffic.durations import format_duration
+from labs.traffic.fates import Tally
+
+TAKEOVER_WAIT_S = 6.0  # longer than the dead timer (2.5 s) and an election after it
+POLL_S = 0.1
+EVENTS_SETTLE_S = 0.05  # a member tells its first events at once; they belong beneath its start
+ACTIVE = ("Active", "Active Attention")
+SERVICES = {"FW1": ("tcp", 256)}
+
+
+class RunError(LabError):
+    """A step could not be taken: the run ends there."""
+
+
+class Ground(Protocol):
+    """What the runner needs of a lab's network."""
+
+    rate: float
+    epoch: float
+    members: dict[str, MemberSettings]
+
+    async def start(self, member: str) -> None: ...
+    async def stop(self, member: str) -> None: ...
+    async def kill(self, member: str) -> None: ...
+    async def power_cut(self, member: str) -> None: ...
+    async def power_on(self, member: str) -> None: ...
+    async def upgrade(self, member: str, release: str) -> None: ...
+    async def cut(self, link: str) -> None: ...
+    async def restore(self, link: str) -> None: ...
+    async def control(self, member: str, command: str, **arguments: Any) -> Any: ...
+    async def spawn(self, node: str, argv: list[str], **kw: Any) -> asyncio.subprocess.Process: ...
+    def events(self, member: str) -> AsyncIterator[dict[str, Any]]: ...
+
+
+class Load(Protocol):
+    """What the runner needs of a workload."""
+
+    async def start(self) -> None: ...
+    async def open(self) -> dict[str, Any]: ...
+    async def speak(self) -> dict[str, Any]: ...
+    async def reconnect(self, which: str, share: float) -> dict[str, Any]: ...
+    async def finish(self) -> Tally: ...
+    async def report(self) -> Tally: ...
+    async def close(self) -> None: ...
+
+
+class Runner:
+    def __init__(self, file: LabFile, ground: Ground, load: Callable[[str], Load],
+                 tell: Callable[[Entry], None]) -> None:  # fmt: skip
+        self.file = file
+        self.ground = ground
+        self._make_load = load
+        self._tell = tell
+        self.accounts = {name: MemberAccount(member.release) for name, member in file.members.items()}
+        self.loads: dict[str, Load] = {}
+        self.finished: dict[str, Tally] = {}
+        self.takeovers: list[Takeover] = []
+        self.judgements: list[Judgement] = []
+        self.timeline: list[Entry] = []
+        self.problem = ""
+        self._begin = time.time()
+        self._listeners: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> dict[str, Any]:
+        """The whole lab; the network is there already, and no member has started."""
+        self._begin = time.time()
+        try:
+            for step in self.file.steps:
+                await self._take(step)
+            await self._finish([name for name in self.loads if name not in self.finished])
+            await self._refresh()
+            document = await self.document()
+            self.judgements += [judge(expectation, document, "the end") for expectation in self.file.expect]
+        except (LabError, TrafficError) as error:
+            self.problem = str(error)
+            self._note("problem", self.problem)
+            with contextlib.suppress(LabError, TrafficError):
+                await self._refresh()
+        return await self.document()
+
+    async def close(self) -> None:
+        """Ends the workloads and their connections."""
+        for listener in self._listeners.values():
+            listener.cancel()
+        await asyncio.gather(*(load.close() for load in self.loads.values()))
+
+    async def document(self) -> dict[str, Any]:
+        """As of now."""
+        now = time.time()
+        return build(
+            lab=self.file.name, title=self.file.header.title, claims=self.file.header.claims, rate=self.ground.rate,
+            seconds=now - self._begin, lab_seconds=(now - self._begin) * self.ground.rate, members=self.accounts,
+            workloads=await self._tallies(), takeovers=self.takeovers, judgements=self.judgements,
+            timeline=self.timeline, problem=self.problem, epoch=self.ground.epoch,
+        )  # fmt: skip
+
+    # -- steps
+
+    async def _take(self, step: Step) -> None:
+        if step.note:
+            self._note("note", step.note)
+        self._note("step", describe(step))
+        watch = step.verb in MAY_TAKE_OVER
+        before = await self._refresh() if watch else None
+        try:
+            await getattr(self, f"_do_{step.verb}")(step.what)
+        except LabError as error:
+            raise RunError(f"{step.where}.{step.verb}: {error}") from error
+        if before is not None:
+            await self._see_takeover(before, step)
+
+    async def _do_start(self, what: model.Members) -> None:
+        for member in what.members:
+            await self._begin_life(member, self.ground.start(member))
+
+    async def _do_power_on(self, what: model.Members) -> None:
+        for member in what.members:
+            await self._begin_life(member, self.ground.power_on(member))
+
+    async def _do_upgrade(self, what: model.Upgrade) -> None:
+        account = self.accounts[what.member]
+        if account.running:
+            await self._end_life(what.member, self.ground.stop(what.member), "Stopped")
+        account.release = what.release
+        await self._begin_life(what.member, self.ground.upgrade(what.member, what.release))
+
+    async def _do_stop(self, what: model.Members) -> None:
+        for member in what.members:
+            await self._end_life(member, self.ground.stop(member), "Stopped")
+
+    async def _do_kill(self, what: model.Members) -> None:
+        for member in what.members:
+            await self._end_life(member, self.ground.kill(member), "Killed")
+
+    async def _do_power_cut(self, what: model.Members) -> None:
+        for member in what.members:
+            await self._end_life(member, self.ground.power_cut(member), "Power cut")
+
+    async def _do_down(self, what: model.Members) -> None:
+        for member in what.members:
+            await self.ground.control(member, "down")
+
+    async def _do_up(self, what: model.Members) -> None:
+        for member in what.members:
+            await self.ground.control(member, "up")
+
+    async def _do_failover(self, what: model.Failover) -> None:
+        member = what.member or self._active()
+        if member is None:
+            raise RunError("no member is active, so none can be failed over; start one, or name the member")
+        await self.ground.control(member, "down")
+
+    async def _do_policy(self, what: model.Policy) -> None:
+        for member in what.members or list(self.accounts):
+            policy = what.rules if what.rules is not None else lay_over(self.file.policy, what.patch or {})
+            if self.accounts[member].running:
+                await self.ground.control(member, "policy_install", policy=policy, file=str(self.file.path))
+            self.ground.members[member].policy = policy  # also at its next start
+
+    async def _do_set(self, what: model.Set) -> None:
+        for name, value in what.parameters.items():
+            await self.ground.control(what.member, "ctl_set", name=name, value=value)
+
+    async def _do_open(self, what: model.Workloads) -> None:
+        for name in what.workloads:
+            if name not in self.loads:
+                load = self._make_load(name)
+                await load.start()
+                self.loads[name] = load
+        results = await asyncio.gather(*(self.loads[name].open() for name in what.workloads))
+        for name, result in zip(what.workloads, results, strict=True):
+            if self.file.workloads[name].kind == "short":
+                self._note("workload", f"{name}: new connections from now on")
+            else:
+                self._note("workload", f"{name}: {_counted(result['opened'], 'session')} opened{_failed(result)}")
+
+    async def _do_speak(self, what: model.Workloads) -> None:
+        for name in what.workloads:
+            result = await self._load(name).speak()
+            self._note("workload", f"{name}: {result['spoke']} spoke, {result['answered']} were answered")
+
+    async def _do_reconnect(self, what: model.Reconnect) -> None:
+        result = await self._load(what.workload).reconnect(what.which, what.share)
+        opened = _counted(result["opened"], "session")
+        self._note("workload", f"{what.workload}: {opened} opened anew{_failed(result)}")
+
+    async def _do_finish(self, what: model.Workloads) -> None:
+        await self._finish(what.workloads)
+
+    async def _do_wait(self, what: model.Wait) -> None:
+        await asyncio.sleep(what.duration / self.ground.rate)
+
+    async def _do_until(self, what: Until) -> None:
+        deadline = time.monotonic() + max(1.0, what.within / self.ground.rate)
+        while True:
+            await self._refresh()
+            found = judge(what, await self.document(), "")
+            if found.held:
+                return
+            if time.monotonic() > deadline:
+                raise RunError(f"{what.that} is {found.seen} and did not become {found.wanted} within "
+                               f"{format_duration(what.within)}")
+            await asyncio.sleep(POLL_S)
+
+    async def _do_cut(self, what: model.Links) -> None:
+        for link in what.links:
+            await self.ground.cut(link)
+
+    async def _do_restore(self, what: model.Links) -> None:
+        for link in what.links:
+            await self.ground.restore(link)
+
+    async def _do_block(self, what: model.Block) -> None:
+        await self._iptables(what, "-I", wanted=True)
+
+    async def _do_unblock(self, what: model.Block) -> None:
+        await self._iptables(what, "-D", wanted=False)
+
+    async def _do_check(self, what: model.Check) -> None:
+        await self._refresh()
+        document = await self.document()
+        at = f"{format_duration(document['lab_seconds'])}"
+        for expectation in what.expectations:
+            judgement = judge(expectation, document, at)
+            self.judgements.append(judgement)
+            word = "held" if judgement.held else "NOT HELD"
+            self._note("check", f"{word}: {judgement.text} (seen: {judgement.seen})")
+
+    async def _iptables(self, what: model.Block, action: str, wanted: bool) -> None:
+        """In both members, what the other one sends to or from this service; proven by reading the rules back."""
+        protocol, port = SERVICES.get(what.service) or (what.service.split("/")[0], int(what.service.split("/")[1]))
+        for member, other in (what.between, what.between[::-1]):
+            for address in _addresses(self.file, other):
+                for direction in ("--dport", "--sport"):
+                    rule = ["INPUT", "-s", address, "-p", protocol, direction, str(port), "-j", "DROP"]
+                    if await self._call(member, ["iptables", "-w", action, *rule]) != 0:
+                        raise RunError(f"iptables in {member} refused the rule {' '.join(rule)}")
+                    if (await self._call(member, ["iptables", "-w", "-C", *rule]) == 0) is not wanted:
+                        raise RunError(f"the rule {' '.join(rule)} did not take in {member}")
+
+    async def _call(self, node: str, argv: list[str]) -> int:
+        process = await self.ground.spawn(node, argv, stdout=asyncio.subprocess.DEVNULL,
+                                          stderr=asyncio.subprocess.DEVNULL)
+        return await process.wait()
+
+    # -- workloads
+
+    def _load(self, name: str) -> Load:
+        if name not in self.loads:
+            raise RunError(f"the workload {name} is not open; open it in an earlier step")
+        return self.loads[name]
+
+    async def _finish(self, names: list[str]) -> None:
+        tallies = await asyncio.gather(*(self._load(name).finish() for name in names))
+        for name, tally in zip(names, tallies, strict=True):
+            self.finished[name] = tally
+            fates = ", ".join(f"{number} {fate}" for fate, number in tally.fates.items() if number)
+            self._note("workload", f"{name}: {_counted(tally.sessions, 'session')}: {fates or 'none'}")
+
+    async def _tallies(self) -> dict[str, tuple[str, Tally]]:
+        tallies = {}
+        for name, workload in self.file.workloads.items():
+            if name in self.finished:
+                tally = self.finished[name]
+            else:
+                tally = await self.loads[name].report() if name in self.loads else Tally()
+            tallies[name] = (str(workload.kind), tally)
+        return tallies
+
+    # -- members
+
+    async def _begin_life(self, member: str, start: Awaitable[None]) -> None:
+        await start
+        self.accounts[member].begin(self.accounts[member].release)
+        await self._refresh()
+        self._listeners[member] = asyncio.create_task(self._listen(member))
+        await asyncio.sleep(EVENTS_SETTLE_S)
+
+    async def _end_life(self, member: str, end: Awaitable[None], how: str) -> None:
+        await self._refresh()
+        await end
+        self.accounts[member].end(how)
+
+    async def _refresh(self) -> dict[str, dict[str, Any]]:
+        """Every running member's figures, as of now."""
+        for member, account in self.accounts.items():
+            if account.running:
+                try:
+                    account.said(await self.ground.control(member, "status"))
+                except LabError as error:
+                    account.end("Died")
+                    self._note("problem", f"{member} does not answer any more: {error}", member)
+        return {member: account.as_json() for member, account in self.accounts.items()}
+
+    def _active(self) -> str | None:
+        for member, account in self.accounts.items():
+            if account.running and account.status["state"] in ACTIVE:
+                return member
+        return None
+
+    async def _see_takeover(self, before: Mapping[str, Mapping[str, Any]], step: Step) -> None:
+        """Waits until the cluster has settled on an active member again, and tells when it is another one."""
+        former = next((m for m, was in before.items() if was["running"] and was["state"] in ACTIVE), None)
+        deadline = time.monotonic() + TAKEOVER_WAIT_S
+        while True:
+            await self._refresh()
+            taker = self._active()
+            if former is None or (taker == former and step.verb not in ("failover", "down")):
+                return
+            if taker is not None and taker != former:
+                break
+            alive = any(a.running and a.status["state"] != "Down" for m, a in self.accounts.items() if m != former)
+            if not alive or time.monotonic() > deadline:
+                if self._active() is None:
+                    self._note("problem", f"no member took over from {former}")
+                return
+            await asyncio.sleep(POLL_S)
+        was, had = before[taker], before[former]
+        peer = was["sync"].get("peers", {}).get(former, {})
+        entry = self._note(
+            "takeover",
+            f"{taker} ({self.accounts[taker].release}) is active instead of {former}; it knew "
+            f"{was['connections']} of {_counted(had['connections'], 'connection')}",
+            taker,
+        )
+        self.takeovers.append(
+            Takeover(
+                wall_s=entry.wall_s, lab_s=entry.lab_s, former=former, taker=taker,
+                release=self.accounts[taker].release, former_release=had["release"], cause=describe(step),
+                former_connections=had["connections"], taker_connections=was["connections"],
+                sync=str(peer.get("status", "")), exchange=str(peer.get("exchange", "")), state=was["state"],
+            )
+        )  # fmt: skip
+
+    async def _listen(self, member: str) -> None:
+        with contextlib.suppress(OSError, LabError):
+            async for event in self.ground.events(member):
+                at = float(event.get("at", time.time()))
+                kind = str(event.get("kind", "event"))
+                if kind != "log":
+                    entry = self._entry("member", f"{member}: {event.get('text', '')}", member, at)
+                    self.timeline.append(entry)
+                    self._tell(entry)
+
+    # -- the timeline
+
+    def _entry(self, kind: str, text: str, member: str | None, at: float) -> Entry:
+        return Entry(at - self._begin, (at - self._begin) * self.ground.rate, kind, text, member)
+
+    def _note(self, kind: str, text: str, member: str | None = None) -> Entry:
+        entry = self._entry(kind, text, member, time.time())
+        self.timeline.append(entry)
+        self._tell(entry)
+        return entry
+
+
+MAY_TAKE_OVER = frozenset({"stop", "kill", "power_cut", "upgrade", "failover", "down"})
+
+
+def describe(step: Step) -> str:
+    """The step in an operator's words."""
+    what, verb = step.what, step.verb.replace("_", " ")
+    if isinstance(what, model.Members):
+        return f"{verb} {', '.join(what.members)}"
+    if isinstance(what, model.Upgrade):
+        return f"upgrade {what.member} to {what.release}"
+    if isinstance(what, model.Failover):
+        return f"failover away from {what.member or 'the active member'}"
+    if isinstance(what, model.Policy):
+        how = f"with {_flat(what.patch)}" if what.patch is not None else "another rule base"
+        return f"install policy on {', '.join(what.members or ['every member'])}: {how}"
+    if isinstance(what, model.Set):
+        return f"set on {what.member}: " + ", ".join(f"{name} = {value}" for name, value in what.parameters.items())
+    if isinstance(what, model.Workloads):
+        return f"{verb} {', '.join(what.workloads)}"
+    if isinstance(what, model.Reconnect):
+        whose = "all sessions" if what.which == "all" else "the sessions that ended"
+        share = "" if what.share == 1 else f"{what.share:.0%} of "
+        return f"reconnect {share}{whose} of {what.workload}"
+    if isinstance(what, model.Wait):
+        return f"wait {format_duration(what.duration)}"
+    if isinstance(what, Until):
+        return f"wait until {what.says or what.that} (at most {format_duration(what.within)})"
+    if isinstance(what, model.Links):
+        return f"{verb} {', '.join(what.links)}"
+    if isinstance(what, model.Block):
+        return f"{verb} {what.service} between {' and '.join(what.between)}"
+    return verb
+
+
+def _flat(patch: Mapping[str, Any], prefix: str = "") -> str:
+    parts = []
+    for key, value in patch.items():
+        parts.append(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else f"{prefix}{key} = {value}")
+    return ", ".join(parts)
+
+
+def _addresses(file: LabFile, member: str) -> list[str]:
+    interfaces = file.topology.interfaces(member)
+    return [str(address.ip) for addresses in interfaces.values() for address in addresses if address.version == 4]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _failed(result: Mapping[str, Any]) -> str:
+    return f", {result['failed']} could not" if result["failed"] else ""

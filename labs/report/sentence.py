@@ -1,0 +1,137 @@
+"""One sentence that says what happened in a run and why, from its document. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Document = Mapping[str, Any]
+
+
+def sentence(document: Document) -> str:
+    clauses = [
+        *([f"the run ended early ({_first_line(document['problem'])})"] if document["problem"] else []),
+        *_fates(document),
+        *_why(document),
+        *_tables(document),
+        *_new_connections(document),
+    ]
+    text = "; ".join(clause for clause in clauses if clause) or "no workload ran"
+    return text[0].upper() + text[1:] + "."
+
+
+def _fates(document: Document) -> list[str]:
+    """What became of the long-lived sessions."""
+    clauses = []
+    for name, figures in document["workloads"].items():
+        if figures["kind"] != "sessions" or not figures["sessions"]:
+            continue
+        settled = {fate: figures[fate] for fate in ("survived", "hung", "reset", "refused") if figures[fate]}
+        total = sum(settled.values())
+        if figures["finished"] and not settled:
+            clauses.append(f"all {figures['finished']:,} sessions of `{name}` finished")
+        elif len(settled) == 1:
+            fate, number = next(iter(settled.items()))
+            clauses.append(f"{_all(number, 'session')} of `{name}` {_said(fate)}")
+        elif settled:
+            parts = [f"{number:,} {_said(fate)}" for fate, number in settled.items()]
+            clauses.append(f"of {total:,} sessions of `{name}` {_listed(parts)}")
+    if len(clauses) > 1 and len({clause.rsplit("` ", 1)[1] for clause in clauses}) == 1:
+        # All of them ended alike: say it once.
+        whose = _listed([clause.rsplit(" of ", 1)[0] + " of " + _name(clause) for clause in clauses])
+        return [f"{whose} {clauses[0].rsplit('` ', 1)[1]}"]
+    return [_listed(clauses)] if clauses else []
+
+
+def _why(document: Document) -> list[str]:
+    """The takeovers, what the new active member knew, and what it did with what it did not know."""
+    clauses = []
+    takeovers = document["takeovers"]
+    for takeover in takeovers[-2:]:
+        clauses.append(_takeover(document, takeover))
+    takers = list(dict.fromkeys(takeover["taker"] for takeover in takeovers)) or list(document["members"])
+    for member in takers:
+        deeds = []
+        learned = document["members"][member]["learned"]
+        dropped = document["drops"][member].get("OUT_OF_STATE", 0)
+        if learned:
+            deeds.append(f"learned {_count(learned, 'connection')} from packets that it would otherwise have dropped")
+        if dropped:
+            deeds.append(f"dropped {_count(dropped, 'packet')} as out of state without telling anyone")
+        if deeds:
+            clauses.append(f"{member} {_listed(deeds)}")
+    return clauses
+
+
+def _takeover(document: Document, takeover: Mapping[str, Any]) -> str:
+    knew, had = takeover["taker_connections"], takeover["former_connections"]
+    who = f"{takeover['taker']} ({takeover['release']}) took over"
+    share = "none" if knew == 0 else "all" if knew >= had else f"{knew:,}"
+    of = f"the {_count(had, 'connection')} of {takeover['former']}"
+    clause = f"{who} knowing {share} of {of}"
+    sync = takeover["sync"]
+    if knew < had and sync and sync != "OK":
+        clause += f", because sync was {_sync(sync)}"
+    elif knew < had and takeover["exchange"] == "new_connections":
+        clause += ", because only new connections cross between these releases"
+    elif knew >= had and had:
+        clause += ", because they were synchronised"
+    return clause
+
+
+def _sync(status: str) -> str:
+    """`Off - Release version mismatch` -> `off (Release version mismatch)`."""
+    word, _, reason = status.partition(" - ")
+    return f"{word.lower()} ({reason})" if reason else word
+
+
+def _tables(document: Document) -> list[str]:
+    """Running members whose tables differ, and whose full sync failed."""
+    if document["takeovers"]:
+        return []
+    clauses = []
+    counts = {name: member["connections"] for name, member in document["members"].items() if member["running"]}
+    for name, member in document["members"].items():
+        full = member["full_sync"]
+        if member["running"] and full.get("state") == "failed":
+            reason = f" ({full['reason']})" if full.get("reason") else ""
+            clauses.append(f"full sync of {name} failed{reason} while delta sync went on with "
+                           f"{_count(member['synced_delta'], 'record')}")
+    if len(counts) > 1 and any(counts.values()):
+        alike = len(set(counts.values())) == 1
+        held = _listed([f"{name} {number:,}" for name, number in counts.items()])
+        clauses.append(f"the members' tables {'are equal' if alike else 'differ'} ({held} connections)")
+    return clauses
+
+
+def _new_connections(document: Document) -> list[str]:
+    clauses = []
+    for name, figures in document["workloads"].items():
+        if figures["kind"] == "short" and figures["sessions"]:
+            worked, total = figures["finished"], figures["sessions"]
+            clauses.append(f"{worked:,} of {total:,} short connections of `{name}` worked")
+    return clauses
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0].rstrip(" .;:")
+
+
+def _said(fate: str) -> str:
+    return {"survived": "went on", "hung": "hung", "reset": "were reset", "refused": "were refused"}[fate]
+
+
+def _name(clause: str) -> str:
+    return "`" + clause.split("`")[1] + "`"
+
+
+def _all(number: int, noun: str) -> str:
+    return f"the one {noun}" if number == 1 else f"all {number:,} {noun}s"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

@@ -1,0 +1,139 @@
+"""A run for the person at the terminal: the steps as they happen, then the tables and the sentence.
+
+Reads well through a pipe, too: no colour there, and a width that does not fold the tables.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from labs.procedure.document import Entry
+from labs.procedure.model import LabFile
+from labs.report.sentence import sentence
+from labs.traffic.durations import format_duration
+
+PIPE_WIDTH = 120
+FATES = ("survived", "hung", "reset", "refused", "finished")
+_STYLES = {"step": "bold", "note": "italic", "member": "cyan", "takeover": "bold magenta", "problem": "bold red"}
+_MARKS = {"step": "", "note": "", "member": "  · ", "workload": "  · ", "check": "  · ", "takeover": "  » ",
+          "problem": "  ! "}  # fmt: skip
+_CLOCK_WIDTH = 10
+
+
+def console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+
+
+class Live:
+    """The timeline, line by line."""
+
+    def __init__(self, to: Console | None = None) -> None:
+        self._console = to or console()
+
+    def title(self, file: LabFile) -> None:
+        clock = file.header.clock.rate
+        pace = "lab time runs at wall speed" if clock == 1 else f"a second is {format_duration(clock)} of lab time"
+        self._console.print(Text(f"{file.name}: {file.header.title}", style="bold"))
+        self._console.print(Padding(Text(" ".join(file.header.shows.split())), (0, 0, 0, 2)))
+        self._console.print(Text(f"  {pace}\n", style="dim"))
+
+    def say(self, text: str) -> None:
+        self._console.print(Text(f"\n  {text}", style="bold"))
+
+    def tell(self, entry: Entry) -> None:
+        clock = "" if entry.kind == "note" else format_duration(entry.lab_s)
+        line = Table.grid(padding=(0, 2))
+        line.add_column(width=_CLOCK_WIDTH, justify="right", style="dim")
+        line.add_column(overflow="fold")
+        line.add_row(clock, Text(_MARKS[entry.kind] + entry.text, style=_STYLES.get(entry.kind, "")))
+        self._console.print(line)
+
+
+def report(document: Mapping[str, Any], to: Console | None = None) -> None:
+    """After the run."""
+    out = to or console()
+    out.print()
+    for title, table in (
+        ("What became of the sessions", fates(document)),
+        ("The members", members(document)),
+        ("Packets dropped, by reason", drops(document)),
+    ):
+        if table.row_count:
+            out.print(Text(title, style="bold"))
+            out.print(table)
+            out.print()
+    for expectation in document["expectations"]:
+        out.print(expectation_line(expectation))
+    out.print()
+    out.print(Text(sentence(document), style="bold"))
+    style = {"pass": "bold green", "warn": "bold yellow", "fail": "bold red"}[document["verdict"]]
+    out.print(Text(f"{document['verdict'].upper()}: {document['lab']}, {document['seconds']:.1f} s", style=style))
+
+
+def fates(document: Mapping[str, Any]) -> Table:
+    table = _table("workload", "sessions", *FATES, "still open", "slowest answer")
+    for name, figures in document["workloads"].items():
+        numbers = [f"{figures[key]:,}" for key in ("sessions", *FATES, "open")]
+        table.add_row(name, *numbers, f"{figures['longest_silence_s']:.2f} s")
+    return table
+
+
+def members(document: Mapping[str, Any]) -> Table:
+    table = _table("member", "release", "state", "connections", "peak", "learned", "by full sync", "by delta sync")
+    for name, member in document["members"].items():
+        numbers = [f"{member[key]:,}" for key in ("connections", "peak", "learned", "synced_full", "synced_delta")]
+        table.add_row(name, member["release"], member["state"], *numbers)
+    return table
+
+
+def drops(document: Mapping[str, Any]) -> Table:
+    reasons = sorted({reason for counts in document["drops"].values() for reason, n in counts.items() if n})
+    table = _table("member", *reasons)
+    for name, counts in document["drops"].items():
+        if reasons:
+            table.add_row(name, *(f"{counts.get(reason, 0):,}" for reason in reasons))
+    return table
+
+
+def expectation_line(expectation: Mapping[str, Any]) -> Text:
+    word = "held" if expectation["held"] else "warning" if expectation["warn"] else "FAILED"
+    style = {"held": "green", "warning": "yellow", "FAILED": "bold red"}[word]
+    line = Text(f"{word:>8}  ", style=style)
+    line.append(expectation["text"], style="")
+    line.append(f"  ({expectation['that']}: {expectation['seen']}", style="dim")
+    line.append(")" if expectation["held"] else f", wanted {expectation['wanted']})", style="dim")
+    return line
+
+
+def catalog(labs: Sequence[LabFile], to: Console | None = None) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for heading in ("lab", "shows", "claims"):
+        table.add_column(heading, overflow="fold")
+    for file in labs:
+        table.add_row(file.name, file.header.title, " ".join(file.header.claims))
+    (to or console()).print(table)
+
+
+def show(file: LabFile, guide: str, to: Console | None = None) -> None:
+    out = to or console()
+    out.print(Text(f"{file.name}: {file.header.title}", style="bold"))
+    out.print(Text(f"{file.path}\n", style="dim"))
+    out.print(Text(" ".join(file.header.shows.split()) + "\n"))
+    if guide:
+        out.print(Markdown(guide))
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="left" if heading in ("release", "state") else "right")
+    return table

@@ -1,0 +1,141 @@
+"""The client process of a workload: `python -m labs.traffic.client ORDERS`, orders as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+from labs.traffic.conversation import Asker, Conversation
+from labs.traffic.fates import FAILED, Session
+from labs.traffic.process import raise_file_limit, say, serve_commands
+
+OPENINGS_AT_ONCE = 1_000
+
+
+class Client:
+    def __init__(self, orders: dict[str, Any]) -> None:
+        self.orders = orders
+        self.asker = Asker(orders)
+        if orders.get("speaks_first") == "server":
+            self.asker.idle = True  # after the opening exchange, asking is the server's part
+        self._sessions = 0
+        self._openings: set[asyncio.Task[None]] = set()
+        self._stream: asyncio.Task[None] | None = None
+
+    # -- commands
+
+    async def open(self) -> dict[str, Any]:
+        if self.orders["kind"] == "short":
+            if self._stream is None:
+                self._stream = asyncio.create_task(self._open_for_ever())
+            return {"opened": 0, "failed": 0}
+        return await self._open_many(self.orders["count"])
+
+    async def speak(self) -> dict[str, Any]:
+        return await self.asker.speak(self.orders.get("open_rate", 0.0))
+
+    async def reconnect(self, which: str = "all", share: float = 1.0) -> dict[str, Any]:
+        """Sessions that failed, or all, are opened again as new sessions; one that is still alive is closed first."""
+        old = [
+            conversation
+            for conversation in self.asker.conversations.values()
+            if conversation.session is not None
+            and (conversation.session.fate in FAILED or (which == "all" and conversation.session.fate is None))
+        ]
+        old = old[: round(len(old) * share)]
+        for conversation in old:
+            self.asker.retire(conversation)
+        return await self._open_many(len(old))
+
+    async def finish(self) -> dict[str, Any]:
+        if self._stream is not None:
+            self._stream.cancel()
+        while self._openings:
+            await asyncio.wait(self._openings)
+        if self.orders.get("speaks_first") == "server":
+            return await self.report()
+        await self.asker.finish(self.orders.get("open_rate", 0.0))
+        return await self.report()
+
+    async def report(self) -> dict[str, Any]:
+        """Where the server asks, only the sessions whose opening failed are the client's to tell."""
+        failed = [
+            number
+            for number, conversation in self.asker.conversations.items()
+            if conversation.session is not None and conversation.session.answers == 0
+            and conversation.session.fate is not None
+        ]
+        if self.orders.get("speaks_first") == "server":
+            others = frozenset(self.asker.conversations) - frozenset(failed)
+            return {"tally": self.asker.report(without=others), "unopened": failed}
+        return {"tally": self.asker.report(), "unopened": failed}
+
+    # -- opening
+
+    async def _open_many(self, count: int) -> dict[str, Any]:
+        first = self._sessions
+        begin = time.monotonic()
+        for index in range(count):
+            if (ahead := index / self.orders["open_rate"] - (time.monotonic() - begin)) > 0:
+                await asyncio.sleep(ahead)
+            await self._begin_opening()
+        while self._openings:
+            await asyncio.wait(self._openings)
+        new = [conversation for number, conversation in self.asker.conversations.items() if number >= first]
+        await self.asker.quiet(new)
+        failed = sum(1 for conversation in new if conversation.session and conversation.session.fate in FAILED)
+        return {"opened": len(new) - failed, "failed": failed}
+
+    async def _open_for_ever(self) -> None:
+        begin = time.monotonic()
+        index = 0
+        while True:
+            await asyncio.sleep(max(0.0, index / self.orders["rate"] - (time.monotonic() - begin)))
+            await self._begin_opening()
+            index += 1
+
+    async def _begin_opening(self) -> None:
+        while len(self._openings) >= OPENINGS_AT_ONCE:
+            await asyncio.wait(self._openings, return_when=asyncio.FIRST_COMPLETED)
+        conversation = Conversation(self.asker)
+        self.asker.adopt(conversation, Session(self._sessions, began_at=time.time()))
+        self._sessions += 1
+        task = asyncio.create_task(self._open_one(conversation))
+        self._openings.add(task)
+        task.add_done_callback(self._openings.discard)
+
+    async def _open_one(self, conversation: Conversation) -> None:
+        session = conversation.session
+        assert session is not None
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.asker.patience_s):
+                await loop.create_connection(lambda: conversation, self.orders["address"], self.orders["port"])
+        except OSError as error:  # TimeoutError is one
+            session.fail(error, time.time())
+        else:
+            session.opened(time.time())
+            if session.fate is None:
+                self.asker.ask(conversation)
+
+
+async def main(orders: dict[str, Any]) -> None:
+    client = Client(orders)
+    say({"milestone": "ready"})
+    await serve_commands(
+        {
+            "open": client.open,
+            "speak": client.speak,
+            "reconnect": client.reconnect,
+            "finish": client.finish,
+            "report": client.report,
+        }
+    )
+
+
+if __name__ == "__main__":
+    raise_file_limit()
+    asyncio.run(main(json.loads(sys.argv[1])))

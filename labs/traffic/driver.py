@@ -1,0 +1,145 @@
+"""A workload as the runner holds it: its two processes, commands to both, and one account of the fates."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from labs.traffic.fates import Tally
+from labs.traffic.workload import Sessions, Short, orders
+
+Spawn = Callable[..., Awaitable[asyncio.subprocess.Process]]
+READY_S = 20.0
+
+
+class TrafficError(Exception):
+    """A traffic process did not do what it was told."""
+
+
+class Traffic:
+    """The processes of one workload. `spawn` starts a program in a node."""
+
+    def __init__(
+        self, name: str, workload: Sessions | Short, *, spawn: Spawn, client: str, server: str, address: str,
+        rate: float, epoch: float,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.workload = workload
+        self._spawn = spawn
+        self._nodes = (client, server)
+        self._orders = orders(name, workload, address=address, rate=rate, epoch=epoch)
+        self._client: _Process | None = None
+        self._server: _Process | None = None
+
+    @property
+    def _server_asks(self) -> bool:
+        return isinstance(self.workload, Sessions) and self.workload.speaks_first == "server"
+
+    async def start(self) -> None:
+        """Both processes, the server first; nothing is opened yet."""
+        client, server = self._nodes
+        self._server = await _Process.start(self._spawn, server, "labs.traffic.server", self.name, self._orders)
+        self._client = await _Process.start(self._spawn, client, "labs.traffic.client", self.name, self._orders)
+
+    async def open(self) -> dict[str, Any]:
+        return dict(await self._command(self._client, "open"))
+
+    async def speak(self) -> dict[str, Any]:
+        return dict(await self._command(self._server if self._server_asks else self._client, "speak"))
+
+    async def reconnect(self, which: str, share: float) -> dict[str, Any]:
+        return dict(await self._command(self._client, "reconnect", which=which, share=share))
+
+    async def finish(self) -> Tally:
+        await self._command(self._client, "finish")
+        if self._server_asks:
+            await self._command(self._server, "finish")
+        return await self.report()
+
+    async def report(self) -> Tally:
+        mine = await self._command(self._client, "report")
+        tally = Tally.from_json(mine["tally"])
+        if self._server_asks:
+            theirs = await self._command(self._server, "report", without=mine["unopened"])
+            tally = tally.plus(Tally.from_json(theirs))
+        return tally
+
+    async def close(self) -> None:
+        for process in (self._client, self._server):
+            if process is not None:
+                await process.close()
+
+    @staticmethod
+    async def _command(process: _Process | None, do: str, **arguments: Any) -> Any:
+        if process is None:
+            raise TrafficError("the workload was not started")
+        return await process.command(do, **arguments)
+
+
+class _Process:
+    """One traffic process: requests by number, answers as they come."""
+
+    def __init__(self, process: asyncio.subprocess.Process, what: str) -> None:
+        self._process = process
+        self._what = what
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._reader: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(cls, spawn: Spawn, node: str, module: str, name: str, told: dict[str, Any]) -> _Process:
+        process = await spawn(
+            node, [sys.executable, "-m", module, json.dumps(told)],
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        self = cls(process, f"{module} of workload {name!r}")
+        assert process.stdout is not None
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), READY_S)
+            answer = json.loads(line or b"{}")
+        except TimeoutError:
+            answer = {"error": f"it said nothing for {READY_S:g} s"}
+        if answer.get("milestone") != "ready":
+            await self.close()
+            raise TrafficError(f"{self._what} did not start: {answer.get('error', 'it ended')}")
+        self._reader = asyncio.create_task(self._read(process.stdout))
+        return self
+
+    async def command(self, do: str, **arguments: Any) -> Any:
+        assert self._process.stdin is not None
+        if self._reader is None or self._reader.done():
+            raise TrafficError(f"{self._what} has ended")
+        number = next(self._numbers)
+        future = self._pending[number] = asyncio.get_running_loop().create_future()
+        self._process.stdin.write(json.dumps({"id": number, "do": do, **arguments}).encode() + b"\n")
+        return await future
+
+    async def close(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), 5)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        if self._reader is not None:
+            await self._reader
+
+    async def _read(self, stdout: asyncio.StreamReader) -> None:
+        while line := await stdout.readline():
+            answer = json.loads(line)
+            future = self._pending.pop(answer.get("re", 0), None)
+            if future is None or future.done():
+                continue
+            if answer["ok"]:
+                future.set_result(answer["result"])
+            else:
+                future.set_exception(TrafficError(f"{self._what}: {answer['error']}"))
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(TrafficError(f"{self._what} has ended"))
+        self._pending.clear()

@@ -1,0 +1,386 @@
+"""`SyncEngine`: the one object that a member holds. It ties the sessions of all peers, the member's own stream of
+updates, and a full sync into one protocol object.
+
+Shape: `receive_message`, `send_updates`, `outgoing`, `next_wakeup`, `on_wakeup`, `next_event`. The owner's loop:
+
+    after any call that takes `now`:  send what outgoing(now) returns, handle next_event() until None,
+                                      arm one timer for next_wakeup()
+    when the timer fires:             on_wakeup(now)
+
+It knows nothing of bytes on the delta socket (the edge encodes and decodes), of heartbeats, or of the connection
+table: which record wins is decided by whoever applies `Updates`, with (born, revision).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from math import inf
+
+from syncproto.codec import Envelope
+from syncproto.delta import DeltaSender
+from syncproto.errors import Reason, SyncError
+from syncproto.events import (
+    FULL_SYNC_CHECKSUM,
+    FULL_SYNC_FAILURE,
+    FULL_SYNC_QUEUE_FULL,
+    NOT_STARTED,
+    RISK_OLD,
+    RISK_RECEIVED_REJECT,
+    RISK_SENT_REJECT,
+    TERMINATED,
+    TIMED_OUT,
+    Counters,
+    Event,
+    FullSyncDone,
+    FullSyncFailed,
+    GateDecided,
+    LostUpdates,
+    PeerRestarted,
+    PeerUnreachable,
+    Risk,
+    Updates,
+)
+from syncproto.full import Frames, FullSink, FullSource
+from syncproto.limits import DEFAULT_LIMITS, Limits
+from syncproto.message import Delta, FullRequest, Message
+from syncproto.record import Op, Record, Update
+from syncproto.release import RELEASE_MISMATCH, Compatibility, Exchange, Gate, version_numbers
+from syncproto.session import Context, Session, State
+
+__all__ = [
+    "Counters",
+    "Event",
+    "FullSink",
+    "FullSource",
+    "FullSyncDone",
+    "FullSyncFailed",
+    "GateDecided",
+    "LostUpdates",
+    "Op",
+    "PeerRestarted",
+    "PeerUnreachable",
+    "Record",
+    "Risk",
+    "SyncEngine",
+    "Update",
+    "Updates",
+]
+
+NEW_CONNECTIONS_ONLY = "New connections only"
+
+
+class SyncEngine:
+    """The sync protocol of one member with all its peers.
+
+    `incarnation` must be larger at each start of a member (the edge takes it from its clock). `cluster` and `key` are
+    for the frames of full sync, which the engine encodes itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        member: int,
+        incarnation: int,
+        release: str,
+        compatibility: Compatibility,
+        peers: Iterable[int],
+        now: float,
+        limits: Limits = DEFAULT_LIMITS,
+        cluster: int = 1,
+        key: bytes | None = None,
+    ) -> None:
+        self.member = member
+        self.incarnation = incarnation
+        self.release = compatibility.release(release)
+        self._compatibility = compatibility
+        self._limits = limits
+        self._frames = Frames(cluster, member, incarnation, key)
+        self._counters = Counters()
+        self._sender = DeltaSender(limits, self._counters)
+        self._events: deque[Event] = deque()
+        self._sink: FullSink | None = None
+        self._saved: deque[tuple[int, int, list[Update]]] = deque()
+        self._saved_updates = 0
+        self._known_keys: dict[int, dict[bytes, None]] = {}
+        self._risk_at: dict[str, float] = {}
+        self._now = now
+        context = Context(
+            member, incarnation, self.release, compatibility, limits, self._sender, self._counters,
+            self._emit, self._deliver, self._risk,
+        )  # fmt: skip
+        self._sessions = {peer: Session(peer, context, now) for peer in peers if peer != member}
+
+    # --- Input ---
+
+    def receive_message(self, envelope: Envelope, now: float) -> None:
+        """A message from the delta socket. Never raises: what does not fit is refused and counted."""
+        self._now = now
+        session = self._sessions.get(envelope.sender)
+        if session is None:
+            self._counters.refused[Reason.UNKNOWN_PEER.value] += 1
+        else:
+            session.receive_message(envelope.incarnation, envelope.message, now)
+
+    def send_updates(self, updates: Iterable[Update], now: float) -> None:
+        """Changes of this member's table, for every peer whose gate is open. The records are read when their turn
+        comes, so hand over records that are not changed afterwards. With no such peer they go nowhere."""
+        self._now = now
+        if self._sender.has_peers():
+            self._sender.submit(updates)
+
+    def peer_lost(self, peer: int, now: float, reason: str = TIMED_OUT) -> None:
+        """The cluster says that the peer is gone: it holds nobody up any more."""
+        self._now = now
+        self._session(peer).peer_lost(reason, now)
+        if self._sink is not None and self._sink.peer == peer:
+            self._sink.fail(reason, detail="the peer is gone")
+
+    def peer_found(self, peer: int, now: float) -> None:
+        """The cluster hears the peer (again)."""
+        self._now = now
+        self._session(peer).peer_found(now)
+
+    # --- Output ---
+
+    def outgoing(self, now: float) -> list[tuple[int, Message]]:
+        """(peer, message): all that is to be sent now. New updates are the same object for every peer."""
+        self.on_wakeup(now)
+        found: list[tuple[int, Message]] = []
+        for peer, session in self._sessions.items():
+            found += [(peer, message) for message in session.outgoing(now)]
+        schema = self._wire_schema()
+        if schema is not None:
+            live = [peer for peer, session in self._sessions.items() if session.state is State.OPEN]
+            for delta in self._sender.burst(schema, now):
+                self._counters.sent_packets += len(live)
+                found += [(peer, delta) for peer in live]
+        return found
+
+    def _wire_schema(self) -> int | None:
+        """The lowest schema among peers whose gate is open, present or not: one that comes back reads the queue."""
+        return min((schema for s in self._sessions.values() if (schema := s.peer_schema) is not None), default=None)
+
+    def next_event(self) -> Event | None:
+        """Events in the order in which they must be applied; None = no more for now."""
+        return self._events.popleft() if self._events else None
+
+    def next_wakeup(self) -> float | None:
+        """When on_wakeup (and outgoing) must be called at the latest. May change after every call but status(),
+        counters(), unacknowledged() and next_event(); also after calls of a FullSink that belongs to this engine."""
+        soonest = min((session.next_wakeup() for session in self._sessions.values()), default=inf)
+        soonest = min(soonest, self._sender.next_wakeup())
+        stall = self._sink.next_wakeup() if self._sink is not None else None
+        if stall is not None:
+            soonest = min(soonest, stall)
+        return None if soonest == inf else max(soonest, self._now)
+
+    def on_wakeup(self, now: float) -> None:
+        self._now = now
+        for session in self._sessions.values():
+            session.on_wakeup(now)
+        if self._sink is not None:
+            self._sink.on_wakeup(now)
+
+    # --- Figures ---
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        return tuple(self._sessions)
+
+    @property
+    def sequence(self) -> int:
+        """Number of the newest update sent."""
+        return self._sender.newest
+
+    @property
+    def saving(self) -> bool:
+        """Incoming updates are being saved because a full sync runs."""
+        return self._sink is not None
+
+    def status(self, peer: int) -> str:
+        """`OK`, or `Off - ` and the product's reason."""
+        return self._session(peer).status()
+
+    def gate(self, peer: int) -> Gate | None:
+        """The decision about this peer, as GateDecided told it last. None while its release is not known, and while
+        an open gate cannot be used because the peer has not confirmed it, or is away."""
+        return self._session(peer).told_gate
+
+    def state(self, peer: int) -> State:
+        return self._session(peer).state
+
+    def peer_release(self, peer: int) -> str:
+        """The release that the peer said it runs; empty while it has said nothing."""
+        return self._session(peer).release
+
+    def unacknowledged(self) -> int:
+        """Updates between the newest sent and the slowest position of a live peer whose gate is open."""
+        return self._sender.unacknowledged()
+
+    def counters(self) -> Counters:
+        """The figures now; a copy."""
+        receivers = [s.receiver for s in self._sessions.values() if s.receiver is not None]
+        counters = self._counters
+        return replace(
+            counters,
+            records_sent=Counter(counters.records_sent),
+            records_received=Counter(counters.records_received),
+            refused=Counter(counters.refused),
+            backlog=self._sender.backlog,
+            sending_queue=self._sender.queued,
+            receiving_queue=sum(receiver.held for receiver in receivers),
+            unacknowledged=self._sender.unacknowledged(),
+            sending_queue_size=self._limits.sending_queue,
+            receiving_queue_size=self._limits.receiving_queue,
+        )
+
+    def reset_counters(self) -> None:
+        """`cphaprob -reset syncstat`."""
+        self._counters.reset()
+
+    # --- Full sync ---
+
+    def begin_full_sync(self, peer: int, now: float) -> FullSink:
+        """Joiner: take the peer's whole table. From here on incoming updates are saved; they are released in order
+        after the snapshot's records, or after the failure. Where the gate does not allow it, the sink has failed
+        already (and FullSyncFailed says `refused`). SyncError BUSY while another full sync runs."""
+        self._now = now
+        session = self._session(peer)
+        if self._sink is not None:
+            raise SyncError(Reason.BUSY, f"a full sync from member {self._sink.peer} is running")
+        gate = session.gate
+        sink = FullSink(
+            peer=peer,
+            incarnation=session.incarnation,
+            schema=(gate.schema if gate is not None else None) or 0,
+            request=FullRequest(self.release.name, self.release.schema),
+            frames=self._frames,
+            limits=self._limits,
+            counters=self._counters,
+            now=now,
+            on_records=lambda records: self._on_full_records(peer, records),
+            on_end=self._on_full_end,
+        )
+        self._sink = sink
+        if gate is None or session.state is not State.OPEN:
+            sink.fail(gate.reason if gate is not None and not gate.is_open else NOT_STARTED, refused=True)
+        elif not gate.allows_full_sync:
+            sink.fail(gate.reason or NEW_CONNECTIONS_ONLY, refused=True)
+        return sink
+
+    def accept_full_sync(self, snapshot: Callable[[], Iterator[Record]], count: int, now: float) -> FullSource:
+        """A peer has connected: whoever it is, it will be asked for its release first."""
+        self._now = now
+        return FullSource(
+            snapshot=snapshot,
+            count=count,
+            sequence=lambda: self._sender.newest,
+            admit=self._admit,
+            frames=self._frames,
+            limits=self._limits,
+            counters=self._counters,
+            now=now,
+        )
+
+    def _admit(self, peer: int, request: FullRequest) -> Gate:
+        """The gate for a full sync. Decided anew from the request: it must not depend on the delta socket."""
+        if peer not in self._sessions:
+            self._counters.refused[Reason.UNKNOWN_PEER.value] += 1
+            return Gate(Exchange.NOTHING, f"member {peer} is not of this cluster", None)
+        gate = self._compatibility.gate(self.release.name, request.release)
+        if gate.exchange is Exchange.NEW_CONNECTIONS:
+            return Gate(gate.exchange, gate.reason or NEW_CONNECTIONS_ONLY, None)
+        if gate.schema is not None and request.schema < gate.schema:
+            return Gate(gate.exchange, gate.reason, request.schema or None)
+        return gate if gate.is_open else Gate(Exchange.NOTHING, gate.reason or RELEASE_MISMATCH, None)
+
+    def _on_full_records(self, peer: int, records: list[Record]) -> None:
+        updates = [Update(Op.SET, record.key, record, record.born, record.revision) for record in records]
+        self._emit(Updates(peer, "full", updates))
+
+    def _on_full_end(self, sink: FullSink) -> None:
+        session = self._sessions[sink.peer]
+        saved, self._saved, self._saved_updates, self._sink = self._saved, deque(), 0, None
+        for peer, sequence, updates in saved:
+            if not sink.failed and peer == sink.peer and sequence <= sink.sequence:
+                self._counters.covered_by_full += 1
+            else:
+                self._emit(Updates(peer, "delta", updates))
+        if sink.failed:
+            gate = session.gate
+            if not (sink.refused and gate is not None and gate.exchange is Exchange.NEW_CONNECTIONS):
+                known = sink.failed in (FULL_SYNC_CHECKSUM, FULL_SYNC_QUEUE_FULL)
+                session.full_sync_failure = sink.failed if known else FULL_SYNC_FAILURE
+            self._emit(FullSyncFailed(sink.peer, sink.failed, sink.refused, sink.detail))
+            return
+        for other in self._sessions.values():
+            other.full_sync_failure = ""
+        session.skip_to(sink.sequence, self._now)
+        self._emit(FullSyncDone(sink.peer, sink.records))
+
+    # --- What the sessions call ---
+
+    def _session(self, peer: int) -> Session:
+        session = self._sessions.get(peer)
+        if session is None:
+            known = ", ".join(map(str, self._sessions)) or "none"
+            raise SyncError(Reason.UNKNOWN_PEER, f"member {peer} is not a peer; peers are: {known}")
+        return session
+
+    def _emit(self, event: Event) -> None:
+        self._events.append(event)
+        if isinstance(event, PeerRestarted):
+            self._known_keys.pop(event.peer, None)
+        if self._sink is not None and self._sink.peer == getattr(event, "peer", None):
+            if isinstance(event, PeerRestarted):
+                self._sink.fail(TERMINATED, detail="the peer has restarted")
+            elif isinstance(event, GateDecided) and not event.gate.allows_full_sync:
+                self._sink.fail(event.gate.reason, detail="the gate has closed")
+
+    def _deliver(self, peer: int, delta: Delta) -> None:
+        """Updates of one datagram, in order: applied now, or saved while a full sync runs."""
+        received = self._counters.records_received
+        for update in delta.updates:
+            received[update.op] += 1
+        updates = self._allowed(peer, list(delta.updates))
+        if not updates:
+            return
+        if self._sink is not None and self._saved_updates + len(updates) > self._limits.saved_updates_max:
+            self._sink.fail(FULL_SYNC_QUEUE_FULL, detail=f"{self._saved_updates} updates are saved")
+        if self._sink is None:
+            self._emit(Updates(peer, "delta", updates))
+            return
+        self._saved.append((peer, delta.sequence, updates))
+        self._saved_updates += len(updates)
+        self._counters.saved += 1
+
+    def _allowed(self, peer: int, updates: list[Update]) -> list[Update]:
+        """All, or where only new connections are exchanged: those of keys that came by SET in this session."""
+        gate = self._sessions[peer].gate
+        if gate is None or gate.exchange is not Exchange.NEW_CONNECTIONS:
+            return updates
+        known = self._known_keys.setdefault(peer, {})
+        found: list[Update] = []
+        for update in updates:
+            if update.op is Op.SET:
+                known[update.key] = None
+                if len(known) > self._limits.known_keys_max:
+                    del known[next(iter(known))]
+            elif update.key not in known:
+                self._counters.ignored_not_new += 1
+                continue
+            elif update.op is Op.DELETE:
+                del known[update.key]
+            found.append(update)
+        return found
+
+    def _risk(self, side: str, now: float) -> None:
+        """The product's line, in the words of this member's release, and not a thousand times a second."""
+        if now - self._risk_at.get(side, -inf) < self._limits.risk_interval_s:
+            return
+        self._risk_at[side] = now
+        numbers = version_numbers(self.release.version) or ()
+        text = RISK_RECEIVED_REJECT if side == "received" else RISK_SENT_REJECT
+        self._emit(Risk(text if numbers >= (80, 20) else RISK_OLD))

@@ -1,0 +1,373 @@
+"""Full sync: the whole table over one stream. `FullSource` sends it, `FullSink` takes it.
+
+    sink   FULL_REQUEST ->
+                        <- FULL_BEGIN (the delta sequence number at this moment), FULL_RECORDS ..., FULL_END   source
+           FULL_DONE    ->                                    or, from either side at any time: FULL_REFUSED
+
+Every update up to FULL_BEGIN's sequence number is in the snapshot, because the snapshot is opened at that very moment;
+later changes are in it or not, and come as deltas in any case. The sink counts records and a checksum over their
+packed bytes, and believes nothing until both agree at the end.
+
+Both are sans-IO: `receive_data(data, now)`, `outgoing(now)` (a bounded chunk; empty = nothing now, call again only
+after more data came), `finished` (close the connection; everything has been taken), `failed` (why, or empty),
+`connection_lost(reason)`, `next_wakeup()`, `on_wakeup(now)`. Neither raises on bad input: it fails, with a reason.
+As in `session`, (state, kind) -> handler is a table, and what is not in it ends the full sync. This module knows
+nothing of datagrams, gates or the connection table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import blake2b
+from itertools import islice
+from typing import Any
+
+from syncproto.codec import StreamDecoder, encode_stream
+from syncproto.errors import Reason, SyncError
+from syncproto.events import FULL_SYNC_CHECKSUM, FULL_SYNC_FAILURE, TERMINATED, TIMED_OUT, Counters
+from syncproto.limits import CHECKSUM_BYTES, FULL_SLICE_RECORDS_MAX, FULL_TOTAL_RECORDS_MAX, REASON_MAX, Limits
+from syncproto.message import FullBegin, FullDone, FullEnd, FullRecords, FullRefused, FullRequest, Kind, Message
+from syncproto.record import Record, join, pack_record
+from syncproto.release import Gate
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Who we are on the wire: what every frame of ours starts with, and the key, if there is one."""
+
+    cluster: int
+    sender: int
+    incarnation: int
+    key: bytes | None = None
+
+    def encode(self, message: Message) -> bytes:
+        return encode_stream(
+            message, cluster=self.cluster, sender=self.sender, incarnation=self.incarnation, key=self.key
+        )
+
+    def decoder(self) -> StreamDecoder:
+        return StreamDecoder(cluster=self.cluster, key=self.key)
+
+
+class SinkState(Enum):
+    REQUESTING = "requesting"
+    RECEIVING = "receiving"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class SourceState(Enum):
+    WAITING = "waiting"
+    SENDING = "sending"
+    SENT = "sent"
+    DONE = "done"
+    FAILED = "failed"
+
+
+def _cut(text: str) -> str:
+    """A reason as it may stand in a message."""
+    return text.encode(errors="replace")[:REASON_MAX].decode(errors="ignore")
+
+
+class FullSink:
+    """The joiner's end. Records are handed on as they come; whether they were all is known only at the end.
+
+    `next_wakeup()` changes after receive_data, connection_lost, fail and on_wakeup.
+    """
+
+    def __init__(
+        self,
+        *,
+        peer: int,
+        incarnation: int,
+        schema: int,
+        request: FullRequest,
+        frames: Frames,
+        limits: Limits,
+        counters: Counters,
+        now: float,
+        on_records: Callable[[list[Record]], None],
+        on_end: Callable[[FullSink], None],
+    ) -> None:
+        self.peer = peer
+        self.state = SinkState.REQUESTING
+        self.failed = ""
+        self.detail = ""
+        self.refused = False
+        self.records = 0
+        self.expected = 0
+        self.sequence = 0
+        self._incarnation = incarnation
+        self._schema = schema
+        self._frames = frames
+        self._limits = limits
+        self._counters = counters
+        self._on_records = on_records
+        self._on_end = on_end
+        self._decoder = frames.decoder()
+        self._digest = blake2b(digest_size=CHECKSUM_BYTES)
+        self._out = [frames.encode(request)]
+        self._last_progress = now
+        self._now = now
+
+    @property
+    def finished(self) -> bool:
+        return self.state in (SinkState.DONE, SinkState.FAILED) and not self._out
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Bytes from the stream. Past the end, and past a failure, they are ignored."""
+        self._now = now
+        if self.state in (SinkState.DONE, SinkState.FAILED):
+            return
+        try:
+            envelopes = self._decoder.feed(data)
+        except SyncError as error:
+            self._counters.refused[error.reason.value] += 1
+            self.fail(FULL_SYNC_FAILURE, detail=str(error))
+            return
+        for envelope in envelopes:
+            if self.state in (SinkState.DONE, SinkState.FAILED):
+                return
+            if envelope.sender != self.peer or envelope.incarnation != self._incarnation:
+                self._counters.refused[Reason.STALE_INCARNATION.value] += 1
+                self.fail(TERMINATED, detail="another member, or another start of it, answers")
+                return
+            self._last_progress = now
+            self._handle(envelope.message)
+
+    def _handle(self, message: Message) -> None:
+        handler = SINK_TABLE.get((self.state, message.kind))
+        if handler is None:
+            self._counters.refused[Reason.UNEXPECTED.value] += 1
+            self.fail(FULL_SYNC_FAILURE, detail=f"{message.kind.name} while {self.state.value}")
+        else:
+            handler(self, message)
+
+    def _on_begin(self, message: Any) -> None:
+        begin: FullBegin = message
+        if begin.schema > self._schema:
+            self._counters.refused[Reason.UNKNOWN_SCHEMA.value] += 1
+            self.fail(FULL_SYNC_FAILURE, detail=f"schema {begin.schema}, but {self._schema} was agreed")
+            return
+        self.sequence, self.expected, self._schema = begin.sequence, begin.expected, begin.schema
+        self.state = SinkState.RECEIVING
+
+    def _on_some(self, message: Any) -> None:
+        some: FullRecords = message
+        if some.first != self.records or some.schema != self._schema:
+            self.fail(FULL_SYNC_CHECKSUM, detail=f"record {some.first} came, {self.records} was next")
+            return
+        if self.records + len(some.records) > FULL_TOTAL_RECORDS_MAX:
+            self.fail(FULL_SYNC_FAILURE, detail=f"more than {FULL_TOTAL_RECORDS_MAX} records")
+            return
+        self._digest.update(some.body)
+        self.records += len(some.records)
+        self._counters.full_records_received += len(some.records)
+        self._on_records(list(some.records))
+
+    def _on_last(self, message: Any) -> None:
+        end: FullEnd = message
+        if end.count != self.records:
+            self.fail(FULL_SYNC_CHECKSUM, detail=f"{self.records} records came of {end.count}")
+        elif end.checksum != self._digest.digest():
+            self.fail(FULL_SYNC_CHECKSUM, detail=f"the checksum of {end.count} records differs")
+        else:
+            self.state = SinkState.DONE
+            self._out.append(self._frames.encode(FullDone(self.records)))
+            self._on_end(self)
+
+    def _on_refused(self, message: Any) -> None:
+        refused: FullRefused = message
+        self.refused = self.state is SinkState.REQUESTING
+        self._end(refused.reason or FULL_SYNC_FAILURE, "")
+
+    def fail(self, reason: str, *, detail: str = "", refused: bool = False) -> None:
+        """Give up, and tell the source why."""
+        if self.state not in (SinkState.DONE, SinkState.FAILED):
+            self.refused = refused
+            self._out = [self._frames.encode(FullRefused(_cut(reason)))] if not refused else []
+            self._end(reason, detail)
+
+    def _end(self, reason: str, detail: str) -> None:
+        self.failed, self.detail, self.state = reason, detail, SinkState.FAILED
+        self._on_end(self)
+
+    def connection_lost(self, reason: str = "") -> None:
+        """The stream is gone (or never came to be). After the end this says nothing new."""
+        if self.state not in (SinkState.DONE, SinkState.FAILED):
+            self._out = []
+            self._end(reason or TERMINATED, "")
+        self._out = []
+
+    def outgoing(self, now: float) -> bytes:
+        self._now = now
+        data, self._out = b"".join(self._out), []
+        return data
+
+    def next_wakeup(self) -> float | None:
+        if self.state in (SinkState.DONE, SinkState.FAILED):
+            return None
+        return self._last_progress + self._limits.full_stall_s
+
+    def on_wakeup(self, now: float) -> None:
+        due = self.next_wakeup()
+        if due is not None and now >= due:
+            self.fail(TIMED_OUT, detail=f"nothing came for {self._limits.full_stall_s:g} s")
+
+
+class FullSource:
+    """The end that has the table. One call of outgoing() makes one frame, from at most a slice of the snapshot.
+
+    The snapshot is opened when the request has been accepted and read as the stream takes it; the table may change
+    meanwhile, its iterator must bear that. `next_wakeup()` changes after receive_data, outgoing, connection_lost and
+    on_wakeup.
+    """
+
+    def __init__(
+        self,
+        *,
+        snapshot: Callable[[], Iterator[Record]],
+        count: int,
+        sequence: Callable[[], int],
+        admit: Callable[[int, FullRequest], Gate],
+        frames: Frames,
+        limits: Limits,
+        counters: Counters,
+        now: float,
+    ) -> None:
+        self.state = SourceState.WAITING
+        self.peer = 0
+        self.failed = ""
+        self.refused = False
+        self.records = 0
+        self.expected = count
+        self._snapshot = snapshot
+        self._sequence = sequence
+        self._admit = admit
+        self._frames = frames
+        self._limits = limits
+        self._counters = counters
+        self._decoder = frames.decoder()
+        self._digest = blake2b(digest_size=CHECKSUM_BYTES)
+        self._records: Iterator[Record] = iter(())
+        self._schema = 0
+        self._incarnation = 0
+        self._out: list[bytes] = []
+        self._last_progress = now
+
+    @property
+    def finished(self) -> bool:
+        return self.state in (SourceState.DONE, SourceState.FAILED) and not self._out
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        if self.state in (SourceState.DONE, SourceState.FAILED):
+            return
+        try:
+            envelopes = self._decoder.feed(data)
+        except SyncError as error:
+            self._counters.refused[error.reason.value] += 1
+            self._fail(str(error))
+            return
+        for envelope in envelopes:
+            if self.state in (SourceState.DONE, SourceState.FAILED):
+                return
+            if self.peer and (envelope.sender, envelope.incarnation) != (self.peer, self._incarnation):
+                self._fail("another member speaks on the same connection")
+                return
+            handler = SOURCE_TABLE.get((self.state, envelope.message.kind))
+            if handler is None:
+                self._counters.refused[Reason.UNEXPECTED.value] += 1
+                self._fail(f"{envelope.message.kind.name} while {self.state.value}")
+                return
+            self._last_progress = now
+            self.peer, self._incarnation = envelope.sender, envelope.incarnation
+            handler(self, envelope.message)
+
+    def _on_request(self, message: Any) -> None:
+        gate = self._admit(self.peer, message)
+        if not gate.allows_full_sync or gate.schema is None:
+            self.refused = True
+            self._fail(gate.reason or FULL_SYNC_FAILURE)
+            return
+        self._schema = gate.schema
+        # The number and the snapshot belong together: nothing may come between these two lines.
+        sequence = self._sequence()
+        self._records = self._snapshot()
+        self._out.append(self._frames.encode(FullBegin(sequence, self._schema, self.expected)))
+        self.state = SourceState.SENDING
+
+    def _on_refused(self, message: Any) -> None:
+        refused: FullRefused = message
+        self.failed, self.state, self._out = refused.reason or FULL_SYNC_FAILURE, SourceState.FAILED, []
+
+    def _on_done(self, message: Any) -> None:
+        self.state = SourceState.DONE
+
+    def _fail(self, reason: str) -> None:
+        """Give up, and tell the sink why."""
+        self.failed, self.state = reason, SourceState.FAILED
+        self._records = iter(())
+        self._out = [self._frames.encode(FullRefused(_cut(reason)))]
+
+    def connection_lost(self, reason: str = "") -> None:
+        if self.state not in (SourceState.DONE, SourceState.FAILED):
+            self.failed, self.state = reason or TERMINATED, SourceState.FAILED
+        self._records, self._out = iter(()), []
+
+    def outgoing(self, now: float) -> bytes:
+        # A slice of which nothing could be sent leaves nothing to return, and "nothing" would mean "wait".
+        while not self._out and self.state is SourceState.SENDING:
+            self._next_slice()
+        if not self._out:
+            return b""
+        self._last_progress = now
+        data, self._out = b"".join(self._out), []
+        return data
+
+    def _next_slice(self) -> None:
+        items: list[bytes] = []
+        taken = 0
+        slice_max = min(self._limits.full_slice_records, FULL_SLICE_RECORDS_MAX)
+        for record in islice(self._records, slice_max):
+            taken += 1
+            try:
+                items.append(pack_record(record, self._schema))
+            except SyncError:
+                self._counters.oversized_not_sent += 1
+        if items:
+            body = join(items)
+            self._digest.update(body)
+            self._out.append(self._frames.encode(FullRecords(self.records, self._schema, body)))
+            self.records += len(items)
+            self._counters.full_records_sent += len(items)
+        if taken < slice_max:
+            self._out.append(self._frames.encode(FullEnd(self.records, self._digest.digest())))
+            self.state = SourceState.SENT
+
+    def next_wakeup(self) -> float | None:
+        if self.state in (SourceState.DONE, SourceState.FAILED):
+            return None
+        return self._last_progress + self._limits.full_stall_s
+
+    def on_wakeup(self, now: float) -> None:
+        due = self.next_wakeup()
+        if due is not None and now >= due:
+            self._fail(TIMED_OUT)
+
+
+SINK_TABLE: dict[tuple[SinkState, Kind], Callable[[FullSink, Any], None]] = {
+    (SinkState.REQUESTING, Kind.FULL_BEGIN): FullSink._on_begin,
+    (SinkState.REQUESTING, Kind.FULL_REFUSED): FullSink._on_refused,
+    (SinkState.RECEIVING, Kind.FULL_RECORDS): FullSink._on_some,
+    (SinkState.RECEIVING, Kind.FULL_END): FullSink._on_last,
+    (SinkState.RECEIVING, Kind.FULL_REFUSED): FullSink._on_refused,
+}
+
+SOURCE_TABLE: dict[tuple[SourceState, Kind], Callable[[FullSource, Any], None]] = {
+    (SourceState.WAITING, Kind.FULL_REQUEST): FullSource._on_request,
+    (SourceState.SENDING, Kind.FULL_REFUSED): FullSource._on_refused,
+    (SourceState.SENT, Kind.FULL_REFUSED): FullSource._on_refused,
+    (SourceState.SENT, Kind.FULL_DONE): FullSource._on_done,
+}

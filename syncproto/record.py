@@ -1,0 +1,339 @@
+"""A connection as it travels between members, and the updates that carry it.
+
+Three schemas, one per generation of releases, that really differ: order of fields, unit of the times, numbering of
+the TCP states, layout of the key. A record read as another schema's is refused, because a field of another type
+stands in its place; nothing in the record names its schema, the datagram around it does.
+
+| schema | releases | first field | key | times | state |
+| --- | --- | --- | --- | --- | --- |
+| 1 | R75 | state | one string: dst src dport sport proto | ticks of 100 ms | ESTABLISHED is 1, handshake 2 and 3 |
+| 2 | R77 | key | one string: proto src dst sport dport | milliseconds | as in the firewall |
+| 3 | R80, R81 | born | proto, addresses, ports apart | seconds, float | one bit a state |
+
+`born` and `revision` order the versions of one key and are exact in every schema; the times are rounded up to the
+schema's unit. Hot path: a record is one flat list, packed at once; no per-field objects. This module knows nothing of
+sequence numbers, peers or gates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import IntEnum, IntFlag
+from math import ceil
+from typing import Any
+
+import msgpack
+
+from syncproto.errors import Reason, SyncError
+from syncproto.limits import (
+    COUNTER_MAX,
+    DURATION_MAX_S,
+    FLAGS_MAX,
+    RULE_MAX,
+    SERVICE_NAME_MAX,
+    TIME_MAX_S,
+)
+
+KEY_IPV4 = 13
+KEY_IPV6 = 37
+
+
+class Op(IntEnum):
+    """What an update does. The product's names; SLINK, UNLINK and RENAME have no counterpart here."""
+
+    SET = 1
+    MODIFY = 2
+    REFRESH = 3
+    DELETE = 4
+
+
+class RecordFlag(IntFlag):
+    LEARNED = 1
+    """Created by an out-of-state packet."""
+
+
+@dataclass(slots=True)
+class Record:
+    """One connection. `key`: proto(1) src dst sport(2) dport(2), network order, initiator's direction."""
+
+    key: bytes
+    state: int
+    ttl_s: float
+    timeout_s: float
+    rule: int
+    service: str
+    flags: int
+    born: float
+    revision: int
+
+
+@dataclass(slots=True)
+class Update:
+    """One change. SET, MODIFY and REFRESH carry the whole current record; DELETE names what it deletes.
+
+    `born` and `revision` of a DELETE say which version it deletes: a connection of the same key that was born later
+    is another connection and stays. (0, 0) means "whatever is there".
+    """
+
+    op: Op
+    key: bytes
+    record: Record | None = None
+    born: float = 0.0
+    revision: int = 0
+
+
+# State numbers of the firewall's TCP table -> the schema's, by position.
+_STATES_1 = (0, 2, 3, 1, 4, 5, 6)
+_STATES_2 = (0, 1, 2, 3, 4, 5, 6)
+_STATES_3 = (0x00, 0x01, 0x02, 0x04, 0x08, 0x10, 0x20)
+_FROM_1 = {wire: state for state, wire in enumerate(_STATES_1)}
+_FROM_2 = {wire: state for state, wire in enumerate(_STATES_2)}
+_FROM_3 = {wire: state for state, wire in enumerate(_STATES_3)}
+
+_TICKS_A_SECOND = 10
+_MILLISECONDS = 1000
+
+
+def _bad(what: str) -> SyncError:
+    return SyncError(Reason.BAD_RECORD, f"record: {what}")
+
+
+def _clamped(record: Record) -> Record:
+    """The record with times that every schema can carry: an expired one is 0, an endless one is the longest."""
+    ttl_s, timeout_s = record.ttl_s, record.timeout_s
+    if ttl_s != ttl_s or timeout_s != timeout_s:
+        raise _bad("a time is not a number")
+    return replace(
+        record,
+        ttl_s=min(max(ttl_s, 0.0), DURATION_MAX_S),
+        timeout_s=min(max(timeout_s, 0.0), DURATION_MAX_S),
+    )
+
+
+def _check(record: Record) -> None:
+    """The caps, on what comes in and on what goes out: a record that a peer would refuse must never be sent."""
+    if len(record.key) not in (KEY_IPV4, KEY_IPV6):
+        raise _bad(f"key of {len(record.key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
+    if not 0.0 <= record.ttl_s <= DURATION_MAX_S or not 0.0 <= record.timeout_s <= DURATION_MAX_S:
+        raise _bad("a time is out of range")
+    if not -RULE_MAX <= record.rule <= RULE_MAX:
+        raise _bad("rule number out of range")
+    if not 0 <= record.flags <= FLAGS_MAX:
+        raise _bad("flags out of range")
+    _check_version(record.born, record.revision)
+    # A string of UTF-8 has at least as many bytes as characters, and at most four times as many.
+    if len(record.service) > SERVICE_NAME_MAX // 4:
+        try:
+            length = len(record.service.encode())
+        except UnicodeEncodeError:
+            raise _bad("service name is not text") from None
+        if length > SERVICE_NAME_MAX:
+            raise _bad(f"service name longer than {SERVICE_NAME_MAX} bytes")
+
+
+def _check_version(born: float, revision: int) -> None:
+    if not -TIME_MAX_S < born < TIME_MAX_S:
+        raise _bad("time of birth out of range")
+    if not 0 <= revision <= COUNTER_MAX:
+        raise _bad("revision out of range")
+
+
+# --- Schema 1: R75 --------------------------------------------------------------------------------------------------
+
+
+def _turned(key: bytes) -> bytes:
+    """Schema 1's key: dst src dport sport proto: everything in the opposite order."""
+    half = (len(key) - 5) // 2
+    return key[1 + half : 1 + 2 * half] + key[1 : 1 + half] + key[-2:] + key[-4:-2] + key[:1]
+
+
+def _turned_back(key: bytes) -> bytes:
+    if len(key) not in (KEY_IPV4, KEY_IPV6):
+        raise _bad(f"key of {len(key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
+    half = (len(key) - 5) // 2
+    return key[-1:] + key[half : 2 * half] + key[:half] + key[-3:-1] + key[-5:-3]
+
+
+def _pack_1(r: Record) -> list[Any]:
+    return [
+        _STATES_1[r.state],
+        _turned(r.key),
+        ceil(r.timeout_s * _TICKS_A_SECOND),
+        ceil(r.ttl_s * _TICKS_A_SECOND),
+        r.rule,
+        r.service,
+        r.flags,
+        r.revision,
+        float(r.born),
+    ]
+
+
+_TYPES_1 = [int, bytes, int, int, int, str, int, int, float]
+
+
+def _unpack_1(f: list[Any]) -> Record:
+    state, key, timeout, ttl, rule, service, flags, revision, born = f
+    return Record(
+        _turned_back(key), _FROM_1[state], ttl / _TICKS_A_SECOND, timeout / _TICKS_A_SECOND, rule, service, flags,
+        born, revision,
+    )  # fmt: skip
+
+
+# --- Schema 2: R77 --------------------------------------------------------------------------------------------------
+
+
+def _pack_2(r: Record) -> list[Any]:
+    return [
+        r.key,
+        _STATES_2[r.state],
+        ceil(r.ttl_s * _MILLISECONDS),
+        ceil(r.timeout_s * _MILLISECONDS),
+        r.rule,
+        r.service,
+        r.flags,
+        float(r.born),
+        r.revision,
+    ]
+
+
+_TYPES_2 = [bytes, int, int, int, int, str, int, float, int]
+
+
+def _unpack_2(f: list[Any]) -> Record:
+    key, state, ttl, timeout, rule, service, flags, born, revision = f
+    return Record(
+        key, _FROM_2[state], ttl / _MILLISECONDS, timeout / _MILLISECONDS, rule, service, flags, born, revision
+    )
+
+
+# --- Schema 3: R80 and later ----------------------------------------------------------------------------------------
+
+
+def _pack_3(r: Record) -> list[Any]:
+    key = r.key
+    return [
+        float(r.born),
+        r.revision,
+        key[0],
+        key[1:-4],
+        (key[-4] << 8) | key[-3],
+        (key[-2] << 8) | key[-1],
+        _STATES_3[r.state],
+        float(r.timeout_s),
+        float(r.ttl_s),
+        r.service,
+        r.rule,
+        r.flags,
+    ]
+
+
+_TYPES_3 = [float, int, int, bytes, int, int, int, float, float, str, int, int]
+
+
+def _unpack_3(f: list[Any]) -> Record:
+    born, revision, proto, addresses, sport, dport, state, timeout, ttl, service, rule, flags = f
+    key = bytes((proto,)) + addresses + sport.to_bytes(2, "big") + dport.to_bytes(2, "big")
+    return Record(key, _FROM_3[state], ttl, timeout, rule, service, flags, born, revision)
+
+
+_PACK: dict[int, Callable[[Record], list[Any]]] = {1: _pack_1, 2: _pack_2, 3: _pack_3}
+_UNPACK: dict[int, tuple[list[type], Callable[[list[Any]], Record]]] = {
+    1: (_TYPES_1, _unpack_1),
+    2: (_TYPES_2, _unpack_2),
+    3: (_TYPES_3, _unpack_3),
+}
+
+
+def pack(record: Record, schema: int) -> list[Any]:
+    """The record as the schema's flat list. SyncError when a peer would refuse it."""
+    packer = _PACK.get(schema)
+    if packer is None:
+        raise SyncError(Reason.UNKNOWN_SCHEMA, f"schema {schema}: known are {sorted(_PACK)}")
+    if not 0 <= record.state < len(_STATES_2):
+        raise _bad(f"state {record.state} is unknown")
+    if not (0.0 <= record.ttl_s <= DURATION_MAX_S and 0.0 <= record.timeout_s <= DURATION_MAX_S):
+        record = _clamped(record)
+    _check(record)
+    return packer(record)
+
+
+def unpack(fields: Any, schema: int) -> Record:
+    """A record from the wire. Whatever comes, only SyncError goes out."""
+    reader = _UNPACK.get(schema)
+    if reader is None:
+        raise SyncError(Reason.UNKNOWN_SCHEMA, f"schema {schema}: known are {sorted(_UNPACK)}")
+    types, unpacker = reader
+    # `type() is` and not isinstance: True is no number here. One list comparison checks number and types of fields.
+    if type(fields) is not list or [type(field) for field in fields] != types:
+        raise _bad(f"fields do not fit schema {schema}")
+    try:
+        record = unpacker(fields)
+    except (KeyError, ValueError, OverflowError):
+        raise _bad(f"a field is out of range for schema {schema}") from None
+    _check(record)
+    return record
+
+
+# --- Updates --------------------------------------------------------------------------------------------------------
+
+_packer = msgpack.Packer(use_bin_type=True)
+
+
+def pack_update(update: Update, schema: int) -> bytes:
+    """One update as bytes, ready to stand in a datagram's body."""
+    if update.op is Op.DELETE:
+        born, revision = update.born, update.revision
+        if update.record is not None:
+            born, revision = update.record.born, update.record.revision
+        if len(update.key) not in (KEY_IPV4, KEY_IPV6):
+            raise _bad(f"key of {len(update.key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
+        _check_version(born, revision)
+        return _pack_bytes([int(Op.DELETE), update.key, float(born), revision])
+    if update.record is None or update.record.key != update.key:
+        raise _bad(f"{update.op.name} without the record of its key")
+    return _pack_bytes([int(update.op), pack(update.record, schema)])
+
+
+def _pack_bytes(fields: list[Any]) -> bytes:
+    try:
+        data: bytes = _packer.pack(fields)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _bad(f"cannot be packed: {error}") from None
+    return data
+
+
+def pack_record(record: Record, schema: int) -> bytes:
+    """One record as bytes, ready to stand in a full-sync frame's body."""
+    return _pack_bytes(pack(record, schema))
+
+
+def join(items: list[bytes]) -> bytes:
+    """Packed items -> one packed array of them."""
+    count = len(items)
+    head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return head + b"".join(items)
+
+
+def unpack_update(fields: Any, schema: int) -> Update:
+    """An update from the wire. Whatever comes, only SyncError goes out."""
+    if type(fields) is not list or not fields or type(fields[0]) is not int:
+        raise _bad("an update is not a list that starts with its operation")
+    op = fields[0]
+    if op == Op.DELETE:
+        if [type(field) for field in fields] != [int, bytes, float, int]:
+            raise _bad("fields do not fit DELETE")
+        _, key, born, revision = fields
+        if len(key) not in (KEY_IPV4, KEY_IPV6):
+            raise _bad(f"key of {len(key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
+        _check_version(born, revision)
+        return Update(Op.DELETE, key, None, born, revision)
+    if not Op.SET <= op <= Op.REFRESH:
+        raise _bad(f"operation {op} is unknown")
+    if len(fields) != 2:
+        raise _bad("an update has an operation and a record")
+    record = unpack(fields[1], schema)
+    return Update(_OPS[op], record.key, record, record.born, record.revision)
+
+
+_OPS = {int(op): op for op in Op}

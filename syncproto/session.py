@@ -1,0 +1,353 @@
+"""One peer, as a state machine: releases first, then the gate, then updates.
+
+Rules on top:
+
+1. What may happen is in `TABLE`: (state, kind of message) -> handler. A message that has no entry for the present
+   state is refused and counted, whoever sent it. `describe()` lists the table for the documentation.
+2. No update is sent before the peer has said HELLO to *this* incarnation of ours, and none is accepted before we know
+   where the peer's stream begins for us. Both come with the peer's HELLO.
+
+States: ASKING, nothing is known, HELLO is repeated. HEARD, the peer's release is known and the gate is open, but the
+peer has not confirmed that it has heard us. OPEN, updates flow. CLOSED, the gate forbids it. LOST, the cluster says
+that the peer is gone; the stream's position is kept in case it is the same incarnation that comes back.
+
+This module knows nothing of bytes, sockets, tables, or full sync (a stream of its own, see `full`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+from typing import Any
+
+from syncproto.delta import DeltaReceiver, DeltaSender
+from syncproto.errors import Reason
+from syncproto.events import (
+    NOT_STARTED,
+    TIMED_OUT,
+    Counters,
+    Event,
+    GateDecided,
+    LostUpdates,
+    PeerRestarted,
+    PeerUnreachable,
+)
+from syncproto.limits import Limits
+from syncproto.message import Ack, Delta, Hello, Kind, Message, Reject, Retransmit
+from syncproto.release import RELEASE_MISMATCH, Compatibility, Exchange, Gate, Release
+
+
+class State(Enum):
+    ASKING = "asking"
+    HEARD = "heard"
+    OPEN = "open"
+    CLOSED = "closed"
+    LOST = "lost"
+
+
+@dataclass
+class Context:
+    """What the sessions of one member share. `deliver` takes updates in order; `risk` takes which side rejected."""
+
+    member: int
+    incarnation: int
+    release: Release
+    compatibility: Compatibility
+    limits: Limits
+    sender: DeltaSender
+    counters: Counters
+    emit: Callable[[Event], None]
+    deliver: Callable[[int, Delta], None]
+    risk: Callable[[str, float], None]
+
+
+class Session:
+    """What one member knows of one peer. Driven by the engine; a session never touches another one."""
+
+    def __init__(self, peer: int, context: Context, now: float) -> None:
+        self.peer = peer
+        self.context = context
+        self.state = State.ASKING
+        self.incarnation = 0
+        self.release = ""
+        self.gate: Gate | None = None
+        self.receiver: DeltaReceiver | None = None
+        self.off_reason = NOT_STARTED
+        self.full_sync_failure = ""
+        self._start = 0
+        self._last_heard = now
+        self._hello_at = now
+        self._hello_interval_s = context.limits.hello_interval_s
+        self._answer_due = False
+
+    @property
+    def peer_schema(self) -> int | None:
+        """The schema that both sides read, while the gate is open; also when the peer is away for a while."""
+        return self.gate.schema if self.gate is not None and self.gate.is_open else None
+
+    @property
+    def told_gate(self) -> Gate | None:
+        """The gate as `GateDecided` told it: None while an open one cannot be used (yet, or for now)."""
+        if self.gate is None or (self.gate.is_open and self.state is not State.OPEN):
+            return None
+        return self.gate
+
+    def status(self) -> str:
+        """`OK`, or `Off - ` and the product's reason. Deltas may flow although the full sync has failed."""
+        if self.state is State.OPEN:
+            return f"Off - {self.full_sync_failure}" if self.full_sync_failure else "OK"
+        return f"Off - {self.off_reason}"
+
+    # --- Receiving ---
+
+    def receive_message(self, incarnation: int, message: Message, now: float) -> None:
+        """One message from this peer. What the table does not name is refused."""
+        handler = TABLE.get((self.state, message.kind))
+        if handler is None:
+            self._refuse(self._why_unexpected(message.kind))
+            self._hurry(incarnation, now)
+        elif message.kind is not Kind.HELLO and incarnation != self.incarnation:
+            self._refuse(Reason.STALE_INCARNATION)
+        else:
+            handler(self, incarnation, message, now)
+
+    def _why_unexpected(self, kind: Kind) -> Reason:
+        if kind not in DATAGRAM_KINDS or self.state in (State.OPEN, State.LOST):
+            return Reason.UNEXPECTED
+        return Reason.GATE_CLOSED
+
+    def _refuse(self, reason: Reason) -> None:
+        self.context.counters.refused[reason.value] += 1
+
+    def _hurry(self, incarnation: int, now: float) -> None:
+        """A peer that talks as if we were OPEN is alive: no need for the longest pause before the next HELLO."""
+        if self.state in (State.ASKING, State.HEARD) and incarnation == self.incarnation:
+            self._hello_interval_s = self.context.limits.hello_interval_s
+            self._hello_at = min(self._hello_at, now + self._hello_interval_s)
+
+    def _on_hello(self, incarnation: int, message: Any, now: float) -> None:
+        hello: Hello = message
+        if incarnation < self.incarnation and now - self._last_heard < self.context.limits.stale_after_s:
+            self._refuse(Reason.STALE_INCARNATION)
+            return
+        self._last_heard = now
+        if incarnation != self.incarnation:
+            self._begin(incarnation, hello, now)
+        if hello.answer:
+            self._answer_due = True
+        if hello.heard == self.context.incarnation:
+            self._on_confirmed(hello, now)
+        if self.state in (State.ASKING, State.LOST) and self.gate is not None:
+            # The same incarnation is back, but may not have heard us since.
+            if self.gate.is_open:
+                self._enter(State.HEARD, now)
+            else:
+                self._shut(self.gate, now)
+
+    def _begin(self, incarnation: int, hello: Hello, now: float) -> None:
+        """Another incarnation: whatever was known of the peer belongs to the past."""
+        restarted = self.incarnation != 0
+        self._close_stream()
+        self.incarnation, self.release = incarnation, hello.release
+        self.full_sync_failure = ""
+        if restarted:
+            self.context.emit(PeerRestarted(self.peer))
+        self.gate = self._decide(hello)
+        if self.gate.is_open:
+            self._start = self.context.sender.add_peer(self.peer)
+            self._enter(State.HEARD, now)
+        else:
+            self._shut(self.gate, now)
+
+    def _decide(self, hello: Hello) -> Gate:
+        """The gate by our table; never a newer schema than the peer says it reads."""
+        gate = self.context.compatibility.gate(self.context.release.name, hello.release)
+        if gate.schema is not None and hello.schema < gate.schema:
+            gate = Gate(gate.exchange, gate.reason, hello.schema)
+        return gate if gate.schema != 0 else Gate(Exchange.NOTHING, RELEASE_MISMATCH, None)
+
+    def _on_confirmed(self, hello: Hello, now: float) -> None:
+        """The peer has heard us: both sides have decided. The narrower decision counts."""
+        gate = self.gate
+        if gate is None or not gate.is_open or self.state is State.OPEN:
+            return
+        if hello.decided < gate.exchange:
+            exchange = Exchange(max(hello.decided, 0))
+            if exchange is Exchange.NOTHING:
+                self._shut(Gate(exchange, RELEASE_MISMATCH, None), now)
+                return
+            gate = self.gate = Gate(exchange, gate.reason, gate.schema)
+        if self.receiver is None:
+            self.receiver = DeltaReceiver(hello.start, self.context.limits, self.context.counters)
+        self._enter(State.OPEN, now)
+        self.context.sender.resume(self.peer, now)
+        self.context.emit(GateDecided(self.peer, gate))
+
+    def _on_delta(self, incarnation: int, message: Any, now: float) -> None:
+        delta: Delta = message
+        self._last_heard = now
+        schema = self.peer_schema
+        if self.receiver is None or schema is None or delta.schema > schema:
+            self._refuse(Reason.UNKNOWN_SCHEMA)
+            return
+        self._deliver(*self.receiver.receive(delta, now))
+
+    def _on_ack(self, incarnation: int, message: Any, now: float) -> None:
+        ack: Ack = message
+        self._last_heard = now
+        if ack.stream != self.context.incarnation:
+            self._refuse(Reason.STALE_INCARNATION)
+        elif not self.context.sender.on_ack(self.peer, ack.sequence, now):
+            self._refuse(Reason.ILLEGAL_SEQUENCE)
+        else:
+            self.context.counters.received_acks += 1
+
+    def _on_retransmit(self, incarnation: int, message: Any, now: float) -> None:
+        request: Retransmit = message
+        self._last_heard = now
+        if request.stream != self.context.incarnation:
+            self._refuse(Reason.STALE_INCARNATION)
+            return
+        self.context.counters.received_retransmission_requests += 1
+        gone = self.context.sender.on_retransmit(self.peer, request.first, request.count)
+        if gone is None:
+            self.context.counters.illegal_requests += 1
+            self._refuse(Reason.ILLEGAL_SEQUENCE)
+
+    def _on_reject(self, incarnation: int, message: Any, now: float) -> None:
+        reject: Reject = message
+        self._last_heard = now
+        self.context.counters.received_rejects += 1
+        if self.receiver is not None:
+            found, lost = self.receiver.on_reject(reject.first, reject.count, now)
+            if lost:
+                self.context.risk("received", now)
+            self._deliver(found, lost)
+
+    def _deliver(self, found: list[Delta], lost: int) -> None:
+        if lost:
+            self.context.emit(LostUpdates(self.peer, lost))
+        for delta in found:
+            self.context.deliver(self.peer, delta)
+
+    def skip_to(self, sequence: int, now: float) -> None:
+        """A snapshot held everything up to `sequence`."""
+        if self.receiver is not None:
+            self._deliver(self.receiver.skip_to(sequence, now), 0)
+
+    # --- States ---
+
+    def _enter(self, state: State, now: float) -> None:
+        self.state = state
+        if state in (State.ASKING, State.HEARD):
+            self._hello_interval_s = self.context.limits.hello_interval_s
+            self._hello_at = now
+        else:
+            self._hello_at = inf
+
+    def _shut(self, gate: Gate, now: float) -> None:
+        self.gate = gate
+        self._close_stream()
+        self.off_reason = gate.reason or RELEASE_MISMATCH
+        self._enter(State.CLOSED, now)
+        self.context.emit(GateDecided(self.peer, gate))
+
+    def _close_stream(self) -> None:
+        self.context.sender.remove_peer(self.peer)
+        self.receiver = None
+
+    def peer_lost(self, reason: str, now: float) -> None:
+        """The cluster hears nothing of the peer. It is left in peace until it says HELLO, or is found."""
+        self.context.sender.suspend(self.peer)
+        self.off_reason = reason
+        self._answer_due = False
+        self._enter(State.LOST, now)
+
+    def peer_found(self, now: float) -> None:
+        """The cluster hears the peer again: ask for its release as if for the first time."""
+        if self.state is State.LOST:
+            self._enter(State.ASKING, now)
+
+    # --- Sending and time ---
+
+    def outgoing(self, now: float) -> Iterator[Message]:
+        """What is due for this peer except new updates, which are the same for all."""
+        if now >= self._hello_at or self._answer_due:
+            yield self._hello(now)
+        if self.state is not State.OPEN or self.receiver is None:
+            return
+        counters = self.context.counters
+        if self.receiver.ack_due:
+            self.receiver.ack_due = False
+            counters.sent_acks += 1
+            yield Ack(self.incarnation, self.receiver.expected - 1)
+        yield from self.receiver.requests(self.incarnation, now)
+        repeated, rejects = self.context.sender.repetitions(self.peer, now)
+        for reject in rejects:
+            counters.sent_rejects += 1
+            self.context.risk("sent", now)
+            yield reject
+        counters.sent_packets += len(repeated)
+        yield from repeated
+
+    def _hello(self, now: float) -> Hello:
+        self._answer_due = False
+        asking = self.state in (State.ASKING, State.HEARD)
+        if now >= self._hello_at:
+            self._hello_at = now + self._hello_interval_s
+            self._hello_interval_s = min(self._hello_interval_s * 2, self.context.limits.hello_interval_max_s)
+        decided = -1 if self.gate is None else int(self.gate.exchange)
+        own = self.context.release
+        return Hello(own.name, own.schema, self.incarnation, decided, self._start, asking)
+
+    def next_wakeup(self) -> float:
+        """Changes after every call of this class except status(). Infinity = never; it may be in the past."""
+        if self._answer_due:
+            return -inf
+        if self.state is not State.OPEN or self.receiver is None:
+            return self._hello_at
+        if self.receiver.ack_due or self.context.sender.pending(self.peer):
+            return -inf
+        return min(self.receiver.next_wakeup(), self._silent_at())
+
+    def _silent_at(self) -> float:
+        since = self.context.sender.behind_since(self.peer)
+        return inf if since == inf else max(since, self._last_heard) + self.context.limits.peer_silence_s
+
+    def on_wakeup(self, now: float) -> None:
+        if self.state is not State.OPEN or self.receiver is None:
+            return
+        self._deliver(*self.receiver.give_up(now))
+        if now >= self._silent_at():
+            self.context.sender.suspend(self.peer)
+            self.off_reason = TIMED_OUT
+            self._enter(State.ASKING, now)
+            self.context.emit(PeerUnreachable(self.peer, TIMED_OUT))
+
+
+Handler = Callable[[Session, int, Any, float], None]
+
+DATAGRAM_KINDS = frozenset({Kind.HELLO, Kind.DELTA, Kind.ACK, Kind.RETRANSMIT, Kind.REJECT})
+"""Kinds that have any business on the delta socket of the engine. Heartbeats go to the cluster."""
+
+TABLE: dict[tuple[State, Kind], Handler] = {
+    (State.ASKING, Kind.HELLO): Session._on_hello,
+    (State.HEARD, Kind.HELLO): Session._on_hello,
+    (State.OPEN, Kind.HELLO): Session._on_hello,
+    (State.CLOSED, Kind.HELLO): Session._on_hello,
+    (State.LOST, Kind.HELLO): Session._on_hello,
+    (State.OPEN, Kind.DELTA): Session._on_delta,
+    (State.OPEN, Kind.ACK): Session._on_ack,
+    (State.OPEN, Kind.RETRANSMIT): Session._on_retransmit,
+    (State.OPEN, Kind.REJECT): Session._on_reject,
+}
+
+
+def describe() -> list[tuple[str, str, str]]:
+    """The table for people: (state, kind, handler), in the table's order."""
+    return [(state.value, kind.name, handler.__name__.lstrip("_")) for (state, kind), handler in TABLE.items()]
+
+
+__all__ = ["DATAGRAM_KINDS", "TABLE", "Context", "Session", "State", "describe"]

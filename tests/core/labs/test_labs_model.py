@@ -1,0 +1,167 @@
+"""Lab files: what is read, and that every problem is told at once, where it is and what to do."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from labs.procedure import catalog
+from labs.procedure.model import LabFile, Policy, lay_over, load
+from labs.procedure.problems import LabFileError
+
+GOOD: dict[str, Any] = {
+    "title": "a lab",
+    "shows": "something",
+    "claims": ["A2"],
+    "clock": {"rate": 10},
+    "members": {"fw1": {"release": "R77.30"}, "fw2": {"release": "R77.30"}},
+    "policy": {"name": "p", "rules": [{"name": "all", "action": "accept"}]},
+    "workloads": {"database": {"kind": "sessions", "port": 1521, "count": 3}, "web": {"kind": "short", "port": 80}},
+    "steps": [{"start": ["fw1", "fw2"]}, {"open": "database"}, {"wait": "10s"}],
+    "expect": [{"that": "workloads.database.survived", "is": 3}],
+}
+
+
+def read(tmp_path: Path, **changes: Any) -> LabFile:
+    path = tmp_path / "lab.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, **changes}))
+    return load(path)
+
+
+def problems(tmp_path: Path, **changes: Any) -> list[str]:
+    with pytest.raises(LabFileError) as raised:
+        read(tmp_path, **changes)
+    assert all(line.startswith(f"{tmp_path}/lab.yaml: ") for line in str(raised.value).splitlines())
+    return raised.value.problems
+
+
+def test_a_good_file(tmp_path: Path) -> None:
+    file = read(tmp_path)
+    assert file.name == tmp_path.name
+    assert [step.verb for step in file.steps] == ["start", "open", "wait"]
+    assert file.steps[2].what.duration == 10
+    assert file.topology.name == "pair"
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_every_lab_of_the_catalog_is_in_order_and_has_a_guide(name: str) -> None:
+    file = load(catalog.find(name))
+    assert file.name == name
+    assert file.header.claims
+    guide = (file.path.parent / catalog.GUIDE).read_text()
+    for part in ("## What to expect", "## What to look at", "## What to try next"):
+        assert part in guide, f"{name}: {part}"
+
+
+def test_the_catalog_is_complete() -> None:
+    assert catalog.names() == [
+        "failover-synced", "full-sync-blocked", "upgrade-careless", "upgrade-hotfix", "upgrade-new-connections-patch",
+        "upgrade-out-of-state",
+    ]  # fmt: skip
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        colour="red",
+        claims=["Z9"],
+        members={"fw1": {"release": "R99"}, "fw9": {"release": "R77.30"}, "fw2": {"relase": "R77.30"}},
+        workloads={"database": {"kind": "sessions", "port": 99999, "count": 3, "think": 5}, "x": {"kind": "udp"}},
+        steps=[
+            {"start": ["fw1", "fw7"]}, {"wait": 10}, {"kil": "fw1"}, {"cut": "fw1-sink"}, {"open": "databse"},
+            {"stop": "fw1", "wait": "3s"}, {"set": {"member": "fw1", "fw_allow_out_of_state": 1}}, "dance",
+            {"until": {"that": "members.fw1.state", "is": "Active"}},
+        ],
+        expect=[{"that": "workload.database.survived", "is": 1}, {"that": "members.fw1.learnt", "is": 1},
+                {"that": "workloads.database.survived"}],
+    )  # fmt: skip
+    text = "\n".join(found)
+    for part in (
+        "colour: unknown key",
+        "claims[0]: ",
+        "members.fw1.release: release 'R99' is unknown; known are: ",
+        "members.fw9: the topology pair has no such member; it has fw1, fw2",
+        "members.fw2.release: is missing",
+        "members.fw2.relase: unknown key",
+        "workloads.database.port: ",
+        "workloads.database.think: 5 has no unit; write a number with its unit",
+        "workloads.x: unknown kind 'udp'; write one of 'sessions', 'short'",
+        "steps[0].start: unknown member 'fw7'; known: fw1, fw2, fw9",
+        "steps[1].wait.duration: 10 has no unit",
+        "steps[2].kil: unknown step; did you mean kill?",
+        "steps[3].cut: unknown link or switch 'fw1-sink'; known: ",
+        "steps[4].open: unknown workload 'databse'; known: database, x",
+        "steps[5]: has 2 verbs (stop, wait); write one a step",
+        "steps[6].set: unknown kernel parameter 'fw_allow_out_of_state': did you mean fw_allow_out_of_state_tcp?",
+        "steps[7].dance: unknown step",
+        "steps[8].until.within: is missing; add it",
+        "expect[0]: nothing in a run is called 'workload.database.survived'",
+        "expect[1]: members.fw1.learnt: members have no 'learnt'",
+        "expect[2]: compares with nothing; add one of is, ",
+    ):
+        assert part in text, f"{part}\nis not in\n{text}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"steps": []}, "steps: is missing; a lab without steps does nothing"),
+        ({"steps": "start"}, "steps: is not a list"),
+        ({"members": {}}, "members: is missing"),
+        ({"workloads": ["x"]}, "workloads: is not a mapping"),
+        ({"topology": "ring"}, "topology: there is no topology 'ring'"),
+        ({"clock": {"rate": 0}}, "clock.rate: "),
+        ({"policy": "nowhere.yaml"}, "policy: nowhere.yaml: cannot be read"),
+        ({"policy": {"name": "p", "rules": [{"action": "allow"}]}}, "policy: rules.0.action"),
+        ({"releases": "nowhere.yaml"}, "releases: "),
+        ({"steps": [{"speak": "web"}]}, "steps[0].speak: web is of kind short, which cannot speak"),
+        ({"steps": [{"policy": {"member": "fw1"}}]}, "steps[0].policy: give one of rules"),
+        ({"steps": [{"policy": {"patch": {"out_of_state": {"exceptions": ["fw3"]}}}}]}, "no member 'fw3'"),
+        ({"steps": [{"upgrade": {"member": "fw1", "release": "R1"}}]}, "steps[0].upgrade.release: release 'R1'"),
+        ({"steps": [{"block": {"between": ["fw1", "fw2"], "service": "ssh"}}]}, "steps[0].block.service: "),
+        ({"workloads": {"a": {"kind": "short", "port": 80}, "b": {"kind": "short", "port": 80}}}, "80 is taken by a"),
+    ],
+)
+def test_a_problem(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    assert any(told in line for line in problems(tmp_path, **changes)), problems(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("title: [", "line 1"),
+        ("- a", "is not a mapping"),
+        ("title: a\ntitle: b\n", "line 2, column 1: the key 'title' is written twice"),
+        ("expect: [{that: seconds, below: 9, says: first, then}]", "a text with a comma in it"),
+    ],
+)
+def test_no_yaml_or_not_ours(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "lab.yaml"
+    path.write_text(text)
+    with pytest.raises(LabFileError) as raised:
+        load(path)
+    assert told in str(raised.value)
+
+
+def test_a_file_next_to_the_lab(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"name": "other", "rules": [{"action": "drop"}]}))
+    file = read(tmp_path, policy="rules.yaml", steps=[{"policy": {"member": "fw1", "file": "rules.yaml"}}])
+    assert file.policy["name"] == "other"
+    assert isinstance(file.steps[0].what, Policy)
+    assert file.steps[0].what.rules == file.policy
+
+
+def test_lay_over() -> None:
+    base = {"a": {"b": 1, "c": [1]}, "d": 2}
+    assert lay_over(base, {"a": {"c": [2]}, "e": 3}) == {"a": {"b": 1, "c": [2]}, "d": 2, "e": 3}
+    assert base == {"a": {"b": 1, "c": [1]}, "d": 2}
+
+
+@pytest.mark.parametrize(
+    ("lab", "told"), [("upgrade-carless", "did you mean upgrade-careless?"), ("?", "the catalog has")]
+)
+def test_an_unknown_lab(lab: str, told: str) -> None:
+    with pytest.raises(LabFileError) as raised:
+        catalog.find(lab)
+    assert told in str(raised.value)

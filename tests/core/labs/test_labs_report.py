@@ -1,0 +1,157 @@
+"""What a run's document becomes: the sentence for each shape of outcome, the terminal's tables, JUnit."""
+
+import copy
+import io
+from typing import Any
+from xml.etree import ElementTree
+
+from rich.console import Console
+
+from labs.procedure.document import Entry
+from labs.report import junit, terminal
+from labs.report.sentence import sentence
+
+
+def workload(kind: str = "sessions", **fates: int) -> dict[str, Any]:
+    names = ("survived", "hung", "reset", "refused", "finished")
+    return {"kind": kind, "sessions": sum(fates.values()), "open": 0, **dict.fromkeys(names, 0), **fates,
+            "longest_silence_s": 1.25}  # fmt: skip
+
+
+def member(release: str = "R77.30", **keys: Any) -> dict[str, Any]:
+    return {"state": "Active", "release": release, "running": True, "connections": 0, "peak": 0, "learned": 0,
+            "synced_full": 0, "synced_delta": 0, "full_sync": {"state": "none", "reason": ""}, **keys}  # fmt: skip
+
+
+def takeover(knew: int, had: int, sync: str = "OK", exchange: str = "full", release: str = "R77.30") -> dict[str, Any]:
+    return {"taker": "fw2", "former": "fw1", "release": release, "taker_connections": knew, "former_connections": had,
+            "sync": sync, "exchange": exchange}  # fmt: skip
+
+
+def document(**keys: Any) -> dict[str, Any]:
+    return {"lab": "x", "problem": "", "verdict": "pass", "seconds": 9.5, "workloads": {}, "takeovers": [],
+            "members": {"fw1": member(), "fw2": member()}, "drops": {"fw1": {}, "fw2": {}}, "expectations": [],
+            **keys}  # fmt: skip
+
+
+def test_all_hang() -> None:
+    text = sentence(
+        document(
+            workloads={"database": workload(hung=200), "new": workload("short", finished=40)},
+            members={"fw1": member(), "fw2": member("R80.10")},
+            takeovers=[takeover(0, 200, "Off - Release version mismatch", "nothing", "R80.10")],
+            drops={"fw1": {}, "fw2": {"OUT_OF_STATE": 812}},
+        )
+    )
+    assert text == (
+        "All 200 sessions of `database` hung; fw2 (R80.10) took over knowing none of the 200 connections of fw1, "
+        "because sync was off (Release version mismatch); fw2 dropped 812 packets as out of state without telling "
+        "anyone; "
+        "40 of 40 short connections of `new` worked."
+    )
+
+
+def test_all_go_on() -> None:
+    workloads = {"a": workload(survived=2), "b": workload(survived=1)}
+    text = sentence(document(workloads=workloads, takeovers=[takeover(3, 3)]))
+    assert text == (
+        "All 2 sessions of `a` and the one session of `b` went on; fw2 (R77.30) took over knowing all of the 3 "
+        "connections of fw1, because they were synchronised."
+    )
+
+
+def test_learned() -> None:
+    text = sentence(
+        document(
+            workloads={"database": workload(survived=200), "idle": workload(hung=20)},
+            members={"fw1": member(), "fw2": member(learned=200)},
+            takeovers=[takeover(0, 220, "Off - Release version mismatch", "nothing")],
+            drops={"fw1": {}, "fw2": {"OUT_OF_STATE": 1}},
+        )
+    )
+    assert "All 200 sessions of `database` went on and all 20 sessions of `idle` hung" in text
+    assert "fw2 learned 200 connections from packets that it would otherwise have dropped and dropped 1 packet" in text
+
+
+def test_a_mixed_outcome() -> None:
+    text = sentence(document(workloads={"a": workload(survived=5, hung=3, reset=1, refused=1)}))
+    assert text.startswith("Of 10 sessions of `a` 5 went on, 3 hung, 1 were reset and 1 were refused")
+
+
+def test_only_new_connections_cross() -> None:
+    text = sentence(document(takeovers=[takeover(129, 329, "OK", "new_connections")]))
+    assert "knowing 129 of the 329 connections of fw1, because only new connections cross" in text
+
+
+def test_tables_differ() -> None:
+    failed = {"state": "failed", "reason": "Connection to remote member timed-out"}
+    members = {"fw1": member(connections=10000), "fw2": member(connections=5000, synced_delta=5000, full_sync=failed)}
+    assert sentence(document(members=members)) == (
+        "Full sync of fw2 failed (Connection to remote member timed-out) while delta sync went on with 5,000 records; "
+        "the members' tables differ (fw1 10,000 and fw2 5,000 connections)."
+    )
+
+
+def test_a_run_that_ended_early() -> None:
+    text = sentence(document(problem="steps[2].kill: fw2 is not running:\nmore"))
+    assert text == "The run ended early (steps[2].kill: fw2 is not running)."
+
+
+def test_nothing_at_all() -> None:
+    assert sentence(document(members={"fw1": member(running=False)}, drops={"fw1": {}})) == "No workload ran."
+
+
+EXPECTATIONS = [
+    {"text": "all go on", "held": True, "seen": 3, "that": "a", "wanted": "is 3", "warn": False, "at": "the end"},
+    {"text": "quickly", "held": False, "seen": 9, "that": "b", "wanted": "below 3", "warn": True, "at": "the end"},
+    {"text": "no drops", "held": False, "seen": 4, "that": "c", "wanted": "is 0", "warn": False, "at": "5s"},
+]
+
+
+def test_junit() -> None:
+    suite = ElementTree.fromstring(junit.render(document(expectations=EXPECTATIONS, problem="it broke")))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "1", "1")
+    cases = suite.findall("testcase")
+    assert [case.get("name") for case in cases][:2] == ["all go on (at the end)", "quickly (at the end)"]
+    assert cases[1].find("failure") is None
+    failure = cases[2].find("failure")
+    assert failure is not None
+    assert failure.get("message") == "c should be is 0; seen: 4"
+
+
+def test_junit_survives_what_xml_cannot_say() -> None:
+    suite = ElementTree.fromstring(junit.render(document(problem="a \x1b[1m <b> & \x00")))
+    assert suite.get("errors") == "1"
+
+
+def printed(what: dict[str, Any]) -> str:
+    stream = io.StringIO()
+    terminal.report(what, Console(file=stream, width=terminal.PIPE_WIDTH, highlight=False))
+    return stream.getvalue()
+
+
+def test_the_terminal_says_it_all_and_needs_no_colour() -> None:
+    what = document(
+        workloads={"database": workload(survived=1200, hung=3)}, expectations=EXPECTATIONS, verdict="fail",
+        drops={"fw1": {"POLICY": 0}, "fw2": {"OUT_OF_STATE": 12}},
+    )  # fmt: skip
+    before = copy.deepcopy(what)
+    text = printed(what)
+    assert what == before
+    assert "\x1b" not in text
+    for part in (
+        "database", "1,200", "1.25 s", "OUT_OF_STATE", "held  all go on  (a: 3)", "warning  quickly",
+        "FAILED  no drops  (c: 4, wanted is 0)", "FAIL: x, 9.5 s", "Of 1,203 sessions of `database`",
+    ):  # fmt: skip
+        assert part in text, text
+    assert "POLICY" not in text  # a reason that nobody met is no column
+
+
+def test_the_timeline_line_by_line() -> None:
+    stream = io.StringIO()
+    live = terminal.Live(Console(file=stream, width=terminal.PIPE_WIDTH, highlight=False))
+    live.tell(Entry(1.0, 5400.0, "step", "stop fw1"))
+    live.tell(Entry(1.1, 5500.0, "member", "fw2: Standby -> Active", "fw2"))
+    live.tell(Entry(1.1, 5500.0, "note", "[why] it is done"))
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert lines == ["    1h 30m  stop fw1", "    1h 31m    · fw2: Standby -> Active", "            [why] it is done"]

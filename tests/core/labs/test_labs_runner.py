@@ -1,0 +1,184 @@
+"""The runner on a fake ground: steps become deeds, figures outlive their member, a failed step ends the run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_world import World
+
+from labs.procedure import runner
+
+START: dict[str, Any] = {"start": ["fw1", "fw2"]}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "POLL_S", 0.001)
+    monkeypatch.setattr(runner, "EVENTS_SETTLE_S", 0.001)
+    monkeypatch.setattr(runner, "TAKEOVER_WAIT_S", 0.02)
+
+
+def test_the_document_has_what_was_promised(tmp_path: Path) -> None:
+    world = World(tmp_path, [START, {"open": "database"}], [{"that": "workloads.database.survived", "is": 3}])
+    document = world.run()
+    assert document["verdict"] == "pass"
+    assert document["lab"] == tmp_path.name
+    assert document["seconds"] > 0
+    figures = {"sessions", "survived", "hung", "reset", "refused", "finished", "longest_silence_s"}
+    assert figures <= set(document["workloads"]["database"])
+    counts = {"state", "release", "connections", "learned", "synced_full", "synced_delta"}
+    assert counts <= set(document["members"]["fw1"])
+    assert document["drops"] == {"fw1": {}, "fw2": {}}
+    assert {"text", "held", "seen"} <= set(document["expectations"][0])
+    assert {"wall_s", "lab_s", "kind", "text"} <= set(document["timeline"][0])
+    assert json.loads(json.dumps(document)) == document
+    assert world.load.calls == ["start", "open", "close"]
+
+
+def test_every_step_reaches_the_ground(tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        [
+            START, {"open": "database"}, {"cut": ["fw1-sync", "lan"]}, {"restore": "lan"},
+            {"set": {"member": "fw2", "fw_allow_out_of_state_tcp": 1}},
+            {"policy": {"member": "fw2", "patch": {"out_of_state": {"exceptions": ["fw2"]}}}},
+            {"down": "fw2"}, {"up": "fw2"}, {"upgrade": {"member": "fw2", "release": "R80.10"}},
+            {"kill": "fw2"}, {"start": "fw2"}, {"power_cut": "fw2"}, {"power_on": "fw2"},
+            {"speak": "database"}, {"reconnect": {"workload": "database", "share": 0.5}}, {"wait": "1s"},
+            {"finish": "database"},
+        ],
+    )  # fmt: skip
+    document = world.run()
+    assert document["problem"] == ""
+    calls = world.ground.calls
+    policy = world.ground.members["fw2"].policy
+    assert policy["out_of_state"] == {"exceptions": ["fw2"]}
+    assert [call for call in calls if not call.startswith("policy_install")] == [
+        "start fw1", "start fw2", "cut fw1-sync", "cut lan", "restore lan",
+        "ctl_set fw2 {'name': 'fw_allow_out_of_state_tcp', 'value': 1}",
+        "down fw2", "up fw2", "stop fw2", "upgrade fw2 R80.10", "kill fw2", "start fw2", "power_cut fw2", "start fw2",
+    ]  # fmt: skip
+    assert sum(call.startswith("policy_install fw2") for call in calls) == 1
+    assert world.load.calls == ["start", "open", "speak", "reconnect all 0.5", "close"]
+    assert document["members"]["fw2"]["release"] == "R80.10"
+    assert "database: 3 sessions opened anew, 1 could not" in world.texts("workload")
+
+
+def test_figures_outlive_their_member(tmp_path: Path) -> None:
+    world = World(tmp_path, [START, {"kill": "fw1"}, {"start": "fw1"}])
+    world.ground.figures["fw1"] = {"connections": 7, "synced_full": 2, "drops": {"OUT_OF_STATE": 4, "POLICY": 1}}
+    start = world.ground.start
+
+    async def start_again(member: str) -> None:
+        await start(member)
+        if world.ground.calls.count("start fw1") == 2:
+            world.ground.figures["fw1"] = {"connections": 1, "drops": {"OUT_OF_STATE": 10}}
+
+    world.ground.start = start_again  # type: ignore[method-assign]
+    document = world.run()
+    assert document["drops"]["fw1"] == {"OUT_OF_STATE": 14, "POLICY": 1}
+    assert document["members"]["fw1"]["connections"] == 1
+    assert document["members"]["fw1"]["starts"] == 2
+
+
+@pytest.mark.parametrize(("step", "state"), [("stop", "Stopped"), ("kill", "Killed"), ("power_cut", "Power cut")])
+def test_the_last_words_of_a_member_that_is_gone(tmp_path: Path, step: str, state: str) -> None:
+    world = World(tmp_path, [START, {step: "fw1"}])
+    world.ground.figures["fw1"] = {"connections": 7, "drops": {"POLICY": 1}}
+    world.ground.figures["fw2"] = {"connections": 5}
+    document = world.run()
+    fw1 = document["members"]["fw1"]
+    assert (fw1["state"], fw1["running"], fw1["connections"]) == (state, False, 7)
+    assert document["drops"]["fw1"] == {"POLICY": 1}
+    (takeover,) = document["takeovers"]
+    assert (takeover["former"], takeover["taker"]) == ("fw1", "fw2")
+    assert (takeover["former_connections"], takeover["taker_connections"], takeover["sync"]) == (7, 5, "OK")
+
+
+def test_a_failover_without_a_name_takes_the_active_member(tmp_path: Path) -> None:
+    world = World(tmp_path, [START, "failover", {"up": "fw1"}])
+    document = world.run()
+    assert "down fw1" in world.ground.calls
+    assert document["takeovers"][0]["taker"] == "fw2"
+
+
+def test_nobody_takes_over(tmp_path: Path) -> None:
+    world = World(tmp_path, [START, {"down": "fw2"}, {"stop": "fw1"}])
+    world.run()
+    assert world.texts("problem") == ["no member took over from fw1"]
+
+
+def test_a_member_that_died_is_noticed(tmp_path: Path) -> None:
+    world = World(tmp_path, [START, {"wait": "1s"}, {"stop": "fw2"}])
+    start = world.ground.start
+
+    async def dies(member: str) -> None:
+        await start(member)
+        if member == "fw2":
+            world.ground.running.remove("fw1")
+
+    world.ground.start = dies  # type: ignore[method-assign]
+    document = world.run()
+    assert document["members"]["fw1"]["state"] == "Died"
+    assert world.texts("problem")[0].startswith("fw1 does not answer any more")
+
+
+def test_a_step_that_fails_ends_the_run(tmp_path: Path) -> None:
+    world = World(tmp_path, [START, {"stop": "fw2"}, {"kill": "fw2"}, {"cut": "lan"}])
+    document = world.run()
+    assert document["verdict"] == "fail"
+    assert document["problem"] == "steps[2].kill: fw2 is not running"
+    assert "cut lan" not in world.ground.calls
+
+
+def test_until_waits_or_says_what_was_seen(tmp_path: Path) -> None:
+    until = {"that": "members.fw1.connections", "is": 5, "within": "1s"}
+    world = World(tmp_path, [START, {"until": until}])
+    world.ground.figures["fw1"] = {"connections": 5}
+    assert world.run()["verdict"] == "pass"
+    world = World(tmp_path, [START, {"until": until}])
+    assert world.run()["problem"] == (
+        "steps[1].until: members.fw1.connections is 0 and did not become is 5 within 1s"
+    )
+
+
+def test_checks_on_the_way_count(tmp_path: Path) -> None:
+    world = World(tmp_path, [START, {"check": {"that": "members.fw1.state", "is": "Ready", "says": "it is Ready"}}])
+    document = world.run()
+    assert document["verdict"] == "fail"
+    assert document["expectations"][0]["seen"] == "Active"
+    assert world.texts("check") == ["NOT HELD: it is Ready (seen: Active)"]
+
+
+def test_a_warning_is_no_failure(tmp_path: Path) -> None:
+    world = World(tmp_path, [START], [{"that": "members.fw1.state", "is": "Ready", "warn": True}])
+    assert world.run()["verdict"] == "warn"
+
+
+def test_what_members_say_is_in_the_timeline(tmp_path: Path) -> None:
+    world = World(tmp_path, [START])
+    world.ground.told["fw2"] = [
+        {"at": world.ground.epoch, "kind": "state", "text": "Initializing -> Standby"},
+        {"at": world.ground.epoch, "kind": "log", "text": "a packet"},
+    ]
+    world.run()
+    assert world.texts("member") == ["fw2: Initializing -> Standby"]
+
+
+def test_a_block_is_proven(tmp_path: Path) -> None:
+    block = {"between": ["fw1", "fw2"], "service": "FW1"}
+    world = World(tmp_path, [START, {"block": block}, {"unblock": block}])
+    assert world.run()["problem"] == ""
+    assert world.ground.rules == []
+    world = World(tmp_path, [START, {"block": block}])
+    world.run()
+    assert ("fw1", "INPUT", "-s", "203.0.113.2", "-p", "tcp", "--dport", "256", "-j", "DROP") in world.ground.rules
+    world = World(tmp_path, [START, {"block": block}])
+    world.ground.deaf_iptables = True
+    assert "did not take in fw1" in world.run()["problem"]
+
+
+def test_a_workload_that_is_not_open(tmp_path: Path) -> None:
+    world = World(tmp_path, [START, {"speak": "database"}])
+    assert "the workload database is not open" in world.run()["problem"]

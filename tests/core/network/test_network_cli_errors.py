@@ -1,0 +1,79 @@
+"""`fwlab` refuses what is wrong before it starts anything: one message, the right exit code, no traceback."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from fwnode.configuration import MemberConfig
+from labs import cli
+from labs.exit_codes import ExitCode
+from labs.network import supervisor
+
+
+@pytest.fixture(autouse=True)
+def _nothing_starts(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a lab was started")
+    monkeypatch.setattr(supervisor, "start_detached", refuse)
+
+
+def fwlab(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["fwlab", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code, capsys.readouterr()
+
+
+@pytest.mark.parametrize(("arguments", "problem"), [
+    (["up", "--members", "6"], "--members: members: 6 members: the limit of a cluster is 5"),
+    (["up", "nosuch"], "there is no topology 'nosuch'; built in: pair"),
+    (["up", "--release", "fw3=R80.10"], "--release fw3=R80.10: expected one of fw1, fw2"),
+    (["up", "--release", "R1"], "release 'R1' is unknown; known are: "),
+    (["up", "--policy", "/nonexistent/p.yaml"], "/nonexistent/p.yaml: cannot be read: No such file"),
+    (["up", "--rate", "fast"], "Invalid value for '--rate'"),
+    (["config", "fw3"], "there is no member fw3; there are fw1, fw2"),
+    (["config", "client"], "there is no member client"),
+    (["config", "fw1", "--interface", "dmz=eth1"], "--interface dmz=eth1: expected one of lan, wan, sync"),
+    (["exec", "--lab", "no such", "client", "--", "true"], "'no such' cannot name a lab"),
+    (["do", "explode"], "there is no step explode; steps: "),
+    (["nonsense"], "No such command 'nonsense'"),
+])
+def test_refused(monkeypatch, capsys, arguments, problem):
+    code, said = fwlab(monkeypatch, capsys, *arguments)
+    assert code == ExitCode.USAGE
+    assert problem in said.err
+    assert "Traceback" not in said.err
+
+
+def test_every_problem_of_a_policy_by_its_own_name(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text("name: p\nrulez: []\n")
+    code, said = fwlab(monkeypatch, capsys, "up", "--policy", str(file))
+    assert code == ExitCode.USAGE
+    assert f"{file}: rules: is missing" in said.err
+    assert f"{file}: rulez: unknown key" in said.err
+
+
+def test_config(monkeypatch, capsys):
+    arguments = ["config", "fw2", "--interface", "lan=eth1", "--release", "R80.10"]
+    code, said = fwlab(monkeypatch, capsys, *arguments)
+    assert code == 0
+    config = MemberConfig.model_validate(yaml.safe_load(said.out))
+    assert (config.member, config.release) == ("fw2", "R80.10")
+    assert [interface.kernel_name for interface in config.cluster.interfaces] == ["eth1", "wan", "sync"]
+
+
+def test_network_script_is_a_script(monkeypatch, capsys):
+    code, said = fwlab(monkeypatch, capsys, "config", "client", "--network", "--interface", "lan=eth1")
+    assert code == 0
+    assert "ip -6 address replace 2001:db8:1::100/64 dev eth1 nodad\n" in said.out
+    assert "ip -4 route replace 198.51.100.0/24 via 192.0.2.1\n" in said.out
+    assert subprocess.run(["sh", "-n"], input=said.out, text=True, check=False).returncode == 0
+
+
+def test_help_has_the_exit_codes():
+    shown = CliRunner().invoke(cli.app, ["--help"]).output
+    assert "130 interrupted" in " ".join(shown.split())

@@ -1,0 +1,83 @@
+"""Member configurations, steps and doctor's judgement: pure, no namespaces."""
+
+import re
+
+import pytest
+import yaml
+
+from fwnode.configuration import MemberConfig
+from labs.exit_codes import ExitCode
+from labs.network.discovery import check_name
+from labs.network.doctor import PROBES, Finding, State, exit_code, required_complaint
+from labs.network.errors import LabError
+from labs.network.lab import Lab
+from labs.network.members import MemberSettings, configuration_text, member_configuration
+from labs.network.probe import OPTIONAL, REQUIRED
+from labs.network.steps import STEPS, step_arguments
+from labs.network.topology import load_topology
+
+
+def test_configuration_is_what_a_member_reads():
+    pair = load_topology("pair")
+    data = member_configuration(pair, "fw2", MemberSettings(release="R80.10", parameters={}), rate=60.0, epoch=1000.5)
+    assert yaml.safe_load(configuration_text(data)) == data
+    config = MemberConfig.model_validate(data)
+    assert (config.member, config.release, config.control) == ("fw2", "R80.10", "/run/fwpair/fw2.sock")
+    assert [(i.name, i.sync, len(i.virtual), list(i.members)) for i in config.cluster.interfaces] == [
+        ("lan", False, 2, ["fw1", "fw2"]), ("wan", False, 2, ["fw1", "fw2"]), ("sync", True, 0, ["fw1", "fw2"])]
+    assert data["clock"] == {"rate": 60.0, "epoch": 1000.5}
+    assert data["policy"]["rules"][0]["source"] == "lan"
+
+
+def test_configuration_for_another_machine():
+    data = member_configuration(load_topology("pair"), "fw1", MemberSettings(), interface_names={"sync": "eth3"})
+    assert [(i["name"], i.get("device")) for i in data["cluster"]["interfaces"]] == [
+        ("lan", None), ("wan", None), ("sync", "eth3")]
+    MemberConfig.model_validate(data)
+
+
+def test_settings_of_strangers_are_refused():
+    with pytest.raises(LabError, match="members: fw9 not in topology pair; it has fw1, fw2"):
+        Lab(load_topology("pair"), {"fw9": MemberSettings()})
+
+
+@pytest.mark.parametrize(("step", "value", "expected"), [
+    ("kill", "fw1", {"member": "fw1"}),
+    ("upgrade", {"member": "fw1", "release": "R80.10"}, {"member": "fw1", "release": "R80.10"}),
+    ("cut", {"link": "sync"}, {"link": "sync"}),
+])
+def test_step_arguments(step, value, expected):
+    assert step_arguments(step, value) == expected
+
+
+@pytest.mark.parametrize(("step", "value", "problem"), [
+    ("explode", {}, "there is no step explode; steps: start, stop"),
+    ("kill", {}, "kill: member is missing; it takes member=…"),
+    ("upgrade", {"release": "x", "wen": "now"}, "upgrade: unknown key wen; member is missing"),
+])
+def test_step_arguments_refused(step, value, problem):
+    with pytest.raises(LabError, match=re.escape(problem)):
+        step_arguments(step, value)
+    assert step in STEPS or step == "explode"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "x" * 41, "x/y", "x\0"])
+def test_lab_names(name):
+    with pytest.raises(LabError, match="cannot name a lab"):
+        check_name(name)
+
+
+@pytest.mark.parametrize(("states", "code"), [
+    ([State.OK, State.NOTE, State.FALLBACK], ExitCode.HELD),
+    ([State.OK, State.LACKING], ExitCode.WARNINGS),
+    ([State.LACKING, State.MISSING], ExitCode.CANNOT_RUN),
+])
+def test_doctors_exit_code(states, code):
+    assert exit_code([Finding("x", state) for state in states]) == code
+
+
+def test_doctor_explains_every_probe():
+    assert set(PROBES) == set(REQUIRED) | set(OPTIONAL)
+    assert {name for name, entry in PROBES.items() if entry.failed == State.MISSING} == set(REQUIRED)
+    for name in REQUIRED:
+        assert "to mend it: sudo" in required_complaint({name: "it said no"})

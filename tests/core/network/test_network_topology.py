@@ -1,0 +1,130 @@
+"""The topology model: what it derives, and that every problem of a file is told at once as `file: key`."""
+
+import pytest
+
+from labs.network.errors import TopologyError
+from labs.network.topology import MEMBERS_MAX, load_topology, parse_topology
+
+
+def test_pair_has_the_documented_addresses():
+    pair = load_topology("pair")
+    assert pair.nodes == ["client", "server", "fw1", "fw2"]
+    assert {name: [str(a) for a in found] for name, found in pair.interfaces("fw2").items()} == {
+        "lan": ["192.0.2.12/24", "2001:db8:1::12/64"],
+        "wan": ["198.51.100.12/24", "2001:db8:2::12/64"],
+        "sync": ["203.0.113.2/24", "2001:db8:3::2/64"]}
+    assert [str(a) for a in pair.interfaces("client")["lan"]] == ["192.0.2.100/24", "2001:db8:1::100/64"]
+    assert [str(a) for a in pair.gateways("server")] == ["198.51.100.1", "2001:db8:2::1"]
+    assert pair.links("sync") == ["fw1-sync", "fw2-sync"]
+    assert pair.links("fw1") == ["fw1-lan", "fw1-wan", "fw1-sync"]
+    assert pair.links("fw1-lan") == ["fw1-lan"]
+
+
+def test_up_to_five_members():
+    five = parse_topology({"base": "pair", "members": 5}, "lab.yaml")
+    assert five.members == ["fw1", "fw2", "fw3", "fw4", "fw5"]
+    assert str(five.interfaces("fw5")["sync"][0]) == "203.0.113.5/24"
+
+
+@pytest.mark.parametrize(("members", "problem"), [
+    (6, "6 members: the limit of a cluster is 5"),
+    (["a", "b", "c", "d", "e", "f"], "6 members: the limit of a cluster is 5"),
+    (1, "a cluster needs at least 2"),
+    ("many", "give a number from 2 to 5, or a list of names"),
+    (True, "give a number from 2 to 5"),
+])
+def test_number_of_members(members, problem):
+    with pytest.raises(TopologyError) as failure:
+        parse_topology({"base": "pair", "members": members}, "lab.yaml")
+    assert failure.value.problems[0].startswith("lab.yaml: members: ")
+    assert problem in str(failure.value)
+    assert MEMBERS_MAX == 5
+
+
+def test_names_can_be_given():
+    named = parse_topology({"base": "pair", "members": ["north", "south"]}, "lab.yaml")
+    assert named.members == ["north", "south"]
+
+
+def test_all_problems_at_once():
+    data = {
+        "name": "broken",
+        "colour": "red",
+        "members": 9,
+        "switches": {
+            "lan": {"networks": ["192.0.2.300/24"]},
+            "wan": {"networks": ["198.51.100.0/24", "203.0.113.0/24"]},
+            "dmz": {"networks": ["198.51.100.0/24"], "virtual": ["192.0.2.1"]},
+            "sync": {"networks": ["203.0.113.0/24"], "sync": "perhaps"},
+        },
+        "hosts": {"client": {"switch": "lan", "addresses": ["nowhere"]}, "server": {"addresses": []}},
+    }
+    with pytest.raises(TopologyError) as failure:
+        parse_topology(data, "my.yaml")
+    text = str(failure.value)
+    for expected in (
+        "my.yaml: colour: unknown key",
+        "my.yaml: members: 9 members: the limit",
+        "my.yaml: switches.lan.networks.0: '192.0.2.300/24' is no network such as",
+        "my.yaml: switches.wan.networks: give at most one IPv4 and one IPv6 network",
+        "my.yaml: switches.dmz: virtual: 192.0.2.1 is in none of the switch's networks",
+        "my.yaml: switches.sync.sync:",
+        "my.yaml: hosts.client.addresses.0: 'nowhere' is no IP address",
+        "my.yaml: hosts.server.switch: Field required",
+        "my.yaml: hosts.server.addresses:",
+    ):
+        assert expected in text, text
+    assert all(problem.startswith("my.yaml: ") for problem in failure.value.problems)
+    assert len(failure.value.problems) == 9, text
+
+
+def test_all_inconsistencies_at_once():
+    data = {
+        "name": "inconsistent",
+        "members": ["fw1", "client"],
+        "switches": {"lan": {"networks": ["192.0.2.0/24"], "virtual": ["192.0.2.11"]},
+                     "averylongname": {"networks": ["198.51.100.0/24"]}},
+        "hosts": {"client": {"switch": "dmz", "addresses": ["192.0.2.100"]},
+                  "Server": {"switch": "lan", "addresses": ["198.51.100.100"]},
+                  "twin": {"switch": "lan", "addresses": ["192.0.2.12"]}},
+    }
+    with pytest.raises(TopologyError) as failure:
+        parse_topology(data, "my.yaml")
+    text = str(failure.value)
+    for expected in (
+        "hosts.client: this name is taken",
+        "hosts.Server: a name is lower-case letters",
+        "switches.averylongname: the link fw1-averylongname would be longer",
+        "switches: none of them has `sync: true`",
+        "hosts.client.switch: there is no switch dmz; there are lan, averylongname",
+        "hosts.Server.addresses: 198.51.100.100 is in none of the networks of lan",
+        "switches.lan.first_member: 192.0.2.11 is taken already by switches.lan.virtual",
+        "hosts.twin.addresses: 192.0.2.12 is taken already by switches.lan.first_member",
+    ):
+        assert expected in text, text
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    ("name: [", "is not YAML"),
+    ("- a\n- b\n", "expected keys such as name"),
+    ("", "expected keys such as name"),
+    ("base: triangle\n", "there is no topology 'triangle'; built in: pair"),
+])
+def test_files_that_are_no_topology(tmp_path, text, problem):
+    file = tmp_path / "t.yaml"
+    file.write_text(text)
+    with pytest.raises(TopologyError) as failure:
+        load_topology(file)
+    assert str(failure.value).startswith(str(file))
+    assert problem in str(failure.value)
+
+
+def test_sources(tmp_path):
+    with pytest.raises(TopologyError, match="there is no topology 'nosuch'; built in: pair"):
+        load_topology("nosuch")
+    with pytest.raises(TopologyError, match=r"no\.yaml: cannot be read: No such file"):
+        load_topology(str(tmp_path / "no.yaml"))
+    file = tmp_path / "t.yaml"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TopologyError, match=r"UTF-8|not YAML"):
+        load_topology(file)

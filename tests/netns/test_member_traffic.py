@@ -1,0 +1,148 @@
+"""One pair, real packets: what passes, what does not, and what is said about it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+SERVER, SERVER6 = "198.51.100.100", "2001:db8:2::100"
+
+ONLY_DATABASE = {
+    "name": "only-database",
+    "networks": {"inside": ["192.0.2.0/24", "2001:db8:1::/64"], "outside": ["198.51.100.0/24", "2001:db8:2::/64"]},
+    "rules": [
+        {"name": "database", "source": "inside", "destination": "outside", "service": "oracle", "action": "accept"},
+        {"name": "web", "source": "inside", "destination": "outside", "service": "http", "action": "reject"},
+        {"name": "cleanup", "action": "drop", "track": "log"},
+    ],
+}
+
+
+@pytest.mark.parametrize("address", [SERVER, SERVER6, "192.0.2.1", "2001:db8:1::1", "192.0.2.11"])
+def test_ping_reaches_hosts_the_virtual_address_and_the_member(pair, address):
+    done = pair.exec("client", "ping", "-n", "-c", "2", "-i", "0.2", "-W", "2", address)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("address", [SERVER, SERVER6])
+def test_a_connection_passes_and_is_in_both_tables(pair, address):
+    pair.serve(1521)
+    talk = pair.talk(1521, address)
+    assert talk.ask("hello") == "hello"
+    row = pair.ask("fw1", "tab", "-t", "connections")["rows"][0]
+    assert (row["destination"], row["destination_port"], row["state"]) == (address, 1521, "ESTABLISHED")
+    assert row["service"] == "oracle"
+    while not (rows := pair.ask("fw2", "tab")["rows"]):
+        pass
+    assert rows[0]["synchronised"]
+    talk.close()
+
+
+def test_fragments_follow_their_first(pair):
+    for address in (SERVER, SERVER6):
+        done = pair.exec("client", "ping", "-n", "-c", "1", "-s", "4000", "-W", "2", address)
+        assert done.returncode == 0, done.stdout
+    drops = pair.status("fw1")["drops"]
+    assert drops["FRAGMENT"] == 0
+
+
+def test_an_icmp_error_about_a_connection_passes_and_others_do_not(pair):
+    # Nobody listens on the UDP port: the server's "port unreachable" must reach the client, as ECONNREFUSED.
+    assert "ConnectionRefusedError" in pair.ask_udp(SERVER, 9)
+    stray = (
+        "from scapy.all import IP,ICMP,UDP,send; "
+        f"send(IP(dst='192.0.2.100')/ICMP(type=3,code=3)/IP(src='192.0.2.100',dst='{SERVER}')/UDP(sport=7,dport=7),verbose=0)"
+    )
+    before = pair.status("fw1")["drops"]["OUT_OF_STATE"]
+    assert pair.exec("server", sys.executable, "-c", stray).returncode == 0
+    entries = pair.ask("fw1", "drops")["entries"]
+    assert pair.status("fw1")["drops"]["OUT_OF_STATE"] == before + 1
+    assert entries[-1]["text"] == "ICMP error about no known connection"
+
+
+def test_a_policy_drops_silently_or_rejects_as_its_rules_say(pair, tmp_path):
+    pair.serve(1521)
+    said = pair.install("fw1", tmp_path, ONLY_DATABASE)
+    assert "policy only-database installed on fw1: 3 rules" in said
+    assert pair.talk(1521).ask() == "hello"
+    assert pair.talk(80).ask(patience_s=1) == "refused"  # reject: a RST in the server's name
+    assert pair.talk(80, SERVER6).ask(patience_s=1) == "refused"
+    assert pair.talk(81).ask(patience_s=1) == "silence"  # drop: not a word
+    entry = pair.ask("fw1", "drops")["entries"][-1]
+    assert (entry["reason"], entry["rule"]) == ("POLICY", 3)
+    assert f"{SERVER}:81" in entry["connection"]
+
+
+def test_a_bad_policy_changes_nothing_and_all_its_problems_are_told(pair, tmp_path):
+    bad = {
+        "name": "bad",
+        "rules": [
+            {"name": "a", "source": "nowhere", "action": "accept"},
+            {"name": "b", "service": "nothing", "action": "permit"},
+        ],
+        "colour": "red",
+    }
+    before = pair.status("fw1")["policy"]
+    said = pair.install("fw1", tmp_path, bad, check=False)
+    for problem in ("rules.0.source", "nowhere", "rules.1.service", "nothing", "rules.1.action", "colour: unknown key"):
+        assert problem in said
+    assert pair.status("fw1")["policy"] == before
+    (tmp_path / "broken.yaml").write_text("rules: [\n")
+    done = pair.fwctl("fw1", "policy", "install", str(tmp_path / "broken.yaml"), check=False)
+    assert done.returncode == 2
+    assert "broken.yaml:2" in done.stderr
+
+
+def test_after_an_install_connections_are_matched_again_or_kept(pair, tmp_path):
+    pair.serve(80)
+    talk = pair.talk(80)
+    assert talk.ask() == "hello"
+    pair.install("fw1", tmp_path, {**ONLY_DATABASE, "on_install": "keep"})
+    assert talk.ask("kept") == "kept"
+    pair.install("fw1", tmp_path, {**ONLY_DATABASE, "rules": ONLY_DATABASE["rules"][2:]})
+    assert talk.ask("gone", patience_s=1) == "silence"
+    assert pair.status("fw1")["connections"] == 0
+
+
+def test_parameters_are_checked(pair):
+    done = pair.fwctl("fw1", "ctl", "set", "int", "fw_allow_out_of_state_tcp", "7", check=False)
+    assert (done.returncode, "legal is 0 or 1" in done.stderr) == (2, True)
+    done = pair.fwctl("fw1", "ctl", "set", "int", "fw_allow_out_of_stat_tcp", "1", check=False)
+    assert "did you mean fw_allow_out_of_state_tcp" in done.stderr
+    pair.fwctl("fw1", "ctl", "set", "int", "tcp_end_timeout", "5")
+    assert pair.fwctl("fw1", "ctl", "get", "int", "tcp_end_timeout").stdout == "tcp_end_timeout = 5\n"
+
+
+def test_the_summary_is_the_products(pair):
+    pair.exec("client", "ping", "-n", "-c", "1", SERVER, check=True)
+    header, values = pair.fwctl("fw1", "tab", "-t", "connections", "-s").stdout.splitlines()
+    assert header.split() == ["HOST", "NAME", "ID", "#VALS", "#PEAK", "#SLINKS"]
+    assert values.split() == ["localhost", "connections", "8158", "1", "1", "1"]
+
+
+def test_drops_can_be_followed(pair):
+    follower = pair.background("fw1", sys.executable, "-m", "fwnode.control", "fw1", "drops", "--follow")
+    pair.exec("client", "nmap", "-n", "-Pn", "-sA", "-p", "99", "--max-retries", "0", SERVER)
+    assert follower.stdout is not None
+    line = next(line for line in follower.stdout if "OUT_OF_STATE" in line and ":99" in line)
+    assert "First packet isn't SYN; tcp_flags: ACK" in line
+
+
+def test_a_malformed_packet_is_counted_and_the_member_goes_on(pair):
+    junk = (
+        "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW); "
+        "h=bytes([0x45,0,0,24,0,1,0,0,64,6,0,0])+socket.inet_aton('192.0.2.100')+socket.inet_aton('198.51.100.100'); "
+        "s.sendto(h+b'abcd', ('198.51.100.100', 0))"
+    )
+    pair.exec("client", sys.executable, "-c", junk, check=True)
+    assert pair.status("fw1")["drops"]["MALFORMED"] == 1
+    assert pair.exec("client", "ping", "-n", "-c", "1", SERVER).returncode == 0
+
+
+def test_any_program_runs_in_a_node(pair):
+    web = pair.background("server", sys.executable, "-m", "http.server", "80", "--bind", SERVER)
+    assert web.stdout is not None
+    web_is_up = pair.exec("client", "curl", "-sS", "--retry", "20", "--retry-connrefused", "--retry-delay", "0",
+                          "-o", "/dev/null", "-w", "%{http_code}", f"http://{SERVER}/")  # fmt: skip
+    assert web_is_up.stdout == "200"

@@ -1,0 +1,273 @@
+"""`fwlab` from the outside: up, exec, capture, do, down; and that nothing of a lab outlives its first process."""
+
+import json
+import os
+import signal
+import stat
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from network_ground import fwlab, unique_name, up, users_of, wait_until
+
+from labs.exit_codes import ExitCode
+from labs.network import discovery, supervisor
+
+
+@pytest.fixture
+def lab() -> Iterator[str]:
+    name = unique_name()
+    up(name)
+    yield name
+    found = discovery.find(name)
+    if found:
+        supervisor.stop(found)
+
+
+def test_up_ps_down(lab):
+    infos = json.loads(fwlab("ps", "--json").stdout)
+    info = next(info for info in infos if info["name"] == lab)
+    assert {member: values["state"] for member, values in info["members"].items()} == {"fw1": "Active", "fw2": "Active"}
+    assert info["nodes"]["client"]["interfaces"]["lan"] == ["192.0.2.100/24", "2001:db8:1::100/64"]
+    users = users_of(info["pid"])
+    assert len(users()) >= 4  # the first process, the supervisor, two members
+    assert fwlab("down", lab).stdout == f"{lab}: down\n"
+    assert users() == []
+    assert lab not in discovery.names()
+    again = fwlab("down", lab, check=False)
+    assert again.returncode == ExitCode.USAGE
+    assert f"no lab '{lab}' is running" in again.stderr
+
+
+def test_exec_is_the_command(lab, tmp_path):
+    done = fwlab("exec", "--lab", lab, "client", "--", "sh", "-c", "pwd; ip -o -4 address show lan; exit 7",
+                 check=False, cwd=tmp_path)
+    assert done.returncode == 7
+    assert done.stdout.startswith(f"{tmp_path}\n")
+    assert "192.0.2.100/24" in done.stdout
+    assert fwlab("exec", "--lab", lab, "fw1", "--", "cat", input="through\n").stdout == "through\n"
+    assert fwlab("exec", "--lab", lab, "fw1", "--", "/no/such/program", check=False).returncode == 127
+    which = fwlab("exec", "--lab", lab, "fw1", "--", "sh", "-c", "command -v python").stdout.strip()
+    assert which == str(Path(sys.executable).parent / "python"), "the project's own commands are on PATH"
+    stranger = fwlab("exec", "--lab", lab, "fw9", "--", "true", check=False)
+    assert stranger.returncode == ExitCode.USAGE
+    assert "no node fw9" in stranger.stderr
+    assert "client, fw1, fw2, server" in stranger.stderr
+
+
+def test_exec_ends_with_its_terminal(lab):
+    found = discovery.choose(lab)
+    process = subprocess.Popen([sys.executable, "-m", "labs.cli", "exec", "--lab", lab, "client", "--",
+                                "sh", "-c", "echo $$; exec sleep 1000"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    inner = process.stdout.readline().strip()
+    assert (found.root / "proc" / inner).exists()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    wait_until(lambda: not (found.root / "proc" / inner).exists(), "the command in the node has ended")
+
+
+def test_same_name_is_refused(lab):
+    before = discovery.choose(lab)
+    second = up(lab, check=False)
+    assert second.returncode == ExitCode.USAGE
+    assert f"a lab named '{lab}' is running already" in second.stderr
+    assert discovery.choose(lab) == before
+    fwlab("exec", "--lab", lab, "client", "--", "ping", "-c", "1", "192.0.2.11")
+
+
+def test_two_labs_do_not_disturb_each_other(lab):
+    other = unique_name()
+    up(other)
+    fwlab("do", "--lab", other, "cut", "lan")
+    reach = ["client", "--", "ping", "-c", "1", "-W", "1", "192.0.2.11"]
+    fwlab("exec", "--lab", lab, *reach)
+    assert fwlab("exec", "--lab", other, *reach, check=False).returncode == 1
+    which = fwlab("exec", "client", "--", "true", check=False)
+    assert which.returncode == ExitCode.USAGE
+    assert "several labs are running" in which.stderr
+    fwlab("down", other)
+    fwlab("exec", "--lab", lab, *reach)
+
+
+def test_do(lab):
+    fwlab("do", "--lab", lab, "upgrade", "member=fw2", "release=R80.10")
+    fwlab("do", "--lab", lab, "power_cut", "fw1")
+    info = next(info for info in json.loads(fwlab("ps", "--json").stdout) if info["name"] == lab)
+    assert info["members"]["fw2"]["release"] == "R80.10"
+    assert info["members"]["fw1"]["state"] == "off"
+    assert not info["links"]["fw1-lan"]
+    wrong = fwlab("do", "--lab", lab, "upgrade", "member=fw2", "colour=red", check=False)
+    assert wrong.returncode == ExitCode.USAGE
+    assert "unknown key colour; release is missing" in wrong.stderr
+    assert "there is no step explode" in fwlab("do", "--lab", lab, "explode", check=False).stderr
+
+
+def pcap_packets(data: bytes) -> list[bytes]:
+    magic, = struct.unpack_from("=I", data)
+    assert magic == 0xA1B23C4D
+    found: list[bytes] = []
+    offset = 24
+    while offset < len(data):
+        length, = struct.unpack_from("=I", data, offset + 8)
+        found.append(data[offset + 16:offset + 16 + length])
+        offset += 16 + length
+    return found
+
+
+def capture_while(lab: str, link: str, *arguments: str, argv: list[str]) -> "subprocess.Popen[str]":
+    """Start a capture, and run `argv` in the client once it listens."""
+    process = subprocess.Popen([sys.executable, "-m", "labs.cli", "capture", "--lab", lab, link, *arguments],
+                               stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline() == f"capturing on {link}\n"
+    fwlab("exec", "--lab", lab, "client", "--", *argv)
+    return process
+
+
+@pytest.mark.parametrize("link", ["lan", "fw1-lan"])
+def test_capture(lab, link, tmp_path):
+    file = tmp_path / "x.pcap"
+    argv = ["ping", "-c", "1", "192.0.2.11"]
+    process = capture_while(lab, link, "-w", str(file), "--count", "2", "icmp", argv=argv)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert said.startswith("2 packets captured")
+    request, reply = pcap_packets(file.read_bytes())
+    assert (request[23], request[34], reply[34]) == (1, 8, 0)  # ICMP; echo request, echo reply
+    assert file.stat().st_uid == os.getuid()
+    assert stat.S_ISREG(file.stat().st_mode)
+
+
+def test_capture_ends_on_interrupt(lab, tmp_path):
+    file = tmp_path / "x.pcap"
+    process = capture_while(lab, "lan", "-w", str(file), argv=["ping", "-c", "3", "-i", "0.05", "192.0.2.11"])
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert len(pcap_packets(file.read_bytes())) >= 6
+    assert "dropped by the kernel" in said
+
+
+def test_capture_refuses(lab, tmp_path):
+    unknown = fwlab("capture", "--lab", lab, "dmz", "-w", str(tmp_path / "x"), check=False)
+    assert (unknown.returncode, list(tmp_path.iterdir())) == (ExitCode.USAGE, [])
+    assert "there is no link or switch dmz; there are lan, wan, sync, client-lan" in unknown.stderr
+    bad = fwlab("capture", "--lab", lab, "lan", "-w", str(tmp_path / "x"), "no such filter", check=False)
+    assert (bad.returncode, list(tmp_path.iterdir())) == (ExitCode.USAGE, [])
+    nowhere = fwlab("capture", "--lab", lab, "lan", "-w", str(tmp_path / "no" / "x"), check=False)
+    assert nowhere.returncode == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("victim", ["first process", "supervisor", "unshare"])
+def test_sigkill_leaves_nothing(lab, victim):
+    interfaces = sorted(os.listdir("/sys/class/net"))  # noqa: PTH208
+    found = discovery.choose(lab)
+    fwlab("exec", "--lab", lab, "client", "--", "sh", "-c", "sleep 1000 >/dev/null 2>&1 &")
+    users = users_of(found.pid)
+    assert len(users()) >= 5
+    pid = {"first process": found.pid, "unshare": parent(found.pid),
+           "supervisor": min(pid for pid in users() if parent(pid) == found.pid)}[victim]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: users() == [], "every process of the lab has ended")
+    wait_until(lambda: lab not in discovery.names(), "the name is free")
+    assert sorted(os.listdir("/sys/class/net")) == interfaces  # noqa: PTH208
+    up(lab)
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+FOREGROUND = """
+import sys
+from labs.network.supervisor import run_in_lab
+sys.exit(run_in_lab(sys.argv[1], sys.argv[2] + ":foreground_main", []))
+"""
+
+
+def foreground_main(argv: list[str], name: str) -> int:
+    """Runs inside a lab: says its name, then waits for the end."""
+    import asyncio
+
+    from network_ground import STAND_IN
+
+    from labs.network.lab import Lab
+    from labs.network.topology import load_topology
+
+    async def play() -> None:
+        async with Lab(load_topology(), name=name, member_command=STAND_IN) as lab:
+            await lab.start_all()
+            print(f"up {name}", flush=True)
+            await asyncio.Event().wait()
+
+    asyncio.run(play())
+    return 0
+
+
+def start_foreground(name: str) -> "tuple[subprocess.Popen[str], str]":
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen([sys.executable, "-c", FOREGROUND, name, __file__], stdout=subprocess.PIPE, text=True,
+                               env={**os.environ, "PYTHONPATH": path}, start_new_session=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("up "), line
+    return process, line.split()[1]
+
+
+@pytest.mark.parametrize(("number", "to_group", "code"), [
+    (signal.SIGINT, False, 130), (signal.SIGINT, True, 130), (signal.SIGTERM, False, 130), (signal.SIGKILL, False, -9)])
+def test_foreground_lab_ends_with_the_command(number, to_group, code):
+    process, name = start_foreground(unique_name())
+    found = discovery.choose(name)
+    users = users_of(found.pid)
+    assert fwlab("exec", "--lab", name, "client", "--", "true").returncode == 0, "reachable while it runs"
+    (os.killpg if to_group else os.kill)(process.pid, number)
+    assert process.wait(timeout=10) == code
+    wait_until(lambda: users() == [], "every process of the lab has ended")
+    wait_until(lambda: name not in discovery.names(), "the name is free")
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def test_foreground_labs_number_themselves(lab):
+    process, name = start_foreground(lab)
+    assert name == f"{lab}-2"
+    process.terminate()
+    assert process.wait(timeout=10) == ExitCode.INTERRUPTED
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def test_member_that_does_not_start_is_told(tmp_path):
+    name = unique_name()
+    done = fwlab("up", "--name", name, "--member-command", "/bin/false", check=False)
+    assert done.returncode == ExitCode.USAGE
+    assert "fw1 ended with status 1 before it was ready" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert name not in discovery.names()
+
+
+def test_missing_kernel_feature_is_told(tmp_path):
+    """An iptables that cannot do NFQUEUE, as on a kernel without the module."""
+    fake = tmp_path / "iptables"
+    fake.write_text("#!/bin/sh\necho 'iptables: No chain/target/match by that name.' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    done = up(unique_name(), check=False, env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert done.returncode == ExitCode.CANNOT_RUN
+    assert "NFQUEUE (iptables) does not work (iptables: No chain/target/match by that name.)" in done.stderr
+    assert "to mend it: sudo apt-get install iptables" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_doctor():
+    done = fwlab("doctor", "--json", check=False)
+    findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
+    broken = [finding for finding in findings.values() if finding["state"] == "missing"]
+    assert broken == [], broken
+    assert done.returncode in (ExitCode.HELD, ExitCode.WARNINGS)
+    assert findings["NFQUEUE (iptables)"]["state"] == "ok"
