@@ -9,10 +9,10 @@ from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fwnode.files import FileError, Strict, load_yaml, validate
-from fwnode.firewall.parameters import ParameterError, look_up
+from fwnode.firewall.parameters import ParameterError, Parameters
 from fwnode.firewall.policy import Policy
 from fwnode.policy_file import build_policy
 from syncproto.errors import SyncError
@@ -80,14 +80,20 @@ class MemberConfig(Strict):
     def _member_is_known(self) -> MemberConfig:
         if self.member not in self.members:
             raise ValueError(f"member {self.member!r} is not in the cluster; members are {', '.join(self.members)}")
-        for name, value in self.parameters.items():
-            try:
-                parameter = look_up(name)
-            except ParameterError as error:
-                raise ValueError(str(error)) from None
-            if not parameter.low <= value <= parameter.high:
-                raise ValueError(f"parameters.{name}: {value} is not legal; legal is {parameter.legal}")
         return self
+
+    @field_validator("parameters")
+    @classmethod
+    def _parameters_are_legal(cls, parameters: dict[str, int]) -> dict[str, int]:
+        problems, store = [], Parameters()
+        for name, value in parameters.items():
+            try:
+                store.set(name, value)
+            except ParameterError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return parameters
 
     @property
     def members(self) -> dict[str, int]:

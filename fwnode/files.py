@@ -37,6 +37,8 @@ def load_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise FileError([f"{where}: {getattr(error, 'problem', None) or 'not YAML'}"]) from error
+    except ValueError as error:  # what looks like a date and is none
+        raise FileError([f"{path}: {error}"]) from error
 
 
 def validate(model: type[Model], data: Any, where: str) -> Model:

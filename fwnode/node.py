@@ -101,6 +101,7 @@ class Node:
             dead_timeout_s=self.parameters["fwha_dead_timeout_ms"] / 1000,
         )
         self.cluster.policy_name = policy.name
+        self.key = config.key.encode() or None
         self.incarnation = time.time_ns() // 1_000_000
         self.engine = engine.SyncEngine(
             member=config.number,
@@ -109,8 +110,9 @@ class Node:
             compatibility=self.compatibility,
             peers=config.peers,
             now=now,
+            cluster=config.cluster.id,
+            key=self.key,
         )
-        self.key = config.key.encode() or None
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
         self.full_sync: dict[str, Any] = {"state": "none", "records": 0, "reason": ""}
         self.synced = {"full": 0, "delta": 0}

@@ -44,6 +44,8 @@ def _one_or_many(value: Any) -> Any:
 
 def _network(value: Any) -> IPv4Network | IPv6Network:
     try:
+        if not isinstance(value, str):  # a bare number would be an address too
+            raise ValueError("write it as 192.0.2.0/24")
         return ip_network(value)
     except ValueError as error:
         raise ValueError(f"{value!r} is not a network or address: {error}") from None
@@ -63,7 +65,7 @@ Names = Annotated[list[str], BeforeValidator(_one_or_many)]
 Networks = Annotated[
     list[Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]], BeforeValidator(_one_or_many)
 ]
-Duration = Annotated[float, BeforeValidator(parse_duration)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 
 
 class ServiceModel(Strict):
@@ -159,7 +161,7 @@ def _resolve_networks(
     resolved: list[Network] = []
     for name in names:
         if name == ANY:
-            return ()
+            continue
         members = known.get(name)
         if members is None:
             try:
@@ -170,18 +172,16 @@ def _resolve_networks(
         for net in members:
             size = net.max_prefixlen // 8
             resolved.append(Network(size, int(net.network_address), int(net.netmask)))
-    return tuple(resolved)
+    return () if ANY in names else tuple(resolved)
 
 
 def _resolve_services(
     names: list[str], known: Mapping[str, Service], where: str, problems: list[str]
 ) -> tuple[Service, ...]:
-    if ANY in names:
-        return ()
     for name in names:
         if name not in known:
             problems.append(f"{where}: no service {name!r}; known are {_listed(known)}")
-    return tuple(known[name] for name in names if name in known)
+    return () if ANY in names else tuple(known[name] for name in names if name in known)
 
 
 def _unknown_names_raw(data: Any, where: str) -> list[str]:

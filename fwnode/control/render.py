@@ -147,8 +147,8 @@ def syncstat(data: Mapping[str, Any]) -> Iterator[str]:
 
 def tab_summary(data: Mapping[str, Any]) -> Iterator[str]:
     """`fw tab -t connections -s`."""
-    yield f"{'HOST':<22}{'NAME':<34}{'ID':>6}{'#VALS':>6}{'#PEAK':>6}{'#SLINKS':>9}"
-    yield f"{'localhost':<22}{data['name']:<34}{data['id']:>6}{data['values']:>6}{data['peak']:>6}{data['links']:>9}"
+    yield f"{'HOST':<22}{'NAME':<34}{'ID':>4}{'#VALS':>6}{'#PEAK':>6}{'#SLINKS':>8}"
+    yield f"{'localhost':<22}{data['name']:<34}{data['id']:>4}{data['values']:>6}{data['peak']:>6}{data['links']:>8}"
 
 
 def tab(data: Mapping[str, Any]) -> Iterator[str]:

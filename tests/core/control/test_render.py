@@ -1,0 +1,133 @@
+"""What `fwctl` prints, in the product's layouts where it has one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from syncproto.events import Counters
+
+from fwnode.clock import LabClock
+from fwnode.control import render
+from fwnode.control.commands import log_line
+from fwnode.firewall.firewall import LogEntry, Reason
+
+COUNTERS = asdict(Counters())
+
+STAT: dict[str, Any] = {
+    "mode": "High Availability (Active Up)",
+    "members": [
+        {"id": 1, "local": False, "name": "fw1", "address": "203.0.113.1", "load": 0, "state": "Lost", "release": ""},
+        {"id": 2, "local": True, "name": "fw2", "address": "203.0.113.2", "load": 100, "state": "Active Attention",
+         "release": "R77.30"},
+    ],
+    "devices": [{"name": "Policy", "problem": ""}, {"name": "Interface Active Check", "problem": "interface lan is down"}],
+    "state": "Active Attention",
+    "reason": "no other member is better",
+    "changed_at": 0.0,
+    "failovers": 1,
+    "last_failover": {"former": "fw1", "active": "fw2", "reason": "member fw1 was lost", "at": 0.0},
+    "sync": {"status": "OK", "peers": {}},
+}  # fmt: skip
+
+
+def test_the_table_summary_has_the_products_columns() -> None:
+    """A real member's lines, to the column."""
+    data = {"name": "connections", "id": 8158, "values": 1508, "peak": 14569, "links": 5168}
+    assert list(render.tab_summary(data)) == [
+        "HOST                  NAME                                ID #VALS #PEAK #SLINKS",
+        "localhost             connections                       8158  1508 14569    5168",
+    ]
+
+
+def test_the_cluster_state_has_the_products_columns() -> None:
+    lines = list(render.stat(STAT))
+    assert lines[0] == "Cluster Mode:   High Availability (Active Up)"
+    assert lines[2] == "ID         Unique Address   Assigned Load   State             Name      Release"
+    assert lines[4:6] == [
+        "1          203.0.113.1      0%              LOST              fw1       ",
+        "2 (local)  203.0.113.2      100%            ACTIVE(!)         fw2       R77.30",
+    ]
+    text = "\n".join(lines)
+    assert "Active PNOTEs: Interface Active Check (interface lan is down)" in text
+    assert "Transition to new ACTIVE:   fw1 -> fw2" in text
+    assert "Cluster failover count:        1" in text
+
+
+def test_a_cluster_without_trouble_and_without_a_past_says_so() -> None:
+    text = "\n".join(render.stat({**STAT, "devices": [], "last_failover": None, "failovers": 0}))
+    assert "Active PNOTEs: None" in text
+    assert "Last cluster failover" not in text
+
+
+def test_sync_statistics_name_every_peer_with_its_reason() -> None:
+    data = {
+        "status": "Off - Release version mismatch",
+        "peers": {
+            "fw2": {"release": "R80.10", "status": "Off - Release version mismatch", "exchange": "nothing"},
+            "fw3": {"release": "", "status": "OK", "exchange": "new_connections"},
+        },
+        "full_sync": {"state": "refused", "records": 0, "reason": "Release version mismatch"},
+        "synced": {"full": 0, "delta": 7},
+        "records": {"sent": {"SET": 3}, "received": {}},
+        "counters": COUNTERS | {"lost_updates": 12},
+        "refused_messages": {"WRONG_CLUSTER": 2, "MALFORMED": 1},
+        "bytes": {"sent": 100, "received": 0},
+    }
+    lines = list(render.syncstat(data))
+    assert "Sync status: Off - Release version mismatch" in lines
+    dotted = {line[:45].rstrip("."): line[46:] for line in lines if "..." in line}
+    assert dotted["fw2 (R80.10)"] == "Off - Release version mismatch, exchanges: nothing"
+    assert dotted["fw3 (release not known)"] == "OK, exchanges: new connections"
+    assert dotted["Last full sync of this member"] == "refused (Release version mismatch)"
+    assert dotted["Connections updated by delta sync"] == "7"
+    assert (dotted["SET"], dotted["Lost updates"]) == ("0", "12")
+    assert dotted["Refused messages"] == "2 WRONG_CLUSTER, 1 MALFORMED"
+
+
+def test_statistics_show_drops_by_reason_and_packets_that_were_never_seen() -> None:
+    data: dict[str, Any] = {
+        "connections": {"connections": 200, "peak": 210, "created": 300, "learned": 20},
+        "packets": {"accepted": 5, "dropped": 3, "lost_queue": 1, "lost_socket": 2},
+        "drops": {"OUT_OF_STATE": 3, "POLICY": 0},
+        "sync": {"status": "OK", "peers": {}},
+        "counters": COUNTERS | {"sent_packets": 9, "received_acks": 175},
+    }
+    lines = [line.strip() for line in render.pstat(data)]
+    assert "200 in the table, peak 210, 300 created, 20 learned out of state" in lines
+    assert "not seen by the firewall: 1 queue overruns, 2 socket overruns" in lines
+    assert "OUT_OF_STATE: 3" in lines and not any(line.startswith("POLICY") for line in lines)
+    assert "Status: Able to Send/Receive sync packets" in lines
+    assert "total : 9, retransmitted : 0, retrans reqs : 0, acks : 0" in lines
+    assert "retrans reqs : 0, received 175 acks" in lines
+    assert "none" in [line.strip() for line in render.pstat({**data, "drops": {}})]
+
+
+def test_rows_of_the_table_show_both_ends_and_how_many_are_left_out() -> None:
+    row = {
+        "source": "2001:db8:1::100", "source_port": 40001, "destination": "198.51.100.100", "destination_port": 1521,
+        "protocol": 6, "state": "ESTABLISHED", "rule": 3, "service": "oracle", "learned": True, "synchronised": True,
+        "ttl_s": 3599.6, "timeout_s": 3600.0,
+    }  # fmt: skip
+    data = {"name": "connections", "values": 20, "links": 20, "peak": 25, "rows": [row]}
+    head, line, more = render.tab(data)
+    assert head == "connections: 20 connections, 20 links, peak 25"
+    assert "[2001:db8:1::100]:40001 -> 198.51.100.100:1521" in line
+    assert line.endswith("3600/3600 s learned synchronised")
+    assert more == "(19 more; -u shows all)"
+    assert len(list(render.tab({**data, "values": 1}))) == 2
+
+
+def test_a_dropped_packet_is_one_line_of_the_log() -> None:
+    key = b"\x06" + bytes([192, 0, 2, 100, 198, 51, 100, 100]) + (40001).to_bytes(2, "big") + (80).to_bytes(2, "big")
+    text = "TCP packet out of state: First packet isn't SYN"
+    entry = log_line(LogEntry(1, 5.0, Reason.OUT_OF_STATE, 2, key, 0x18, 0, text), LabClock(rate=2, epoch=100.0))
+    assert (entry["lab_time"], entry["at"]) == (5.0, 102.5)
+    assert render.log_entry(entry).partition(" ")[2] == (
+        "drop OUT_OF_STATE tcp 192.0.2.100:40001 -> 198.51.100.100:80 (forward): "
+        "TCP packet out of state: First packet isn't SYN; tcp_flags: PUSH-ACK"
+    )
+    accepted = log_line(LogEntry(2, 5.0, None, 2, key[:1] + key[1:], 0x02, 3, "web"), LabClock())
+    assert " accept tcp " in render.log_entry(accepted)
+    counts = {"OUT_OF_STATE": 1, "POLICY": 0}
+    assert [line[:12] for line in render.drops({"counts": counts, "entries": []})] == ["OUT_OF_STATE"]

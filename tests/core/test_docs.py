@@ -1,0 +1,122 @@
+"""The tables in the documentation are generated from the code's own; run this file to write them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fwnode.cluster.membership import MemberState
+from fwnode.firewall.firewall import Reason
+from fwnode.firewall.parameters import PARAMETERS
+from fwnode.firewall.tcp import TABLE, Event, State
+from labs.exit_codes import ExitCode
+from syncproto import message, session
+
+ROOT = Path(__file__).parents[2]
+STATES = {
+    MemberState.INITIALIZING: ("no", "starting: listens for its peers, takes the table"),
+    MemberState.ACTIVE: ("yes", "fine"),
+    MemberState.ACTIVE_ATTENTION: ("yes", "has a problem, but no other member is better"),
+    MemberState.STANDBY: ("no", "fine, and another member is active"),
+    MemberState.READY: ("no", "an older release is there, and stays active"),
+    MemberState.DOWN: ("no", "has a problem, or was put down, and another member is better"),
+    MemberState.LOST: ("-", "a peer that is not heard, or whose release is newer"),
+}
+EXIT_CODES = {
+    ExitCode.HELD: "everything that was expected held, or the command did its work",
+    ExitCode.FAILED: "an expectation of a lab failed",
+    ExitCode.USAGE: "a usage or file error; nothing was changed",
+    ExitCode.WARNINGS: "passed, with warnings",
+    ExitCode.CANNOT_RUN: "this machine cannot run it; `fwlab doctor` says what is missing",
+    ExitCode.INTERRUPTED: "interrupted; nothing remains of the lab",
+}
+
+
+def table(*header: str, rows: Iterator[tuple[object, ...]]) -> str:
+    lines = [f"| {' | '.join(header)} |", f"| {' | '.join('---' for _ in header)} |"]
+    lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join(lines)
+
+
+def messages() -> str:
+    rows = ((int(kind), kind.name, _first_sentence(kind)) for kind in message.Kind)
+    return table("number", "kind", "meaning", rows=rows)
+
+
+def _first_sentence(kind: message.Kind) -> str:
+    of_kind = next(c for c in vars(message).values() if isinstance(c, type) and getattr(c, "kind", None) is kind)
+    return (of_kind.__doc__ or "").split("\n\n")[0].replace("\n    ", " ")
+
+
+def session_table() -> str:
+    return table("state", "message", "handler", rows=iter(sorted(session.describe())))
+
+
+def states() -> str:
+    return table("state", "forwards", "meaning", rows=((s.label, *STATES[s]) for s in MemberState))
+
+
+def tcp() -> str:
+    side = ("initiator", "responder")
+    rows = ((State(s).name, side[d], Event(e).name, following.name) for (s, d, e), following in sorted(TABLE.items()))
+    return table("state", "from", "segment", "next state", rows=rows)
+
+
+def parameters() -> str:
+    rows = ((f"`{p.name}`", p.default, p.legal, p.meaning) for p in PARAMETERS.values())
+    return table("parameter", "default", "legal", "meaning", rows=rows)
+
+
+def reasons() -> str:
+    return table("reason", "meaning", rows=((f"`{r.name}`", r.value) for r in Reason))
+
+
+def exit_codes() -> str:
+    return table("code", "meaning", rows=((int(c), EXIT_CODES[c]) for c in ExitCode))
+
+
+BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
+    "messages": ("ARCHITECTURE.md", messages),
+    "session": ("ARCHITECTURE.md", session_table),
+    "states": ("ARCHITECTURE.md", states),
+    "tcp": ("ARCHITECTURE.md", tcp),
+    "parameters": ("README.md", parameters),
+    "reasons": ("README.md", reasons),
+    "exit codes": ("README.md", exit_codes),
+}
+
+
+def block(name: str, text: str) -> re.Match[str]:
+    found = re.search(rf"(<!-- generated: {name} -->\n)(.*?)(<!-- end -->)", text, re.DOTALL)
+    assert found, f"no block {name!r}"
+    return found
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_documentation_shows_the_table_that_the_code_uses(name):
+    file, make = BLOCKS[name]
+    found = block(name, (ROOT / file).read_text())
+    assert found[2].strip() == make().strip(), f"{file} is stale: run python {Path(__file__).relative_to(ROOT)}"
+
+
+def test_the_table_of_contents_of_labs_is_complete():
+    readme = (ROOT / "README.md").read_text()
+    for lab in (ROOT / "labs" / "catalog").iterdir():
+        assert f"`{lab.name}`" in readme
+        assert (lab / "guide.md").is_file()
+
+
+def main() -> None:
+    for name, (file, make) in BLOCKS.items():
+        path = ROOT / file
+        text = path.read_text()
+        found = block(name, text)
+        path.write_text(text[: found.start(2)] + make() + "\n" + text[found.end(2) :])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
