@@ -47,8 +47,8 @@ LISTEN_HEARTBEATS = 4
 """Heartbeat intervals that a starting member listens before it decides (three may be lost)."""
 
 SETTLE_HEARTBEATS = 3
-"""Heartbeat intervals that the active member waits after an interface went down: a peer that has lost the same network
-says so in the meantime, and then a failover would gain nothing."""
+"""Heartbeat intervals that roles stay as they are after an interface of ours went down or came back: a peer that lost
+the same network, or got it back, says so in the meantime, and then a failover would gain nothing."""
 
 INTERFACE_CHECK = "Interface Active Check"
 ADMIN_DOWN = "admin_down"
@@ -297,6 +297,8 @@ class Cluster:
             if self.state.forwards and now < self._settled_at and self._only_interfaces_fail():
                 return self.state, self.reason
             return self._choose_troubled("; ".join(problems), active, healthy, equal)
+        if active and not self.state.forwards and now < self._settled_at:
+            return MemberState.STANDBY, f"there is already an active member ({active[0].name})"
         return self._choose_healthy(active, healthy)
 
     def _has_joined(self, equal: list[Peer], older: list[Peer], now: float) -> bool:

@@ -1,22 +1,20 @@
 """Asking a member: finds its control socket, sends requests, reads answers.
 
-In a node of a lab, and on a machine that runs a member, the socket is at /run/fwpair. From outside, a running lab is
-found by its abstract socket `fwpair-lab/<user id>/<name>`: whoever listens there is the lab's first process, and its
-/run is reached through /proc.
+In a node of a lab, and on a machine that runs a member, the socket is at /run/fwpair. From outside it is on the /run of
+a running lab (`fwnode.control.running`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fwnode.control import running
+
 RUN = Path("/run/fwpair")
-LAB_PREFIX = "fwpair-lab"
 ANSWER_TIMEOUT_S = 10.0
 
 
@@ -24,36 +22,11 @@ class MemberError(Exception):
     """A member can't be reached, or refused; the message says what to do."""
 
 
-def running_labs() -> dict[str, int]:
-    """Names of this user's labs that are up, and the process id of each."""
-    prefix = f"@{LAB_PREFIX}/{os.getuid()}/"
-    labs = {}
-    for line in Path("/proc/net/unix").read_text().splitlines():
-        _, _, path = line.rpartition(" ")
-        if path.startswith(prefix):
-            pid = _listener(path)
-            if pid:
-                labs[path.removeprefix(prefix)] = pid
-    return labs
-
-
-def _listener(path: str) -> int:
-    """Process id, as we see it, of who listens at an abstract socket; 0 when nobody does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.settimeout(1.0)
-            probe.connect("\0" + path[1:])
-        except OSError:
-            return 0
-        credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return int(struct.unpack("3i", credentials)[0])
-
-
 def run_directory(lab: str | None) -> Path:
     """Where the control sockets are. Raises `MemberError` when that is not clear."""
     if lab is None and RUN.is_dir() and any(RUN.glob("*.sock")):
         return RUN
-    labs = running_labs()
+    labs = {name: pid for name in running.names() if (pid := running.first_process(name))}
     if lab is not None and lab not in labs:
         up = ", ".join(labs) or "none"
         raise MemberError(f"no lab {lab!r} is up; up are: {up}. `fwlab up --name {lab}` starts it")

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ from rich.table import Table
 from labs.bench.figures import Row, document
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
-from labs.network.supervisor import run_in_lab
+from labs.network.supervisor import run_for_result
 
 
 class What(StrEnum):
@@ -39,16 +38,14 @@ def bench(
     if json_file is not None and not json_file.parent.is_dir():
         print(f"fwlab bench: {json_file}: there is no folder {json_file.parent}", file=sys.stderr)
         raise typer.Exit(ExitCode.USAGE)
-    with tempfile.TemporaryDirectory(prefix="fwlab-") as folder:
-        result = Path(folder) / "rows.json"
-        try:
-            code = run_in_lab("bench", "labs.bench.inside:main", [str(rounds), str(seconds), str(result)])
-        except LabError as error:
-            print(f"fwlab bench: {error}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from error
-        if code or not result.exists():
-            raise typer.Exit(code or ExitCode.FAILED)
-        rows = [Row(**row) for row in json.loads(result.read_text())]
+    try:
+        code, text = run_for_result("bench", "labs.bench.inside:main", [str(rounds), str(seconds)])
+    except LabError as error:
+        print(f"fwlab bench: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from error
+    if code or not text:
+        raise typer.Exit(code or ExitCode.FAILED)
+    rows = [Row(**row) for row in json.loads(text)]
     _show(rows)
     if json_file is not None:
         json_file.write_text(json.dumps(document(_machine(), rows), indent=2) + "\n")

@@ -1,24 +1,21 @@
 """Finding the labs that run on this machine, and entering them, from the outside.
 
-A lab is an abstract unix socket `fwpair-lab/<uid>/<name>` that its first process listens on: the kernel says whose
-process that is, and forgets the name when it dies. Everything else lies on the lab's private /run, reached through
-/proc/PID/root. It must not know what happens inside a lab.
+A lab's name is an abstract unix socket that its first process listens on (`fwnode.control.running`). Everything else
+lies on the lab's private /run, reached through /proc/PID/root. It must not know what happens inside a lab.
 """
 
-import os
 import re
 import socket
-import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from fwnode.control import running as running_labs
 from labs.network.errors import LabError
 from labs.network.members import RUN_DIRECTORY
 from labs.network.namespaces import NETNS_DIRECTORY
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
-_CREDENTIALS = struct.Struct("iII")
 
 
 @dataclass(frozen=True)
@@ -73,16 +70,11 @@ def check_name(name: str) -> str:
     return name
 
 
-def socket_name(name: str) -> str:
-    """The abstract socket of a lab of this user."""
-    return f"fwpair-lab/{os.getuid()}/{name}"
-
-
 def claim(name: str) -> socket.socket | None:
     """Take the name for a new lab: the bound socket, or None where it is taken. The lab itself listens on it."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.bind("\0" + socket_name(check_name(name)))
+        sock.bind("\0" + running_labs.socket_name(check_name(name)))
     except OSError:
         sock.close()
         return None
@@ -91,27 +83,13 @@ def claim(name: str) -> socket.socket | None:
 
 def names() -> list[str]:
     """Names of this user's labs, those that are still starting included."""
-    prefix = "@" + socket_name("")
-    found: set[str] = set()
-    for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]:
-        fields = line.split(maxsplit=7)
-        if len(fields) == 8 and fields[7].startswith(prefix):
-            found.add(fields[7].removeprefix(prefix))
-    return sorted(name for name in found if _NAME.fullmatch(name))
+    return [name for name in running_labs.names() if _NAME.fullmatch(name)]
 
 
 def find(name: str) -> RunningLab | None:
     """The lab of that name, or None where there is none (or it does not listen yet)."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(2.0)
-        try:
-            sock.connect("\0" + socket_name(name))
-        except OSError:
-            return None
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, _ = _CREDENTIALS.unpack(credentials)
-    # Abstract names have no owner: a stranger's socket of our name must not be entered.
-    return RunningLab(name, pid) if uid == os.getuid() and pid > 0 else None
+    pid = running_labs.first_process(name)
+    return RunningLab(name, pid) if pid else None
 
 
 def running() -> list[RunningLab]:

@@ -58,7 +58,18 @@ class _Boot:
 # -- outside --------------------------------------------------------------------------------------------------------
 
 
-def run_in_lab(name_hint: str, module_main: str, argv: list[str]) -> int:
+def run_for_result(name_hint: str, module_main: str, argv: list[str]) -> tuple[int, str]:
+    """`run_in_lab`, and the text that the function wrote: its last argument is a file descriptor to write it to.
+
+    The text never touches a disk, so that nothing can remain of it however the lab ends.
+    """
+    with os.fdopen(os.memfd_create("fwlab-result"), encoding="utf-8") as result:
+        code = run_in_lab(name_hint, module_main, [*argv, str(result.fileno())], pass_fds=(result.fileno(),))
+        result.seek(0)
+        return code, result.read()
+
+
+def run_in_lab(name_hint: str, module_main: str, argv: list[str], pass_fds: Sequence[int] = ()) -> int:
     """Run `module:function(argv, lab_name)` as a lab's supervisor in the foreground; its return is the exit code.
 
     `module` may also be the path of a .py file. The lab is called `name_hint`, or with -2, -3, … where that is taken.
@@ -67,7 +78,7 @@ def run_in_lab(name_hint: str, module_main: str, argv: list[str]) -> int:
     name, sock = _claim_first_free(name_hint)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        process, status = _launch(name, sock, module_main, argv, detached=False)
+        process, status = _launch(name, sock, module_main, argv, detached=False, pass_fds=pass_fds)
         sock.close()  # the lab holds its name now, and no longer than it lives
         try:
             alive = status.readline()
@@ -169,14 +180,14 @@ def _claim_first_free(hint: str) -> tuple[str, socket.socket]:
 
 
 def _launch(name: str, sock: socket.socket, main: str, argv: list[str], *,
-            detached: bool) -> tuple["subprocess.Popen[bytes]", Any]:
+            detached: bool, pass_fds: Sequence[int] = ()) -> tuple["subprocess.Popen[bytes]", Any]:
     status_read, status_write = os.pipe()
     boot = _Boot(name, sock.fileno(), status_write, main, argv, detached, sys.path)
     command = [*unshare_command(needs_user_namespace()), sys.executable, "-P", "-m", "labs.network.supervisor",
                json.dumps(asdict(boot))]
     try:
         process = subprocess.Popen(
-            command, pass_fds=(sock.fileno(), status_write), start_new_session=detached,
+            command, pass_fds=(sock.fileno(), status_write, *pass_fds), start_new_session=detached,
             stdin=subprocess.DEVNULL if detached else None, stdout=subprocess.DEVNULL if detached else None,
             stderr=subprocess.PIPE if detached else None, preexec_fn=None if detached else die_with_parent())
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -11,7 +10,7 @@ import typer
 
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
-from labs.network.supervisor import run_in_lab
+from labs.network.supervisor import run_for_result
 from labs.procedure import catalog
 from labs.procedure.model import LabFile, load
 from labs.procedure.problems import LabFileError
@@ -74,20 +73,18 @@ def check_file(file: Annotated[str, typer.Argument(metavar="FILE", help="A lab f
 
 
 def _play(file: LabFile, name: str, evidence: Path | None, keep: bool) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="fwlab-") as folder:
-        path = Path(folder) / "document.json"
-        kept = str(evidence.resolve()) if evidence else ""
-        argv = [str(file.path.resolve()), str(path), kept, "keep" if keep else ""]
-        try:
-            code = run_in_lab(name, "labs.procedure.inside:main", argv)
-        except LabError as error:
-            _fail(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            code = ExitCode.INTERRUPTED
-        if code != ExitCode.HELD or not path.exists():
-            raise typer.Exit(code or ExitCode.FAILED)
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return document
+    kept = str(evidence.resolve()) if evidence else ""
+    argv = [str(file.path.resolve()), kept, "keep" if keep else ""]
+    try:
+        code, text = run_for_result(name, "labs.procedure.inside:main", argv)
+    except LabError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        code, text = int(ExitCode.INTERRUPTED), ""
+    if code != ExitCode.HELD or not text:
+        raise typer.Exit(code or ExitCode.FAILED)
+    document: dict[str, Any] = json.loads(text)
+    return document
 
 
 def _load(lab: str) -> LabFile:

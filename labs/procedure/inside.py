@@ -1,12 +1,13 @@
 """A run's part inside the private namespaces: the network, the runner, the steps shown as they happen.
 
-Called by the supervisor as `main(argv, lab_name)`; the document goes to a file that the caller reads afterwards.
+Called by the supervisor as `main(argv, lab_name)`; the document goes to a descriptor that the caller reads afterwards.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ CLIENT, SERVER = "client", "server"
 
 
 def main(argv: list[str], lab_name: str) -> int:
-    path, document_path, evidence, keep = Path(argv[0]), Path(argv[1]), argv[2], argv[3] == "keep"
+    path, evidence, keep, result = Path(argv[0]), argv[1], argv[2] == "keep", int(argv[3])
     document = asyncio.run(run(load(path), lab_name, Path(evidence) if evidence else None, keep))
-    document_path.write_text(json.dumps(document), encoding="utf-8")
+    with os.fdopen(result, "w", encoding="utf-8") as out:
+        json.dump(document, out)
     return ExitCode.HELD
 
 
