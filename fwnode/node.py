@@ -116,7 +116,6 @@ class Node:
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
         self.full_sync: dict[str, Any] = {"state": "none", "records": 0, "reason": ""}
         self.synced = {"full": 0, "delta": 0}
-        self.records = {"sent": Counter[str](), "received": Counter[str]()}
         self.refused_messages: Counter[str] = Counter()
         self._join: tuple[int, float] | None = None
         self._announcements = 0
@@ -240,7 +239,6 @@ class Node:
     def _flush_updates(self, now: float) -> None:
         updates = self.firewall.connections.take_updates(self.clock.now())
         if updates and self.config.peers:
-            self.records["sent"].update(update.op.name for update in updates)
             self.engine.send_updates(updates, now)
             self._send_sync(now)
 
@@ -366,7 +364,6 @@ class Node:
         table, generation = self.firewall.connections, self.firewall.generation
         applied = sum(table.apply(update, lab_now, generation) for update in event.updates)
         self.synced[event.source] += applied
-        self.records["received"].update(update.op.name for update in event.updates)
 
     def _try_to_join(self, now: float) -> None:
         """Ask the active member for its table, as soon as the gate says whether that is allowed."""

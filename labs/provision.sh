@@ -123,7 +123,7 @@ make_environment() {
 # -- virtual machines --------------------------------------------------------------------------------------------------
 
 link_commands() {
-    for command in fwlab fwctl fwnode; do
+    for command in fwlab fwctl fwnode cphaprob fw cpstop cpstart clusterXL_admin; do
         ln -sfn "$venv/bin/$command" "/usr/local/bin/$command"
     done
 }

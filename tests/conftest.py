@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -25,32 +26,34 @@ _numbers = itertools.count(1)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
     if report.when == "call" and report.failed:  # type: ignore[attr-defined]
-        lab = getattr(item, "funcargs", {}).get("pair")
-        if isinstance(lab, UpLab):
-            lab.keep_evidence(EVIDENCE / item.name)
+        for lab in getattr(item, "funcargs", {}).values():
+            if isinstance(lab, UpLab):
+                lab.keep_evidence(EVIDENCE / item.name)
     return report
 
 
-@pytest.fixture
-def start_pair() -> Iterator[Callable[..., UpLab]]:
-    """Starts pairs with options of `fwlab up`; they go when the test is over."""
-    labs: list[UpLab] = []
-
-    def start(*arguments: str) -> UpLab:
-        lab = UpLab(f"test-{os.getpid()}-{next(_numbers)}")
-        lab.fwlab("up", "--name", lab.name, *arguments)
-        labs.append(lab)
-        return lab
-
-    yield start
-    for lab in labs:
+@contextmanager
+def _running_pair() -> Iterator[UpLab]:
+    lab = UpLab(f"test-{os.getpid()}-{next(_numbers)}")
+    lab.fwlab("up", "--name", lab.name)
+    try:
+        yield lab
+    finally:
         lab.close()
 
 
 @pytest.fixture
-def pair(start_pair: Callable[..., UpLab]) -> UpLab:
-    """fw1 Active, fw2 Standby, both R77.30, the standard policy."""
-    return start_pair()
+def pair() -> Iterator[UpLab]:
+    """fw1 Active, fw2 Standby, both R77.30, the standard policy; for one test alone."""
+    with _running_pair() as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def shared_pair() -> Iterator[UpLab]:
+    """The same for tests of a module that leave it as they found it."""
+    with _running_pair() as lab:
+        yield lab
 
 
 @pytest.fixture(scope="session")

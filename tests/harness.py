@@ -127,6 +127,7 @@ class UpLab:
                 done = self.fwctl(member, what, check=False)
                 (folder / f"{member}-{what}.txt").write_text(done.stdout + done.stderr)
             (folder / f"{member}-rules.txt").write_text(self.exec(member, "iptables-save", "-c").stdout)
+            (folder / f"{member}.log").write_text(self.exec(member, "cat", f"/run/fwpair/{member}.log").stdout)
 
 
 def command(module: str, *arguments: str, **kw: Any) -> subprocess.CompletedProcess[str]:

@@ -57,6 +57,12 @@ def stat(as_json: Json = False) -> None:
 
 
 @app.command()
+def devices(as_json: Json = False) -> None:
+    """Critical devices and what is wrong with them (`cphaprob list`)."""
+    _print(_ask("stat")["devices"], as_json, render.devices)
+
+
+@app.command()
 def pstat(as_json: Json = False) -> None:
     """Packets, connections and sync in figures (`fw ctl pstat`)."""
     _print(_ask("pstat"), as_json, render.pstat)
@@ -200,12 +206,16 @@ def policy_install(file: Annotated[Path, typer.Argument(help="The rule base (YAM
     print(f"policy {result['policy']} installed on {_target['member']}: {rules}")
 
 
-def main() -> None:
-    """Exit code 0, or 2 when the command, a file or the member says no."""
+def run(arguments: Callable[[], list[str]], program: str = "fwctl") -> None:
+    """Carry out a command line. Exit code 0, or 2 when the command, a file or the member says no."""
     try:
-        app()
+        app(arguments(), prog_name=program)
     except (MemberError, FileError) as error:
-        print(f"fwctl: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(130)
+
+
+def main() -> None:
+    run(lambda: sys.argv[1:])

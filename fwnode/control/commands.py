@@ -7,8 +7,9 @@ argument changes nothing.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import fields
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -114,11 +115,27 @@ class Commands:
                 "lost_queue": overruns.queue,
                 "lost_socket": overruns.socket,
             },
-            "records": {way: dict(counter) for way, counter in node.records.items()},
-            "refused_messages": dict(node.refused_messages),
+            "records": self._records(),
+            "refused_messages": self._refused(),
             "lab_time": node.clock.now(),
             "uptime_s": wire_now() - node.started_at,
         }
+
+    def _counters(self) -> dict[str, int]:
+        """The engine's plain figures."""
+        counters = self._node.engine.counters()
+        values = {field.name: getattr(counters, field.name) for field in fields(counters)}
+        return {name: value for name, value in values.items() if not isinstance(value, Counter)}
+
+    def _records(self) -> dict[str, dict[str, int]]:
+        """Records of delta sync, by what they do."""
+        counters = self._node.engine.counters()
+        ways = {"sent": counters.records_sent, "received": counters.records_received}
+        return {way: {op.name: count for op, count in counter.items()} for way, counter in ways.items()}
+
+    def _refused(self) -> dict[str, int]:
+        """Messages that were refused: by the codec, and by a session."""
+        return dict(self._node.refused_messages + self._node.engine.counters().refused)
 
     def _sync(self) -> dict[str, Any]:
         """Sync with every peer; the whole is OK when it is with each that is there."""
@@ -193,7 +210,7 @@ class Commands:
             "drops": status["drops"],
             "queue_buffer_bytes": node.queue.buffer_bytes,
             "sync": status["sync"],
-            "counters": asdict(node.engine.counters()),
+            "counters": self._counters(),
         }
 
     def syncstat(self) -> dict[str, Any]:
@@ -203,11 +220,11 @@ class Commands:
             "status": self._sync()["status"],
             "peers": self._sync()["peers"],
             "full_sync": node.full_sync,
-            "records": {way: dict(counter) for way, counter in node.records.items()},
+            "records": self._records(),
             "synced": dict(node.synced),
-            "counters": asdict(node.engine.counters()),
+            "counters": self._counters(),
             "bytes": {"sent": node.datagrams.sent_bytes, "received": node.datagrams.received_bytes},
-            "refused_messages": dict(node.refused_messages),
+            "refused_messages": self._refused(),
         }
 
     def tab(

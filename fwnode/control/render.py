@@ -72,6 +72,14 @@ def stat(data: Mapping[str, Any]) -> Iterator[str]:
     yield f"Sync:                          {data['sync']['status']}"
 
 
+def devices(entries: list[dict[str, Any]]) -> Iterator[str]:
+    """`cphaprob -l list`."""
+    for device in entries:
+        yield f"Device Name: {device['name']}"
+        yield f"Current state: {'problem (' + device['problem'] + ')' if device['problem'] else 'OK'}"
+        yield ""
+
+
 def pstat(data: Mapping[str, Any]) -> Iterator[str]:
     """`fw ctl pstat`: the parts that this firewall has."""
     connections, packets = data["connections"], data["packets"]

@@ -36,7 +36,7 @@ class Client:
         """Streams that it listens to: `events`, `log`."""
 
     def send(self, message: dict[str, Any]) -> None:
-        self.unsent += json.dumps(message).encode() + b"\n"
+        self.unsent += _encode(message)
 
 
 class ControlServer:
@@ -98,7 +98,7 @@ class ControlServer:
             return
         before = len(client.unsent)
         try:
-            result = self._handle(command, arguments, client)
+            answer = _encode({"ok": True, "result": self._handle(command, arguments, client)})
         except ControlError as error:
             client.send({"ok": False, "error": str(error)})
             return
@@ -107,9 +107,7 @@ class ControlServer:
             client.send({"ok": False, "error": f"internal error in the member: {error!r}; its log has the details"})
             return
         # Whatever the handler queued for a follower comes after the answer.
-        queued, client.unsent = client.unsent[before:], client.unsent[:before]
-        client.send({"ok": True, "result": result})
-        client.unsent += queued
+        client.unsent = client.unsent[:before] + answer + client.unsent[before:]
 
     def publish(self, stream: str, event: dict[str, Any]) -> None:
         """To every caller that follows `stream`."""
@@ -148,6 +146,10 @@ class ControlServer:
         self._selector.unregister(self._socket)
         self._socket.close()
         self.path.unlink(missing_ok=True)
+
+
+def _encode(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 def _answers(path: Path) -> bool:

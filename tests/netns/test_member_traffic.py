@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from harness import until
 
 SERVER, SERVER6 = "198.51.100.100", "2001:db8:2::100"
 
@@ -20,8 +21,8 @@ ONLY_DATABASE = {
 
 
 @pytest.mark.parametrize("address", [SERVER, SERVER6, "192.0.2.1", "2001:db8:1::1", "192.0.2.11"])
-def test_ping_reaches_hosts_the_virtual_address_and_the_member(pair, address):
-    done = pair.exec("client", "ping", "-n", "-c", "2", "-i", "0.2", "-W", "2", address)
+def test_ping_reaches_hosts_the_virtual_address_and_the_member(shared_pair, address):
+    done = shared_pair.exec("client", "ping", "-n", "-c", "2", "-i", "0.2", "-W", "2", address)
     assert done.returncode == 0, done.stdout
 
 
@@ -33,8 +34,7 @@ def test_a_connection_passes_and_is_in_both_tables(pair, address):
     row = pair.ask("fw1", "tab", "-t", "connections")["rows"][0]
     assert (row["destination"], row["destination_port"], row["state"]) == (address, 1521, "ESTABLISHED")
     assert row["service"] == "oracle"
-    while not (rows := pair.ask("fw2", "tab")["rows"]):
-        pass
+    rows = until(lambda: pair.ask("fw2", "tab")["rows"], "fw2 has the connection")
     assert rows[0]["synchronised"]
     talk.close()
 
@@ -141,8 +141,30 @@ def test_a_malformed_packet_is_counted_and_the_member_goes_on(pair):
 
 
 def test_any_program_runs_in_a_node(pair):
-    web = pair.background("server", sys.executable, "-m", "http.server", "80", "--bind", SERVER)
-    assert web.stdout is not None
-    web_is_up = pair.exec("client", "curl", "-sS", "--retry", "20", "--retry-connrefused", "--retry-delay", "0",
-                          "-o", "/dev/null", "-w", "%{http_code}", f"http://{SERVER}/")  # fmt: skip
-    assert web_is_up.stdout == "200"
+    pair.background("server", sys.executable, "-m", "http.server", "80", "--bind", SERVER)
+    ask = ("curl", "-sS", "-m", "2", "-o", "/dev/null", "-w", "%{http_code}", f"http://{SERVER}/")
+    until(lambda: pair.exec("client", *ask).stdout == "200", "the web server answers")
+
+
+@pytest.mark.parametrize(
+    ("line", "shows"),
+    [
+        ("cphaprob state", "1 (local)  203.0.113.1      100%            ACTIVE            fw1"),
+        ("cphaprob -l list", "Device Name: Interface Active Check\nCurrent state: OK"),
+        ("cphaprob syncstat", "Sync status: OK"),
+        ("fw tab -t connections -s", "localhost             connections"),
+        ("fw ctl pstat", "Able to Send/Receive sync packets"),
+        ("fw ctl set int udp_timeout 41", "udp_timeout = 41"),
+        ("fw ctl get int udp_timeout", "udp_timeout = 41"),
+        ("clusterXL_admin up", "fw1 is Active"),
+    ],
+)
+def test_a_members_shell_knows_the_products_commands(shared_pair, line, shows):
+    done = shared_pair.exec("fw1", *line.split())
+    assert shows in done.stdout, done.stdout + done.stderr
+
+
+def test_a_command_of_the_product_that_is_not_modelled_is_refused(shared_pair):
+    done = shared_pair.exec("fw1", "fw", "fetch", "localhost")
+    assert done.returncode == 2
+    assert "is not modelled; there are: fw tab" in done.stderr
