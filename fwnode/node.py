@@ -45,17 +45,14 @@ from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.parameters import ParameterError, Parameters
 from fwnode.firewall.policy import Policy
 from fwnode.links.datagrams import Datagrams, Wire
-from fwnode.links.stream import Stream, connect, listen
-from syncproto import codec, engine
+from fwnode.sync import Synchroniser
+from syncproto import codec
 from syncproto.errors import SyncError
 from syncproto.limits import SYNC_TICK_S
-from syncproto.message import Heartbeat
+from syncproto.message import Heartbeat, Message
 
 EVENTS_MAX = 1_000
 """Events that a member remembers for those who ask later."""
-GATE_WAIT_S = 3.0
-"""A joining member waits this long for a peer's release before it goes on without a full sync (the lab's choice)."""
-
 _SIOCGIFFLAGS = 0x8913
 _IFF_RUNNING = 0x40
 
@@ -103,21 +100,8 @@ class Node:
         self.cluster.policy_name = policy.name
         self.key = config.key.encode() or None
         self.incarnation = time.time_ns() // 1_000_000
-        self.engine = engine.SyncEngine(
-            member=config.number,
-            incarnation=self.incarnation,
-            release=config.release,
-            compatibility=self.compatibility,
-            peers=config.peers,
-            now=now,
-            cluster=config.cluster.id,
-            key=self.key,
-        )
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
-        self.full_sync: dict[str, Any] = {"state": "none", "records": 0, "reason": ""}
-        self.synced = {"full": 0, "delta": 0}
         self.refused_messages: Counter[str] = Counter()
-        self._join: tuple[int, float] | None = None
         self._announcements = 0
         self._next_tick = now
         self._log_sent = 0
@@ -125,8 +109,18 @@ class Node:
         self.stop_requested = False
         """Set by a signal; looked at once a turn, so that nothing is interrupted half-way."""
         self._selector = selectors.DefaultSelector()
-        self._streams: list[Stream] = []
         self._open_edges()
+        self.sync = Synchroniser(
+            self,
+            config,
+            self.compatibility,
+            self.firewall,
+            self.clock,
+            self._selector,
+            incarnation=self.incarnation,
+            key=self.key,
+            now=now,
+        )
 
     # -- the edges -----------------------------------------------------------------------------------------------
 
@@ -161,10 +155,6 @@ class Node:
         }
         for raw in self._raw.values():
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OWN_MARK)
-        self._listener = None
-        if sync:
-            self._listener = listen(str(self.config.own_addresses(sync)[0].ip), self.release.full_sync_port)
-            self._watch(self._listener, lambda _mask: self._accept_full_sync())
         self._flags_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.control = ControlServer(self.config.control_path, self._selector, Commands(self).handle)
 
@@ -214,13 +204,12 @@ class Node:
         """In good order: the peers are told, and the loop ends."""
         farewell = self.cluster.leave(wire_now())
         self._drain_cluster(wire_now())
-        self._flush_updates(wire_now())
+        self.sync.flush(wire_now(), self.datagrams)
         self._send_heartbeat(farewell)
         self._stopping = True
 
     def _next_wakeup(self) -> float:
-        wakeups: list[float | None] = [self._next_tick, self.cluster.next_wakeup(), self.engine.next_wakeup()]
-        wakeups += [s.end.next_wakeup() for s in self._streams]
+        wakeups = [self._next_tick, self.cluster.next_wakeup(), self.sync.next_wakeup()]
         return min(w for w in wakeups if w is not None)
 
     def _tick(self, now: float) -> None:
@@ -229,45 +218,32 @@ class Node:
         for interface in self.config.cluster.interfaces:
             self.cluster.set_interface(interface.name, self._interface_is_up(interface.kernel_name), now)
         self.firewall.expire(self.clock.now())
-        self._flush_updates(now)
+        self.sync.flush(now, self.datagrams)
         if self._announcements:
             self._announcements -= 1
             for keeper in self.keepers:
                 keeper.announce()
         self._publish_log()
 
-    def _flush_updates(self, now: float) -> None:
-        updates = self.firewall.connections.take_updates(self.clock.now())
-        if updates and self.config.peers:
-            self.engine.send_updates(updates, now)
-            self._send_sync(now)
-
     def _advance(self, now: float) -> None:
-        """Give every protocol object the time, and carry out what they want."""
+        """Give every protocol object the time, and carry out what they want: state first, then addresses."""
         self.cluster.on_wakeup(now)
-        wakeup = self.engine.next_wakeup()
-        if wakeup is not None and now >= wakeup:
-            self.engine.on_wakeup(now)
-        self._drain_engine(now)
+        self.sync.advance(now, self.datagrams)
         self._drain_cluster(now)
         heartbeat = self.cluster.outgoing(now)
         if heartbeat is not None:
             self._send_heartbeat(heartbeat)
-        if self._join is not None and now >= self._join[1]:
-            self._end_join("failed", "Could not start a connection to remote member")
-        self._send_sync(now)
-        for stream in list(self._streams):
-            self._serve_stream(stream, now)
 
     # -- cluster -------------------------------------------------------------------------------------------------
 
     def _send_heartbeat(self, heartbeat: Heartbeat) -> None:
-        self.datagrams.send_everywhere(self._encode(heartbeat), self._peer_refused)
+        self.datagrams.send_everywhere(self.encode(heartbeat), self.peer_refused)
 
-    def _peer_refused(self, peer: int) -> None:
+    def peer_refused(self, peer: int) -> None:
+        """A peer's machine said that nobody listens there."""
         self.cluster.peer_refused(peer, wire_now())
 
-    def _encode(self, message: Any) -> bytes:
+    def encode(self, message: Message) -> bytes:
         return codec.encode(
             message,
             cluster=self.config.cluster.id,
@@ -278,7 +254,7 @@ class Node:
 
     def _receive_datagrams(self, wire: Wire, _mask: int) -> None:
         now = wire_now()
-        for data in self.datagrams.receive(wire, self._peer_refused):
+        for data in self.datagrams.receive(wire, self.peer_refused):
             try:
                 envelope = codec.decode(data, cluster=self.config.cluster.id, key=self.key)
             except SyncError as error:
@@ -289,7 +265,7 @@ class Node:
             elif isinstance(envelope.message, Heartbeat):
                 self.cluster.receive_heartbeat(envelope.sender, envelope.message, wire.interface, now)
             else:
-                self.engine.receive_message(envelope, now)
+                self.sync.receive(envelope, now)
 
     def _refuse(self, error: SyncError) -> None:
         reason = error.reason.name
@@ -304,8 +280,7 @@ class Node:
             elif isinstance(event, PeerChanged):
                 self._peer_changed(event, now)
             elif isinstance(event, Join):
-                self._join = (event.peer, now + GATE_WAIT_S)
-                self._try_to_join(now)
+                self.sync.join(event.peer, now)
 
     def _state_changed(self, event: StateChanged) -> None:
         self.event("state", f"{event.old.label} -> {event.new.label}: {event.reason}", state=event.new.label)
@@ -322,130 +297,13 @@ class Node:
         reason = f": {event.reason}" if event.reason else ""
         self.event("peer", f"{name} is {event.new.label}{reason}", peer=name, state=event.new.label)
         if event.new is MemberState.LOST:
-            self.engine.peer_lost(event.peer, now)
+            self.sync.engine.peer_lost(event.peer, now)
         elif event.old is MemberState.LOST:
-            self.engine.peer_found(event.peer, now)
+            self.sync.engine.peer_found(event.peer, now)
 
-    # -- sync ----------------------------------------------------------------------------------------------------
-
-    def _send_sync(self, now: float) -> None:
-        encoded: dict[int, bytes] = {}
-        for peer, message in self.engine.outgoing(now):
-            data = encoded.get(id(message))
-            if data is None:
-                data = encoded[id(message)] = self._encode(message)
-            self.datagrams.send_sync(peer, data, self._peer_refused)
-
-    def _drain_engine(self, now: float) -> None:
-        while (event := self.engine.next_event()) is not None:
-            if isinstance(event, engine.Updates):
-                self._apply(event)
-            elif isinstance(event, engine.GateDecided):
-                name = self.config.peers[event.peer]
-                word = event.gate.exchange.name.lower().replace("_", " ")
-                reason = f" ({event.gate.reason})" if event.gate.reason else ""
-                self.event("sync", f"with {name}: {word}{reason}", peer=name)
-                self._try_to_join(now)
-            elif isinstance(event, engine.FullSyncDone):
-                self._end_join("done", "", event.records)
-            elif isinstance(event, engine.FullSyncFailed):
-                self._end_join("refused" if event.refused else "failed", event.reason)
-            elif isinstance(event, engine.Risk):
-                self.event("log", event.text)
-            elif isinstance(event, engine.LostUpdates):
-                self.event("sync", f"{event.count} updates of {self.config.peers[event.peer]} are lost for good")
-            elif isinstance(event, engine.PeerUnreachable):
-                self.event("sync", f"sync with {self.config.peers[event.peer]} is off: {event.reason}")
-            elif isinstance(event, engine.PeerRestarted):
-                self.event("sync", f"{self.config.peers[event.peer]} has started anew")
-
-    def _apply(self, event: engine.Updates) -> None:
-        lab_now = self.clock.now()
-        table, generation = self.firewall.connections, self.firewall.generation
-        applied = sum(table.apply(update, lab_now, generation) for update in event.updates)
-        self.synced[event.source] += applied
-
-    def _try_to_join(self, now: float) -> None:
-        """Ask the active member for its table, as soon as the gate says whether that is allowed."""
-        if self._join is None:
-            return
-        peer = self._join[0]
-        gate = self.engine.gate(peer)
-        if gate is None:
-            return
-        if not gate.allows_full_sync:
-            self._end_join("refused", gate.reason)
-            return
-        sync = self.config.sync_interface
-        if sync is None:
-            self._end_join("failed", "no sync interface is configured")
-            return
-        self._join = None
-        name = self.config.peers[peer]
-        self.event("sync", f"full sync from {name} begins", peer=name)
-        own, other = self.config.own_addresses(sync)[0].ip, sync.members[name][0].ip
-        port = self.compatibility.release(self._peer_release(peer)).full_sync_port
-        sink = self.engine.begin_full_sync(peer, now)
-        self._add_stream(Stream(connect(str(own), str(other), port), sink, peer))
-
-    def _peer_release(self, peer: int) -> str:
-        heartbeat = self.cluster.peers[peer].heartbeat
-        return heartbeat.release if heartbeat else self.config.release
-
-    def _end_join(self, state: str, reason: str, records: int = 0) -> None:
-        self._join = None
-        self.full_sync = {"state": state, "records": records, "reason": reason}
-        if state == "done":
-            self.event("sync", f"full sync is complete: {records} connections")
-        elif state == "failed":
-            self.event("sync", f"full sync failed: {reason}. Delta sync goes on: only new and changed connections")
-        else:
-            self.event("sync", f"no full sync: {reason}")
+    def full_sync_ended(self) -> None:
+        """The first full sync is over, one way or another: the cluster may go on."""
         self.cluster.full_sync_ended(wire_now())
-
-    def _accept_full_sync(self) -> None:
-        assert self._listener is not None
-        try:
-            connection, address = self._listener.accept()
-        except OSError:
-            return
-        connection.setblocking(False)
-        sync = self.config.sync_interface
-        assert sync is not None
-        names = {str(sync.members[name][0].ip): number for number, name in self.config.peers.items()}
-        peer = names.get(address[0], 0)
-        table = self.firewall.connections
-        source = self.engine.accept_full_sync(lambda: table.snapshot(self.clock.now()), len(table), wire_now())
-        self._add_stream(Stream(connection, source, peer))
-
-    def _add_stream(self, stream: Stream) -> None:
-        self._streams.append(stream)
-        both = selectors.EVENT_READ | selectors.EVENT_WRITE
-        self._watch(stream.socket, lambda mask: self._on_stream(stream, mask), both)
-
-    def _on_stream(self, stream: Stream, mask: int) -> None:
-        now = wire_now()
-        if mask & selectors.EVENT_READ:
-            stream.on_readable(now)
-        self._serve_stream(stream, now)
-
-    def _serve_stream(self, stream: Stream, now: float) -> None:
-        if stream not in self._streams:
-            return
-        wakeup = stream.end.next_wakeup()
-        if wakeup is not None and now >= wakeup:
-            stream.end.on_wakeup(now)
-        full = stream.pump(now)
-        if stream.over:
-            self._selector.unregister(stream.socket)
-            stream.close()
-            self._streams.remove(stream)
-            self._drain_engine(now)
-            return
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if full else 0)
-        key = self._selector.get_key(stream.socket)
-        if key.events != wanted:
-            self._selector.modify(stream.socket, wanted, key.data)
 
     # -- operator ------------------------------------------------------------------------------------------------
 
@@ -482,10 +340,7 @@ class Node:
         for keeper in self.keepers:
             keeper.close()
         self.datagrams.close()
-        for stream in self._streams:
-            stream.close()
-        if self._listener:
-            self._listener.close()
+        self.sync.close()
         for raw in self._raw.values():
             raw.close()
         self._flags_socket.close()

@@ -104,10 +104,10 @@ class Commands:
             "peak": table.peak,
             "learned": table.learned,
             "created": firewall.counters.created,
-            "synced_full": node.synced["full"],
-            "synced_delta": node.synced["delta"],
+            "synced_full": node.sync.synced["full"],
+            "synced_delta": node.sync.synced["delta"],
             "sync": self._sync(),
-            "full_sync": node.full_sync,
+            "full_sync": node.sync.full_sync,
             "drops": {reason.name: count for reason, count in firewall.counters.drops.items()},
             "packets": {
                 "accepted": firewall.counters.accepted,
@@ -123,19 +123,19 @@ class Commands:
 
     def _counters(self) -> dict[str, int]:
         """The engine's plain figures."""
-        counters = self._node.engine.counters()
+        counters = self._node.sync.engine.counters()
         values = {field.name: getattr(counters, field.name) for field in fields(counters)}
         return {name: value for name, value in values.items() if not isinstance(value, Counter)}
 
     def _records(self) -> dict[str, dict[str, int]]:
         """Records of delta sync, by what they do."""
-        counters = self._node.engine.counters()
+        counters = self._node.sync.engine.counters()
         ways = {"sent": counters.records_sent, "received": counters.records_received}
         return {way: {op.name: count for op, count in counter.items()} for way, counter in ways.items()}
 
     def _refused(self) -> dict[str, int]:
         """Messages that were refused: by the codec, and by a session."""
-        return dict(self._node.refused_messages + self._node.engine.counters().refused)
+        return dict(self._node.refused_messages + self._node.sync.engine.counters().refused)
 
     def _sync(self) -> dict[str, Any]:
         """Sync with every peer; the whole is OK when it is with each that is there."""
@@ -143,11 +143,11 @@ class Commands:
         peers = {}
         for number, name in node.config.peers.items():
             peer = node.cluster.peers[number]
-            gate = node.engine.gate(number)
+            gate = node.sync.engine.gate(number)
             peers[name] = {
                 "state": node.cluster.visible_state(peer).label,
                 "release": peer.heartbeat.release if peer.heartbeat else "",
-                "status": node.engine.status(number),
+                "status": node.sync.engine.status(number),
                 "exchange": gate.exchange.name.lower() if gate else "",
                 "reason": gate.reason if gate else "",
             }
@@ -219,9 +219,9 @@ class Commands:
         return {
             "status": self._sync()["status"],
             "peers": self._sync()["peers"],
-            "full_sync": node.full_sync,
+            "full_sync": node.sync.full_sync,
             "records": self._records(),
-            "synced": dict(node.synced),
+            "synced": dict(node.sync.synced),
             "counters": self._counters(),
             "bytes": {"sent": node.datagrams.sent_bytes, "received": node.datagrams.received_bytes},
             "refused_messages": self._refused(),
