@@ -1,0 +1,241 @@
+"""A member's synchronisation: the sync engine between the connections table and the wires.
+
+Carries out what `syncproto.engine` decides: sends its messages, applies what peers sent, and moves the bytes of full
+syncs. Knows nothing of states or elections: the node says which active peer to join, and is told when that is over.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from typing import Any, Protocol
+
+from fwnode.clock import LabClock, wire_now
+from fwnode.configuration import MemberConfig
+from fwnode.firewall.firewall import Firewall
+from fwnode.links.datagrams import Datagrams
+from fwnode.links.stream import Stream, connect, listen
+from syncproto import engine
+from syncproto.codec import Envelope
+from syncproto.message import Message
+from syncproto.release import Compatibility, Release
+
+GATE_WAIT_S = 3.0
+"""A joining member waits this long for a peer's release before it goes on without a full sync (the lab's choice)."""
+
+_READ_WRITE = selectors.EVENT_READ | selectors.EVENT_WRITE
+
+
+class Owner(Protocol):
+    """What the node does for its synchronisation."""
+
+    def encode(self, message: Message) -> bytes: ...
+    def peer_refused(self, peer: int) -> None: ...
+    def full_sync_ended(self) -> None: ...
+    def event(self, kind: str, text: str, **details: Any) -> None: ...
+
+
+class Synchroniser:
+    """Raises `OSError` when the port of full sync is taken."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        config: MemberConfig,
+        compatibility: Compatibility,
+        firewall: Firewall,
+        clock: LabClock,
+        selector: selectors.BaseSelector,
+        *,
+        incarnation: int,
+        key: bytes | None,
+        now: float,
+    ) -> None:
+        self._owner = owner
+        self._config = config
+        self._compatibility = compatibility
+        self._firewall = firewall
+        self._clock = clock
+        self._selector = selector
+        self.engine = engine.SyncEngine(
+            member=config.number,
+            incarnation=incarnation,
+            release=config.release,
+            compatibility=compatibility,
+            peers=config.peers,
+            now=now,
+            cluster=config.cluster.id,
+            key=key,
+        )
+        self.full_sync: dict[str, Any] = {"state": "none", "records": 0, "reason": ""}
+        """How the last full sync of this member went."""
+        self.synced = {"full": 0, "delta": 0}
+        """Connections that peers told of and that were news."""
+        self._join: tuple[int, float] | None = None
+        self._streams: list[Stream] = []
+        self._interface = config.sync_interface
+        self._listener: socket.socket | None = None
+        if self._interface:
+            release: Release = compatibility.release(config.release)
+            self._listener = listen(str(config.own_addresses(self._interface)[0].ip), release.full_sync_port)
+            selector.register(self._listener, selectors.EVENT_READ, lambda _mask: self._accept())
+
+    # -- time and messages ---------------------------------------------------------------------------------------
+
+    def next_wakeup(self) -> float | None:
+        wakeups = [self.engine.next_wakeup(), *(s.end.next_wakeup() for s in self._streams)]
+        return min((w for w in wakeups if w is not None), default=None)
+
+    def receive(self, envelope: Envelope, now: float) -> None:
+        self.engine.receive_message(envelope, now)
+
+    def advance(self, now: float, datagrams: Datagrams) -> None:
+        """Give the engine and the streams the time, and carry out what they want."""
+        wakeup = self.engine.next_wakeup()
+        if wakeup is not None and now >= wakeup:
+            self.engine.on_wakeup(now)
+        self._drain(now)
+        if self._join is not None and now >= self._join[1]:
+            self._end_join("failed", "Could not start a connection to remote member")
+        self._send(now, datagrams)
+        for stream in list(self._streams):
+            self._serve(stream, now)
+
+    def flush(self, now: float, datagrams: Datagrams) -> None:
+        """What changed in the table since the last time goes out."""
+        updates = self._firewall.connections.take_updates(self._clock.now())
+        if updates and self._config.peers:
+            self.engine.send_updates(updates, now)
+            self._send(now, datagrams)
+
+    def _send(self, now: float, datagrams: Datagrams) -> None:
+        encoded: dict[int, bytes] = {}
+        for peer, message in self.engine.outgoing(now):
+            data = encoded.get(id(message))
+            if data is None:
+                data = encoded[id(message)] = self._owner.encode(message)
+            datagrams.send_sync(peer, data, self._owner.peer_refused)
+
+    def _drain(self, now: float) -> None:
+        while (event := self.engine.next_event()) is not None:
+            if isinstance(event, engine.Updates):
+                self._apply(event)
+            elif isinstance(event, engine.GateDecided):
+                self._gate_decided(event, now)
+            elif isinstance(event, engine.FullSyncDone):
+                self._end_join("done", "", event.records)
+            elif isinstance(event, engine.FullSyncFailed):
+                self._end_join("refused" if event.refused else "failed", event.reason)
+            elif isinstance(event, engine.Risk):
+                self._owner.event("log", event.text)
+            else:
+                self._owner.event("sync", self._describe(event))
+
+    def _describe(self, event: engine.LostUpdates | engine.PeerUnreachable | engine.PeerRestarted) -> str:
+        name = self._config.peers[event.peer]
+        if isinstance(event, engine.LostUpdates):
+            return f"{event.count} updates of {name} are lost for good"
+        if isinstance(event, engine.PeerUnreachable):
+            return f"sync with {name} is off: {event.reason}"
+        return f"{name} has started anew"
+
+    def _gate_decided(self, event: engine.GateDecided, now: float) -> None:
+        name = self._config.peers[event.peer]
+        word = event.gate.exchange.name.lower().replace("_", " ")
+        reason = f" ({event.gate.reason})" if event.gate.reason else ""
+        self._owner.event("sync", f"with {name}: {word}{reason}", peer=name)
+        self._try_to_join(now)
+
+    def _apply(self, event: engine.Updates) -> None:
+        lab_now = self._clock.now()
+        table, generation = self._firewall.connections, self._firewall.generation
+        self.synced[event.source] += sum(table.apply(update, lab_now, generation) for update in event.updates)
+
+    # -- full sync: the member that joins ------------------------------------------------------------------------
+
+    def join(self, peer: int, now: float) -> None:
+        """Take the table of this active peer, as soon as the gate says whether that is allowed."""
+        self._join = (peer, now + GATE_WAIT_S)
+        self._try_to_join(now)
+
+    def _try_to_join(self, now: float) -> None:
+        if self._join is None:
+            return
+        peer = self._join[0]
+        gate = self.engine.gate(peer)
+        if gate is None:
+            return
+        if not gate.allows_full_sync:
+            self._end_join("refused", gate.reason)
+            return
+        if self._interface is None:
+            self._end_join("failed", "no sync interface is configured")
+            return
+        self._join = None
+        name = self._config.peers[peer]
+        self._owner.event("sync", f"full sync from {name} begins", peer=name)
+        own = self._config.own_addresses(self._interface)[0].ip
+        other = self._interface.members[name][0].ip
+        port = self._compatibility.release(self.engine.peer_release(peer)).full_sync_port
+        sink = self.engine.begin_full_sync(peer, now)
+        self._add_stream(Stream(connect(str(own), str(other), port), sink, peer))
+
+    def _end_join(self, state: str, reason: str, records: int = 0) -> None:
+        self._join = None
+        self.full_sync = {"state": state, "records": records, "reason": reason}
+        text = {
+            "done": f"full sync is complete: {records} connections",
+            "failed": f"full sync failed: {reason}. Delta sync goes on: only new and changed connections",
+            "refused": f"no full sync: {reason}",
+        }
+        self._owner.event("sync", text[state])
+        self._owner.full_sync_ended()
+
+    # -- full sync: the member that is asked ---------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        assert self._listener is not None and self._interface is not None
+        try:
+            connection, address = self._listener.accept()
+        except OSError:
+            return
+        connection.setblocking(False)
+        names = {str(self._interface.members[name][0].ip): number for number, name in self._config.peers.items()}
+        peer = names.get(address[0], 0)
+        table = self._firewall.connections
+        source = self.engine.accept_full_sync(lambda: table.snapshot(self._clock.now()), len(table), wire_now())
+        self._add_stream(Stream(connection, source, peer))
+
+    def _add_stream(self, stream: Stream) -> None:
+        self._streams.append(stream)
+        self._selector.register(stream.socket, _READ_WRITE, lambda mask: self._on_stream(stream, mask))
+
+    def _on_stream(self, stream: Stream, mask: int) -> None:
+        now = wire_now()
+        if mask & selectors.EVENT_READ:
+            stream.on_readable(now)
+        self._serve(stream, now)
+
+    def _serve(self, stream: Stream, now: float) -> None:
+        if stream not in self._streams:
+            return
+        wakeup = stream.end.next_wakeup()
+        if wakeup is not None and now >= wakeup:
+            stream.end.on_wakeup(now)
+        full = stream.pump(now)
+        if stream.over:
+            self._selector.unregister(stream.socket)
+            stream.close()
+            self._streams.remove(stream)
+            self._drain(now)
+            return
+        wanted = _READ_WRITE if full else selectors.EVENT_READ
+        key = self._selector.get_key(stream.socket)
+        if key.events != wanted:
+            self._selector.modify(stream.socket, wanted, key.data)
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.close()
+        if self._listener:
+            self._listener.close()
