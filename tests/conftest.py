@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from typing import Any
 
 import pytest
 from harness import EVIDENCE, UpLab
+
+# A shell that runs us in the background lets us ignore Ctrl-C, and every program that a test starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Document = dict[str, Any]
 _numbers = itertools.count(1)

@@ -93,7 +93,7 @@ class Peer:
     name: str
     state: MemberState = MemberState.LOST
     heard_at: float = -1e9
-    refused_at: float = -1e9
+    left_at: float = -1e9
     heartbeat: Heartbeat | None = None
     interfaces_heard: dict[str, float] = field(default_factory=dict)
 
@@ -161,8 +161,11 @@ class Cluster:
         if peer is None:
             return
         if heartbeat.leaving:
+            peer.left_at = now
             self._peer_is(peer, MemberState.LOST, "it was stopped", now)
             return
+        if now - peer.left_at < self.heartbeat_s:
+            return  # sent before the farewell, on another network whose queue is read later
         peer.heard_at = now
         peer.heartbeat = heartbeat
         peer.interfaces_heard[interface] = now
@@ -219,7 +222,7 @@ class Cluster:
 
     def on_wakeup(self, now: float) -> None:
         for peer in self.peers.values():
-            if peer.alive and now - peer.heard_at >= self.dead_timeout_s:
+            if peer.alive and now >= peer.heard_at + self.dead_timeout_s:
                 self._peer_is(peer, MemberState.LOST, f"silent for {self.dead_timeout_s:g} s", now)
         self._elect(now)
 
@@ -283,10 +286,11 @@ class Cluster:
 
     def _choose(self, now: float) -> tuple[MemberState, str]:
         alive = [p for p in self.peers.values() if p.alive]
-        older = [p for p in alive if self._compare(p) > 0 and p.state is not MemberState.INITIALIZING]
+        older = [p for p in alive if self._compare(p) > 0]
         equal = [p for p in alive if self._compare(p) == 0]
         if not self._has_joined(equal, older, now):
             return MemberState.INITIALIZING, self.reason
+        older = [p for p in older if p.state is not MemberState.INITIALIZING]
         if older:
             release = older[0].heartbeat.release if older[0].heartbeat else "?"
             return MemberState.READY, f"member {older[0].name} runs the older version {release}"
@@ -313,7 +317,8 @@ class Cluster:
                 self._joining = source.number
                 self._events.append(Join(source.number))
             return False
-        if any(p.state is MemberState.INITIALIZING and p.number < self.number for p in equal):
+        first = older + [p for p in equal if p.number < self.number]
+        if any(p.state is MemberState.INITIALIZING for p in first):
             return False  # it will be active in a moment, and can be joined then
         self._synchronised = True
         return True
@@ -338,7 +343,8 @@ class Cluster:
         return MemberState.DOWN, reason
 
     def _choose_healthy(self, active: list[Peer], healthy: list[Peer]) -> tuple[MemberState, str]:
-        well = [p for p in active if not self._troubled(p)]
+        # One that is Active in spite of a problem still settles: it becomes Down or Active Attention by itself.
+        well = [p for p in active if p.state is MemberState.ACTIVE]
         if well and not (self.state.forwards and all(self.number < p.number for p in well)):
             return MemberState.STANDBY, f"there is already an active member ({well[0].name})"
         if self.state is MemberState.ACTIVE:

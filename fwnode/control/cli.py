@@ -47,7 +47,7 @@ def _ask(command: str, **arguments: Any) -> Any:
 
 
 def _print(data: Any, as_json: bool, text: Callable[[Any], Iterable[str]]) -> None:
-    print(json.dumps(data, indent=2) if as_json else "\n".join(text(data)))
+    print(json.dumps(data, indent=2) if as_json else "\n".join(text(data)), flush=True)
 
 
 @app.command()
@@ -206,10 +206,19 @@ def policy_install(file: Annotated[Path, typer.Argument(help="The rule base (YAM
     print(f"policy {result['policy']} installed on {_target['member']}: {rules}")
 
 
+def lab_first(words: list[str]) -> list[str]:
+    """`--lab NAME` may stand anywhere on the line; the parser wants it before the member."""
+    for index, word in enumerate(words):
+        length = 1 if word.startswith("--lab=") else 2 if word == "--lab" else 0
+        if length:
+            return words[index : index + length] + words[:index] + words[index + length :]
+    return words
+
+
 def run(arguments: Callable[[], list[str]], program: str = "fwctl") -> None:
     """Carry out a command line. Exit code 0, or 2 when the command, a file or the member says no."""
     try:
-        app(arguments(), prog_name=program)
+        app(lab_first(arguments()), prog_name=program)
     except (MemberError, FileError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(2)

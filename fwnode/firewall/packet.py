@@ -101,10 +101,14 @@ def parse(data: bytes) -> Packet:
         raise MalformedPacket("empty packet")
     version = data[0] >> 4
     if version == 4:
-        return _parse_ipv4(data, whole=True)
-    if version == 6:
-        return _parse_ipv6(data, whole=True)
-    raise MalformedPacket(f"IP version {version}")
+        packet = _parse_ipv4(data, whole=True)
+    elif version == 6:
+        packet = _parse_ipv6(data, whole=True)
+    else:
+        raise MalformedPacket(f"IP version {version}")
+    if packet.source == packet.destination:
+        raise MalformedPacket("from an address to itself (LAND)")
+    return packet
 
 
 def _parse_ipv4(data: bytes, *, whole: bool) -> Packet:

@@ -79,6 +79,9 @@ class Lab:
     def _build(self) -> None:
         topology = self.topology
         self._namespaces.create({node: node_sysctls(node in topology.members) for node in topology.nodes})
+        namespaces.name_nodes(self.directory, {
+            node: [str(address.ip) for addresses in topology.interfaces(node).values() for address in addresses]
+            for node in topology.nodes})
         namespaces.quiet_bridge_netfilter()
         namespaces.create_switches(topology.switches)
         namespaces.create_links((link_name(node, switch), switch, switch, self._namespaces.path(node))

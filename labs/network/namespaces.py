@@ -89,6 +89,22 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
         raise MachineError(f"mounting {kind} on {target} failed: {os.strerror(code)}")
 
 
+def name_nodes(directory: Path, addresses: Mapping[str, Iterable[str]]) -> None:
+    """Give the lab a hosts file of its own (`ping server` works) and no name server: a lab has no way out, and a
+    program that asks one would wait for its answer. Both files lie in `directory` and cover the machine's."""
+    lines = [f"{address} {name}" for name, own in addresses.items() for address in own]
+    files = {"/etc/hosts": "\n".join(["127.0.0.1 localhost", "::1 localhost", *lines, ""]), "/etc/resolv.conf": ""}
+    for target, text in files.items():
+        mine = directory / Path(target).name
+        mine.write_text(text)
+        covered = Path(target).resolve()  # resolv.conf may be a link into /run, which is the lab's own and empty
+        if not covered.exists() and covered.is_relative_to("/run"):
+            covered.parent.mkdir(parents=True, exist_ok=True)
+            covered.touch()
+        if covered.exists():
+            mount(str(mine), str(covered), "none", MS_BIND)
+
+
 class Namespaces:
     """The nodes' namespaces of one lab: creates them, runs functions inside them, removes them."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from harness import until
+from harness import command, until
 
 SERVER, SERVER6 = "198.51.100.100", "2001:db8:2::100"
 
@@ -121,6 +121,15 @@ def test_the_summary_is_the_products(pair):
     assert values.split() == ["localhost", "connections", "8158", "1", "1", "1"]
 
 
+def test_the_lab_may_be_named_anywhere_on_the_line(shared_pair):
+    name = shared_pair.name
+    for line in (["--lab", name, "fw1", "stat"], ["fw1", f"--lab={name}", "stat"], ["fw1", "stat", "--lab", name]):
+        assert "Cluster Mode" in command("fwnode.control", *line).stdout
+    stranger = command("fwnode.control", "fw9", "stat", "--lab", name)
+    assert stranger.returncode == 2
+    assert "no such member (there are: fw1, fw2)" in stranger.stderr
+
+
 def test_drops_can_be_followed(pair):
     follower = pair.background("fw1", sys.executable, "-m", "fwnode.control", "fw1", "drops", "--follow")
     pair.exec("client", "nmap", "-n", "-Pn", "-sA", "-p", "99", "--max-retries", "0", SERVER)
@@ -138,6 +147,11 @@ def test_a_malformed_packet_is_counted_and_the_member_goes_on(pair):
     pair.exec("client", sys.executable, "-c", junk, check=True)
     assert pair.status("fw1")["drops"]["MALFORMED"] == 1
     assert pair.exec("client", "ping", "-n", "-c", "1", SERVER).returncode == 0
+
+
+def test_nodes_know_each_other_by_name(shared_pair):
+    assert shared_pair.exec("client", "ping", "-c", "1", "-W", "2", "server").returncode == 0
+    assert shared_pair.exec("client", "getent", "hosts", "www.example.com").returncode != 0
 
 
 def test_any_program_runs_in_a_node(pair):

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
-
-from syncproto.message import Heartbeat
-from syncproto.release import Compatibility
+from math import inf
 
 from fwnode.cluster.membership import Cluster, Join, MemberState, StateChanged
 from fwnode.configuration import load_releases
+from syncproto.message import Heartbeat
+from syncproto.release import Compatibility
 
 NETWORKS = ("lan", "wan", "sync")
 LATENCY_S = 0.001
@@ -147,7 +147,7 @@ class World:
         end = self.now + seconds
         while True:
             wakeups = [c.next_wakeup() for c in self.running()]
-            next_at = min([*wakeups, *(self._queue[0][:1] if self._queue else ())], default=end)
+            next_at = min([*wakeups, *(self._queue[0][:1] if self._queue else ())], default=inf)
             if next_at > end:
                 break
             self.now = max(self.now, next_at)

@@ -18,7 +18,7 @@ def expect(world: World, text: str) -> None:
     assert world.history == [" ".join(line.split()) for line in text.strip().splitlines()]
 
 
-# -- boot ----------------------------------------------------------------------------------------------------------------
+# -- boot ------------------------------------------------------------------------------------------------------------
 
 
 def test_of_two_that_boot_together_the_first_becomes_active_and_the_other_joins_it() -> None:
@@ -73,7 +73,7 @@ def test_a_member_whose_full_sync_is_under_way_takes_over_only_when_it_is_throug
     assert world.run(4) == "1 -, 2 Active"
 
 
-# -- administration --------------------------------------------------------------------------------------------------------
+# -- administration --------------------------------------------------------------------------------------------------
 
 
 def test_admin_down_fails_over_at_once_and_up_does_not_fail_back() -> None:
@@ -132,7 +132,7 @@ def test_a_late_heartbeat_on_another_network_does_not_bring_a_stopped_member_bac
     assert cluster.failover_count == 1
 
 
-# -- death -----------------------------------------------------------------------------------------------------------------
+# -- death -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_killed_process_is_noticed_by_the_refusals_of_its_machine() -> None:
@@ -194,7 +194,7 @@ def test_failovers_are_counted_with_their_reasons() -> None:
     assert (world.cluster(2).failover_count, world.cluster(1).failover_count) == (2, 1)
 
 
-# -- interfaces ------------------------------------------------------------------------------------------------------------
+# -- interfaces ------------------------------------------------------------------------------------------------------
 
 
 def test_an_active_member_that_loses_an_interface_gives_way() -> None:
@@ -246,7 +246,7 @@ def test_a_member_with_all_its_networks_gone_is_lost_to_the_other() -> None:
     assert len(world.forwarding()) == 1
 
 
-# -- partition ---------------------------------------------------------------------------------------------------------------
+# -- partition -------------------------------------------------------------------------------------------------------
 
 
 def test_after_a_partition_has_healed_the_lower_number_stays_active() -> None:
@@ -268,7 +268,7 @@ def test_after_a_partition_a_healthy_member_stays_active_though_its_number_is_hi
     assert world.run(1) == "1 Down, 2 Active"
 
 
-# -- versions ----------------------------------------------------------------------------------------------------------------
+# -- versions --------------------------------------------------------------------------------------------------------
 
 OLD, NEW = "R77.30", "R80.10"
 
@@ -332,17 +332,19 @@ def test_two_upgraded_members_find_one_active_when_the_last_older_one_stops() ->
     assert world.run(0.2) == "1 -, 2 Active, 3 Standby"
 
 
-# -- five ----------------------------------------------------------------------------------------------------------------
+# -- five ------------------------------------------------------------------------------------------------------------
 
 
 def test_five_members_have_one_active_and_replace_it_in_the_order_of_their_numbers() -> None:
     world = World(5)
     world.start()
     assert world.run(3) == "1 Active, 2 Standby, 3 Standby, 4 Standby, 5 Standby"
+    world.forget()
     world.kill(1)
     assert world.run(1) == "1 -, 2 Active, 3 Standby, 4 Standby, 5 Standby"
     world.power_cut(2)
     assert world.run(3) == "1 -, 2 -, 3 Active, 4 Standby, 5 Standby"
+    assert len(world.history) == 2, "nobody else forwards, not even for a moment"
     world.admin_down(3)
     assert world.run(1) == "1 -, 2 -, 3 Down, 4 Active, 5 Standby"
     world.start(1)
@@ -360,9 +362,10 @@ def test_five_members_that_are_all_in_trouble_still_have_one_that_forwards() -> 
     assert world.states.count("Active Attention") == 1 and world.states.count("Down") == 4
 
 
-# -- any order of events ---------------------------------------------------------------------------------------------------
+# -- any order of events ---------------------------------------------------------------------------------------------
 
 FATES = ("start", "stop", "kill", "power_cut", "admin_down", "admin_up", "lan_down", "lan_up", "split", "heal", "wait")
+PAUSES = st.sampled_from((0.0, 0.02, 0.15, 0.6, 3.0))
 
 
 def happen(world: World, fate: str, number: int) -> None:
@@ -381,10 +384,10 @@ def happen(world: World, fate: str, number: int) -> None:
         world.partition()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.integers(2, 5),
-    st.lists(st.tuples(st.sampled_from(FATES), st.integers(1, 5), st.sampled_from((0.0, 0.02, 0.15, 0.6, 3.0))), max_size=14),
+    st.lists(st.tuples(st.sampled_from(FATES), st.integers(1, 5), PAUSES), max_size=14),
     st.lists(st.sampled_from((OLD, NEW)), min_size=5, max_size=5),
     st.booleans(),
 )
@@ -397,22 +400,22 @@ def test_whatever_happens_in_the_end_each_group_that_hears_itself_has_one_that_f
     for fate, number, pause in fates:
         happen(world, fate, min(number, members))
         world.run(pause)
-    world.run(6)
+    world.run(4.5)
     settled = world.states
     world.forget()
-    assert world.run(6) == settled and not world.history, "it comes to rest"
+    assert world.run(1.5) == settled and not world.history, "it comes to rest"
     left = {c.number for c in world.running()}
     while left:
         first = min(left)
         group = {n for n in left if n == first or frozenset((first, n)) not in world.severed}
         forwarding = [n for n in world.forwarding() if n in group]
         assert len(forwarding) == 1, (settled, group)
-        oldest = min((world.machines[n].release for n in group))
+        oldest = min(world.machines[n].release for n in group)
         assert world.machines[forwarding[0]].release == oldest, settled
         left -= group
 
 
-# -- heartbeats from the network -------------------------------------------------------------------------------------------
+# -- heartbeats from the network -------------------------------------------------------------------------------------
 
 
 def test_heartbeats_of_strangers_and_of_unknown_states_do_no_harm() -> None:
@@ -436,7 +439,7 @@ def test_heartbeats_come_at_their_interval_and_at_once_when_the_state_changes() 
         heartbeat = cluster.outgoing(now)
         if heartbeat is not None:
             sent.append((now, MemberState(heartbeat.state).label))
-    assert [at for at, _ in sent] == pytest.approx([n / 10 for n in range(10)])
+    assert [at for at, _ in sent] == pytest.approx([n / 10 for n in range(10)], abs=0.011)
     assert [label for _, label in sent] == ["Initializing"] * 4 + ["Active"] * 6
     cluster.set_device("admin_down", "x", 0.955)
     heartbeat = cluster.outgoing(0.955)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from syncproto.events import Counters
-
 from fwnode.clock import LabClock
 from fwnode.control import render
 from fwnode.control.commands import log_line
 from fwnode.firewall.firewall import LogEntry, Reason
+from syncproto.events import Counters
 
 COUNTERS = asdict(Counters())
 
@@ -21,7 +20,8 @@ STAT: dict[str, Any] = {
         {"id": 2, "local": True, "name": "fw2", "address": "203.0.113.2", "load": 100, "state": "Active Attention",
          "release": "R77.30"},
     ],
-    "devices": [{"name": "Policy", "problem": ""}, {"name": "Interface Active Check", "problem": "interface lan is down"}],
+    "devices": [{"name": "Policy", "problem": ""},
+                {"name": "Interface Active Check", "problem": "interface lan is down"}],
     "state": "Active Attention",
     "reason": "no other member is better",
     "changed_at": 0.0,

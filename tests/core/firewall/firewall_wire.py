@@ -2,7 +2,7 @@
 
 A transcript is text, one line a step, written as it is expected and compared with what really happened:
 
-    > S    ACCEPT SYN_SENT      client to server, TCP flags as scapy writes them; verdict, state of the entry (- for none)
+    > S    ACCEPT SYN_SENT      client to server; flags as scapy writes them; verdict, state of the entry (- for none)
     < SA   ACCEPT SYN_RECEIVED  server to client
     + 25                        seconds pass
 """
@@ -10,6 +10,7 @@ A transcript is text, one line a step, written as it is expected and compared wi
 from __future__ import annotations
 
 from functools import cache
+from ipaddress import ip_address
 from typing import Any
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -55,9 +56,7 @@ POLICY: dict[str, Any] = {
 
 
 def address(host: str) -> bytes:
-    import ipaddress
-
-    return ipaddress.ip_address(host).packed
+    return ip_address(host).packed
 
 
 def firewall(member: str = "fw1", policy: dict[str, Any] | None = None, **parameters: int) -> Firewall:

@@ -9,12 +9,12 @@ import pytest
 from firewall_wire import firewall, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from syncproto.record import Op, Record, Update
 
 from fwnode.clock import FLOOR_S, LabClock
 from fwnode.firewall.connection import COPY_GRACE, REFRESHES_PER_TIMEOUT, Connection, ConnectionTable
 from fwnode.firewall.packet import reverse_key
 from fwnode.firewall.tcp import State
+from syncproto.record import Op, Record, Update
 
 
 def key(number: int) -> bytes:
@@ -47,7 +47,7 @@ def said(table: ConnectionTable, now: float = 0.0) -> list[str]:
     return [f"{u.op.name} {int.from_bytes(u.key[9:11], 'big')}" for u in table.take_updates(now)]
 
 
-# -- what peers are told -----------------------------------------------------------------------------------------------
+# -- what peers are told ---------------------------------------------------------------------------------------------
 
 
 def test_ten_changes_in_one_tick_are_one_record_of_the_last() -> None:
@@ -140,7 +140,7 @@ def test_a_busy_connection_is_announced_a_few_times_a_timeout_and_no_more() -> N
     assert all(u.record is not None and u.record.ttl_s == 3600 for u in refreshes)
 
 
-# -- what is believed of them --------------------------------------------------------------------------------------------
+# -- what is believed of them ----------------------------------------------------------------------------------------
 
 
 def test_a_copy_never_goes_back_to_an_older_state() -> None:
@@ -208,15 +208,15 @@ def test_a_copy_survives_between_two_announcements_of_a_connection_that_is_just_
     """The owner's last packet before a refresh is due moves only the owner's end; the copy has to wait for the next."""
     owner, copy = firewall("fw1", tcp_session_timeout=90), ConnectionTable()
     now = play(owner, "> S ACCEPT SYN_SENT\n < SA ACCEPT SYN_RECEIVED\n > A ACCEPT ESTABLISHED")
-    for step in (0.0, 29.0, 89.0, 29.0, 89.0, 89.0):
+    for step in (0.0, 29.0, 89.0, 29.0, 89.0, 89.0, 89.0):
         now = play(owner, f"+ {step}\n > PA ACCEPT ESTABLISHED", now=now)
-        copy.expire(now)
+        assert copy.expire(now) == 0, now
         for update in owner.connections.take_updates(now):
             copy.apply(update, now)
-        assert len(copy) == 1, now
+    assert len(copy) == 1
 
 
-# -- expiry ------------------------------------------------------------------------------------------------------------
+# -- expiry ----------------------------------------------------------------------------------------------------------
 
 STEP = st.one_of(
     st.tuples(st.just("add"), st.integers(0, 5), st.floats(0.1, 50)),
@@ -227,7 +227,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(STEP, max_size=40), st.sampled_from((1.0, 0.3, 7.0)), st.sampled_from((0.0, 5.0)))
 def test_connections_end_when_a_naive_table_ends_them(steps: list[Any], width: float, floor: float) -> None:
     """The naive table looks at every entry; the real one may be late by one bucket and never early."""
@@ -311,7 +311,7 @@ def test_next_expiry_is_a_time_at_which_something_ends() -> None:
     assert table.expire(due) == 1
 
 
-# -- counts and snapshots ------------------------------------------------------------------------------------------------
+# -- counts and snapshots --------------------------------------------------------------------------------------------
 
 
 def test_counts_are_those_of_connections_not_of_links() -> None:
@@ -359,7 +359,7 @@ def test_a_snapshot_carries_what_is_left_of_the_timeout() -> None:
     assert (made.ttl_s, made.timeout_s) == (3000.0, 3600.0)
 
 
-# -- the two clocks --------------------------------------------------------------------------------------------------------
+# -- the two clocks --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", [1, 60, 1440])

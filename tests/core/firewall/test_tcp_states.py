@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from firewall_wire import answer, firewall, key_of, play, tcp
 
-from fwnode.control.commands import log_line
 from fwnode.clock import LabClock
+from fwnode.control.commands import log_line
 from fwnode.firewall.tcp import EVENTS, INITIATOR, RESPONDER, TABLE, Event, State
 
 OVERVIEW = """
@@ -197,7 +197,7 @@ def test_a_service_has_its_own_session_timeout() -> None:
     play(firewall(), f"{opening} > R ACCEPT CLOSING\n + 21\n > A OUT_OF_STATE -", server_port=1521)
 
 
-# -- out of state ------------------------------------------------------------------------------------------------------
+# -- out of state ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -50,13 +50,13 @@ def test_check(app: typer.Typer, tmp_path: Path) -> None:
 def test_errors_before_the_lab_starts(
     app: typer.Typer, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def must_not_run(*_: object) -> int:
+    def must_not_run(*_: object) -> tuple[int, str]:
         raise AssertionError("the lab was started")
 
-    monkeypatch.setattr(commands, "run_in_lab", must_not_run)
+    monkeypatch.setattr(commands, "run_for_result", must_not_run)
     assert CliRunner().invoke(app, ["run", *arguments]).exit_code == ExitCode.USAGE
 
 
 def test_a_run_that_was_interrupted(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "run_in_lab", lambda *_: int(ExitCode.INTERRUPTED))
+    monkeypatch.setattr(commands, "run_for_result", lambda *_: (int(ExitCode.INTERRUPTED), ""))
     assert CliRunner().invoke(app, ["run", "upgrade-careless"]).exit_code == ExitCode.INTERRUPTED

@@ -1,0 +1,73 @@
+"""Decisions are pure and packages point one way, read from the sources: an import inside a function counts too."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PURE = ("syncproto", "fwnode/firewall", "fwnode/cluster")
+IMPURE = {"socket", "time", "random", "asyncio", "threading", "os", "subprocess", "scapy"}
+ALLOWED = {"syncproto": set[str](), "fwnode": {"syncproto"}, "labs": {"fwnode", "syncproto"}}
+"""Packages of ours that a package may import besides itself."""
+
+
+def imports(source: str) -> Iterator[str]:
+    """Top-level names of the modules that a source imports, wherever in it, by statement or by name."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("__import__", "import_module",
+                                                                      "importlib.import_module"):  # fmt: skip
+            yield from (str(a.value).partition(".")[0] for a in node.args[:1] if isinstance(a, ast.Constant))
+
+
+def sources(folder: str) -> list[Path]:
+    found = sorted((ROOT / folder).rglob("*.py"))
+    assert found, f"{folder} has no sources: has it moved?"
+    return found
+
+
+@pytest.mark.parametrize("folder", PURE)
+def test_decisions_touch_no_socket_clock_chance_or_thread(folder: str) -> None:
+    impure = {str(p.relative_to(ROOT)): sorted(IMPURE & set(imports(p.read_text()))) for p in sources(folder)}
+    assert {path: names for path, names in impure.items() if names} == {}
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_packages_point_one_way(package: str) -> None:
+    forbidden = set(ALLOWED) | {"tests"}
+    forbidden -= ALLOWED[package] | {package}
+    against = {str(p.relative_to(ROOT)): sorted(forbidden & set(imports(p.read_text()))) for p in sources(package)}
+    assert {path: names for path, names in against.items() if names} == {}
+
+
+def test_the_pure_rooms_of_the_member_know_nothing_of_its_edges() -> None:
+    allowed = ("fwnode.firewall", "fwnode.cluster", "syncproto")
+    for folder in PURE[1:]:
+        for path in sources(folder):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom):
+                    module = node.module or ""
+                    assert node.level < 2, f"{path}: reaches out of its room"
+                    assert not module.startswith("fwnode") or module.startswith(allowed), f"{path}: imports {module}"
+
+
+def test_the_reader_of_imports_sees_them_wherever_they_hide() -> None:
+    text = """
+import os.path as p
+from scapy.all import IP
+from . import time
+def f():
+    import socket
+    if True:
+        from random import choice
+        __import__("threading")
+        importlib.import_module("asyncio.events")
+"""
+    assert set(imports(text)) == {"os", "scapy", "socket", "random", "threading", "asyncio"}
