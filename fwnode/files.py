@@ -25,10 +25,22 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe, and without aliases: a few lines of them stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read: write it out", mark)
+        return super().compose_node(parent, index)
+
+
 def load_yaml(path: Path) -> Any:
     """The document in a YAML file. Raises `FileError` with the line of a syntax error."""
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.load(path.read_text(), Loader=_Loader)
+    except RecursionError as error:
+        raise FileError([f"{path}: is nested too deeply"]) from error
     except OSError as error:
         raise FileError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:

@@ -88,6 +88,8 @@ class Node:
             bucket_width=max(1.0, self.clock.floor / 10),
         )
         now = wire_now()
+        self.incarnation = time.time_ns() // 1_000_000
+        """Milliseconds, so that it grows from start to start, and faster than heartbeats are numbered."""
         self.cluster = Cluster(
             config.number,
             config.peers,
@@ -96,10 +98,10 @@ class Node:
             now=now,
             heartbeat_s=self.parameters["fwha_heartbeat_ms"] / 1000,
             dead_timeout_s=self.parameters["fwha_dead_timeout_ms"] / 1000,
+            first_heartbeat=self.incarnation,
         )
         self.cluster.policy_name = policy.name
         self.key = config.key.encode() or None
-        self.incarnation = time.time_ns() // 1_000_000
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
         self.refused_messages: Counter[str] = Counter()
         self._announcements = 0
@@ -216,7 +218,11 @@ class Node:
         """Every sync tick: what changed goes out, what is over goes away."""
         self._next_tick = now + SYNC_TICK_S
         for interface in self.config.cluster.interfaces:
-            self.cluster.set_interface(interface.name, self._interface_is_up(interface.kernel_name), now)
+            was_up = self.cluster.interfaces.get(interface.name, True)
+            is_up = self._interface_is_up(interface.kernel_name)
+            self.cluster.set_interface(interface.name, is_up, now)
+            if is_up and not was_up:
+                self._announce()  # neighbours on it may have learned another member's address meanwhile
         self.firewall.expire(self.clock.now())
         self.sync.flush(now, self.datagrams)
         if self._announcements:
@@ -261,14 +267,16 @@ class Node:
                 self._refuse(error)
                 continue
             if envelope.sender != wire.peer:
-                self.refused_messages["WRONG_SENDER"] += 1
+                self.refused_messages["wrong sender"] += 1
             elif isinstance(envelope.message, Heartbeat):
                 self.cluster.receive_heartbeat(envelope.sender, envelope.message, wire.interface, now)
+            elif not wire.sync:
+                self.refused_messages["not on the sync network"] += 1
             else:
                 self.sync.receive(envelope, now)
 
     def _refuse(self, error: SyncError) -> None:
-        reason = error.reason.name
+        reason = error.reason.value
         self.refused_messages[reason] += 1
         if self.refused_messages[reason] == 1:
             self.event("sync", f"a message was refused: {error} (only the first of its kind is shown)")
@@ -288,14 +296,21 @@ class Node:
         self.firewall.forwarding = event.new.forwards
         for keeper in self.keepers:
             keeper.answering = event.new.forwards
-            if event.new.forwards:
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell the neighbours, now and a few ticks more, that the virtual addresses are here, if they are."""
+        self._announcements = ANNOUNCEMENTS - 1 if self.firewall.forwarding else 0
+        for keeper in self.keepers:
+            if keeper.answering:
                 keeper.announce()
-        self._announcements = ANNOUNCEMENTS - 1 if event.new.forwards else 0
 
     def _peer_changed(self, event: PeerChanged, now: float) -> None:
         name = self.config.peers[event.peer]
         reason = f": {event.reason}" if event.reason else ""
         self.event("peer", f"{name} is {event.new.label}{reason}", peer=name, state=event.new.label)
+        if event.old.forwards and not event.new.forwards:
+            self._announce()  # it may have taken the addresses for a moment
         if event.new is MemberState.LOST:
             self.sync.engine.peer_lost(event.peer, now)
         elif event.old is MemberState.LOST:

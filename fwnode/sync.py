@@ -201,9 +201,13 @@ class Synchroniser:
             return
         connection.setblocking(False)
         names = {str(self._interface.members[name][0].ip): number for number, name in self._config.peers.items()}
-        peer = names.get(address[0], 0)
+        peer = names.get(address[0])
+        if peer is None:  # the policy let somebody through who is no member
+            self._owner.event("sync", f"full sync was refused to {address[0]}: it is no member's address")
+            connection.close()
+            return
         table = self._firewall.connections
-        source = self.engine.accept_full_sync(lambda: table.snapshot(self._clock.now()), len(table), wire_now())
+        source = self.engine.accept_full_sync(lambda: table.snapshot(self._clock.now()), len(table), wire_now(), peer)
         self._add_stream(Stream(connection, source, peer))
 
     def _add_stream(self, stream: Stream) -> None:

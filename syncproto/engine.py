@@ -270,23 +270,25 @@ class SyncEngine:
             sink.fail(gate.reason or NEW_CONNECTIONS_ONLY, refused=True)
         return sink
 
-    def accept_full_sync(self, snapshot: Callable[[], Iterator[Record]], count: int, now: float) -> FullSource:
+    def accept_full_sync(
+        self, snapshot: Callable[[], Iterator[Record]], count: int, now: float, peer: int | None = None
+    ) -> FullSource:
         """A peer has connected: whoever it is, it will be asked for its release first."""
         self._now = now
         return FullSource(
             snapshot=snapshot,
             count=count,
             sequence=lambda: self._sender.newest,
-            admit=self._admit,
+            admit=lambda asking, request: self._admit(asking, request, peer),
             frames=self._frames,
             limits=self._limits,
             counters=self._counters,
             now=now,
         )
 
-    def _admit(self, peer: int, request: FullRequest) -> Gate:
+    def _admit(self, peer: int, request: FullRequest, expected: int | None) -> Gate:
         """The gate for a full sync. Decided anew from the request: it must not depend on the delta socket."""
-        if peer not in self._sessions:
+        if peer not in self._sessions or expected not in (None, peer):
             self._counters.refused[Reason.UNKNOWN_PEER.value] += 1
             return Gate(Exchange.NOTHING, f"member {peer} is not of this cluster", None)
         gate = self._compatibility.gate(self.release.name, request.release)

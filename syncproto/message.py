@@ -57,6 +57,8 @@ class Heartbeat:
     problems: list[str]
     sees: list[int]
     leaving: bool = False
+    number: int = 0
+    """Grows with every heartbeat, also over restarts: a late one on a slow network must not undo a newer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +326,7 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
             ("problems", ListOf(Text())),
             ("sees", ListOf(Whole(1, MEMBER_MAX))),
             ("leaving", YesNo()),
+            ("number", Whole(0, COUNTER_MAX)),
         ),
     ),
     Kind.HELLO: (

@@ -47,8 +47,12 @@ LISTEN_HEARTBEATS = 4
 """Heartbeat intervals that a starting member listens before it decides (three may be lost)."""
 
 SETTLE_HEARTBEATS = 3
-"""Heartbeat intervals that roles stay as they are after an interface of ours went down or came back: a peer that lost
-the same network, or got it back, says so in the meantime, and then a failover would gain nothing."""
+"""Heartbeat intervals that roles stay as they are after an interface, ours or a peer's, went down or came back: who
+lost the same network, or got it back, says so in the meantime, and then a failover would gain nothing."""
+
+OLDER_HEARTBEATS_MAX = 300
+"""Heartbeats in a row with a lower number than the newest that are taken for late ones. More come only from a member
+whose clock was set back before it started anew."""
 
 INTERFACE_CHECK = "Interface Active Check"
 ADMIN_DOWN = "admin_down"
@@ -95,6 +99,7 @@ class Peer:
     heard_at: float = -1e9
     left_at: float = -1e9
     heartbeat: Heartbeat | None = None
+    older_in_a_row: int = 0
     interfaces_heard: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -115,6 +120,7 @@ class Failover:
 class Cluster:
     """One member's view of its cluster.
 
+    `first_heartbeat` numbers the first heartbeat; it must be beyond those of the member's former lives.
     `newer(a, b)` compares two releases' versions: -1, 0 or 1. `next_wakeup()` may change after every call that takes
     `now`. Heartbeats are due when `outgoing(now)` returns one; it goes to every peer over every interface.
     """
@@ -129,6 +135,7 @@ class Cluster:
         now: float,
         heartbeat_s: float = 0.1,
         dead_timeout_s: float = 2.5,
+        first_heartbeat: int = 1,
     ) -> None:
         self.number = number
         self.release = release
@@ -148,6 +155,7 @@ class Cluster:
         self._events: deque[Event] = deque()
         self._listen_until = now + LISTEN_HEARTBEATS * heartbeat_s
         self._next_heartbeat = now
+        self._heartbeat_number = first_heartbeat
         self._settled_at = now
         self._joining: int | None = None
         self._synchronised = False
@@ -160,6 +168,10 @@ class Cluster:
         peer = self.peers.get(number)
         if peer is None:
             return
+        if self._is_late(peer, heartbeat):
+            return
+        if peer.heartbeat is not None and peer.heartbeat.problems != heartbeat.problems:
+            self._settled_at = now + SETTLE_HEARTBEATS * self.heartbeat_s
         if heartbeat.leaving:
             peer.left_at = now
             self._peer_is(peer, MemberState.LOST, "it was stopped", now)
@@ -174,6 +186,13 @@ class Cluster:
         except ValueError:
             state = MemberState.DOWN
         self._peer_is(peer, state, "; ".join(heartbeat.problems), now)
+
+    @staticmethod
+    def _is_late(peer: Peer, heartbeat: Heartbeat) -> bool:
+        """It was sent before one that has come already, and waited on another network."""
+        late = peer.heartbeat is not None and heartbeat.number < peer.heartbeat.number
+        peer.older_in_a_row = peer.older_in_a_row + 1 if late else 0
+        return late and peer.older_in_a_row <= OLDER_HEARTBEATS_MAX
 
     def peer_refused(self, number: int, now: float) -> None:
         """The peer's machine said that nobody listens on the cluster port there.
@@ -236,6 +255,7 @@ class Cluster:
         return self._heartbeat()
 
     def _heartbeat(self) -> Heartbeat:
+        self._heartbeat_number += 1
         return Heartbeat(
             state=int(self.state),
             priority=self.number,
@@ -246,6 +266,7 @@ class Cluster:
             problems=self.problems(),
             sees=[p.number for p in self.peers.values() if p.alive],
             leaving=self._leaving,
+            number=self._heartbeat_number,
         )
 
     def next_event(self) -> Event | None:
@@ -373,7 +394,8 @@ class Cluster:
             return
         if self._active_seen is not None:
             self.failover_count += 1
-            reason = self.reason if active == self.number else f"member {active} became active"
+            ours = self.number in (active, self._active_seen)
+            reason = self.reason if ours else f"member {self.peers[active].name} became active"
             self.failovers.append(Failover(now, self._active_seen, active, reason))
         self._active_seen = active
 

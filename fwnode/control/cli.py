@@ -14,7 +14,12 @@ from fwnode.control import render
 from fwnode.control.client import Control, MemberError, run_directory
 from fwnode.files import FileError, load_yaml
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Ask a firewall member, or tell it what to do.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Ask a firewall member, or tell it what to do.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 ctl = typer.Typer(no_args_is_help=True, help="Kernel parameters.")
 policy = typer.Typer(no_args_is_help=True, help="The rule base.")
 app.add_typer(ctl, name="ctl")
@@ -63,6 +68,12 @@ def devices(as_json: Json = False) -> None:
 
 
 @app.command()
+def interfaces(as_json: Json = False) -> None:
+    """Cluster interfaces, their state and virtual addresses (`cphaprob -a if`)."""
+    _print(_ask("stat")["interfaces"], as_json, render.interfaces)
+
+
+@app.command()
 def pstat(as_json: Json = False) -> None:
     """Packets, connections and sync in figures (`fw ctl pstat`)."""
     _print(_ask("pstat"), as_json, render.pstat)
@@ -85,6 +96,7 @@ def tab(
     table: Annotated[str, typer.Option("-t", help="connections, or local: the member's own.")] = "connections",
     summary: Annotated[bool, typer.Option("-s", help="Only counts.")] = False,
     unlimited: Annotated[bool, typer.Option("-u", help="All rows.")] = False,
+    formatted: Annotated[bool, typer.Option("-f", help="Readable; it always is.")] = False,
     rows: Annotated[int, typer.Option("-m", help="At most so many rows.", min=0)] = 16,
     as_json: Json = False,
 ) -> None:

@@ -18,8 +18,8 @@ from fwnode.cluster.membership import ADMIN_DOWN, MemberState
 from fwnode.control.server import Client, ControlError
 from fwnode.files import FileError
 from fwnode.firewall.connection import Connection
-from fwnode.firewall.firewall import Hook, LogEntry
-from fwnode.firewall.packet import TCP, describe_key, flag_names, split_key
+from fwnode.firewall.firewall import Hook, LogEntry, Reason
+from fwnode.firewall.packet import ICMP, ICMPV6, TCP, describe_key, flag_names, split_key
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, parse_value
 from fwnode.policy_file import build_policy
 
@@ -35,8 +35,11 @@ TABLE_ROWS_DEFAULT = 16
 def log_line(entry: LogEntry, clock: LabClock) -> dict[str, Any]:
     """A log entry for people and programs."""
     text = entry.text
-    if entry.key and entry.key[0] == TCP:
-        text += f"; tcp_flags: {flag_names(entry.flags)}"
+    protocol = entry.key[0] if entry.key else 0
+    if protocol == TCP and entry.reason is not Reason.FRAGMENT:
+        text += f"; tcp_flags: {flag_names(entry.detail)}"
+    elif protocol in (ICMP, ICMPV6) and entry.reason is not Reason.FRAGMENT:
+        text += f"; icmp_type: {entry.detail}"
     return {
         "number": entry.number,
         "at": clock.wall(entry.at),
@@ -184,7 +187,15 @@ class Commands:
             "mode": "High Availability (Active Up)",
             "members": members,
             "devices": [{"name": n, "problem": p} for n, p in cluster.devices.items()],
-            "interfaces": cluster.interfaces,
+            "interfaces": [
+                {
+                    "name": i.name,
+                    "up": cluster.interfaces.get(i.name, False),
+                    "sync": i.sync,
+                    "virtual": [str(v.ip) for v in i.virtual],
+                }
+                for i in node.config.cluster.interfaces
+            ],
             "state": cluster.state.label,
             "reason": cluster.reason,
             "changed_at": wall - (now - cluster.changed_at),
@@ -295,7 +306,7 @@ class Commands:
         """Set a kernel parameter until the member stops."""
         node = self._node
         try:
-            node.parameters.set(name, parse_value(name, str(value)))
+            node.parameters.set(name, parse_value(str(name), str(value)))
         except ParameterError as error:
             raise ControlError(str(error)) from error
         node.cluster.heartbeat_s = node.parameters["fwha_heartbeat_ms"] / 1000

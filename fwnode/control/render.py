@@ -80,6 +80,22 @@ def devices(entries: list[dict[str, Any]]) -> Iterator[str]:
         yield ""
 
 
+def interfaces(entries: list[dict[str, Any]]) -> Iterator[str]:
+    """`cphaprob -a if`."""
+    yield f"Required interfaces: {len(entries)}"
+    yield f"Required secured interfaces: {sum(e['sync'] for e in entries)}"
+    yield ""
+    for entry in entries:
+        kind = "sync(secured)" if entry["sync"] else "non sync(non secured)"
+        yield f"{entry['name']:<10}{'UP' if entry['up'] else 'DOWN':<8}{kind}, unicast"
+    virtual = [(e["name"], address) for e in entries for address in e["virtual"]]
+    yield ""
+    yield f"Virtual cluster interfaces: {len({name for name, _ in virtual})}"
+    yield ""
+    for name, address in virtual:
+        yield f"{name:<10}{address}"
+
+
 def pstat(data: Mapping[str, Any]) -> Iterator[str]:
     """`fw ctl pstat`: the parts that this firewall has."""
     connections, packets = data["connections"], data["packets"]

@@ -17,6 +17,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("cphaprob", "stat"): ("stat",),
     ("cphaprob", "list"): ("devices",),
     ("cphaprob", "-l", "list"): ("devices",),
+    ("cphaprob", "-a", "if"): ("interfaces",),
     ("cphaprob", "syncstat"): ("syncstat",),
     ("fw", "tab"): ("tab",),
     ("fw", "log"): ("log",),
@@ -55,4 +56,7 @@ def own_member() -> str:
 def main() -> None:
     """Entry point of all of them; the name that it was called by says which."""
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    if words[-1] in ("-h", "--help"):
+        print("\n".join(" ".join(command) for command in COMMANDS if command[0] == words[0]))
+        return
     run(lambda: [own_member(), *translate(words)], words[0])

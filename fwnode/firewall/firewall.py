@@ -88,7 +88,8 @@ class LogEntry(NamedTuple):
     reason: Reason | None
     hook: int
     key: bytes
-    flags: int
+    detail: int
+    """`Packet.detail`: TCP flags, or ICMP type."""
     rule: int
     text: str
 
@@ -175,9 +176,10 @@ class Firewall:
         try:
             packet = parse(data)
         except MalformedPacket as error:
-            self._log(now, Reason.MALFORMED, hook, b"", 0, 0, str(error))
+            self._log(now, Reason.MALFORMED, hook, None, 0, str(error))
             return DROP[Reason.MALFORMED]
         if not self._may_process(packet, hook):
+            self._log(now, Reason.NOT_ACTIVE, hook, packet, 0, Reason.NOT_ACTIVE.value)
             return DROP[Reason.NOT_ACTIVE]
         if packet.fragment:
             return self._decide_fragment(packet, data, hook, now)
@@ -199,7 +201,10 @@ class Firewall:
             self._fragments[packet.fragment] = (now + self.connections.lifetime(FRAGMENT_TIMEOUT_S), verdict)
             return verdict
         until, verdict = self._fragments.get(packet.fragment, (0.0, DROP[Reason.FRAGMENT]))
-        return ACCEPT if verdict.accept and now < until else DROP[Reason.FRAGMENT]
+        if verdict.accept and now < until:
+            return ACCEPT
+        self._log(now, Reason.FRAGMENT, hook, packet, 0, Reason.FRAGMENT.value)
+        return DROP[Reason.FRAGMENT]
 
     def _decide_whole(self, packet: Packet, data: bytes, hook: int, now: float) -> Verdict:
         table = self.connections if hook == Hook.FORWARD else self.local
@@ -221,10 +226,12 @@ class Firewall:
         known = packet.about in self.connections.entries or packet.about in self.local.entries
         if known and self.policy.icmp_errors:
             return ACCEPT
-        if self.parameters["fw_allow_out_of_state_icmp_error"]:
+        # The kernel looks at TTL and MTU before we see a packet, so our own error may be about one that we never saw.
+        own = hook == Hook.OUTPUT and self.policy.outgoing
+        if own or self.parameters["fw_allow_out_of_state_icmp_error"]:
             return ACCEPT
         text = "ICMP error about no known connection" if not known else "ICMP errors are switched off in the policy"
-        self._log(now, Reason.OUT_OF_STATE, hook, packet.key, 0, 0, text)
+        self._log(now, Reason.OUT_OF_STATE, hook, packet, 0, text)
         return DROP[Reason.OUT_OF_STATE]
 
     # -- a connection that is known ------------------------------------------------------------------------------
@@ -286,7 +293,7 @@ class Firewall:
     def _refuse_segment(self, connection: Connection, packet: Packet, event: Event, hook: int, now: float) -> Verdict:
         reason = Reason.SYN_ON_ESTABLISHED if event is Event.SYN else Reason.OUT_OF_STATE
         text = reason.value if event is Event.SYN else f"TCP packet out of state in {connection.state.name}"
-        self._log(now, reason, hook, packet.key, packet.flags, connection.rule, text)
+        self._log(now, reason, hook, packet, connection.rule, text)
         return DROP[reason]
 
     def _match_again(
@@ -322,7 +329,7 @@ class Firewall:
         if not verdict.accept or (learn and packet.flags & RST):
             return verdict  # a RST ends what it is about: there is nothing left to learn
         if len(table) >= self.parameters["connections_limit"] and packet.key not in table.entries:
-            self._log(now, Reason.TABLE_FULL, hook, packet.key, packet.flags, match.rule, Reason.TABLE_FULL.value)
+            self._log(now, Reason.TABLE_FULL, hook, packet, match.rule, Reason.TABLE_FULL.value)
             return DROP[Reason.TABLE_FULL]
         self._create(packet, match, table, learn, now)
         return verdict
@@ -334,7 +341,7 @@ class Firewall:
 
     def _drop_out_of_state(self, packet: Packet, hook: int, now: float, text: str) -> Verdict:
         if packet.protocol != TCP or self.parameters["fw_log_out_of_state_tcp"]:
-            self._log(now, Reason.OUT_OF_STATE, hook, packet.key, packet.flags, 0, text)
+            self._log(now, Reason.OUT_OF_STATE, hook, packet, 0, text)
         return DROP[Reason.OUT_OF_STATE]
 
     def _create(self, packet: Packet, match: Match, table: ConnectionTable, learned: bool, now: float) -> None:
@@ -385,11 +392,11 @@ class Firewall:
     def _judge(self, match: Match, packet: Packet, data: bytes, hook: int, now: float) -> Verdict:
         if match.action is Action.ACCEPT:
             if match.log:
-                self._log(now, None, hook, packet.key, packet.flags, match.rule, match.rule_name)
+                self._log(now, None, hook, packet, match.rule, match.rule_name)
             return ACCEPT
         text = f"rule {match.rule} ({match.rule_name})" if match.rule > 0 else match.rule_name
         reason = Reason.REJECTED if match.action is Action.REJECT else Reason.POLICY
-        self._log(now, reason, hook, packet.key, packet.flags, match.rule, text)
+        self._log(now, reason, hook, packet, match.rule, text)
         if reason is Reason.REJECTED:
             return Verdict(False, reason, rejection(packet, data))
         return DROP[reason]
@@ -411,6 +418,9 @@ class Firewall:
         self.connections.expire(now)
         self.local.expire(now)
 
-    def _log(self, now: float, reason: Reason | None, hook: int, key: bytes, flags: int, rule: int, text: str) -> None:
+    def _log(
+        self, now: float, reason: Reason | None, hook: int, packet: Packet | None, rule: int, text: str
+    ) -> None:
         self.log_number += 1
-        self.log.append(LogEntry(self.log_number, now, reason, hook, key, flags, rule, text))
+        key, detail = (packet.key, packet.detail) if packet else (b"", 0)
+        self.log.append(LogEntry(self.log_number, now, reason, hook, key, detail, rule, text))

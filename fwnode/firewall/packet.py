@@ -53,6 +53,11 @@ class Packet:
     header_length: int = 0
     """Bytes before the transport header."""
 
+    @property
+    def detail(self) -> int:
+        """What the log shows besides the key: TCP flags, or ICMP type."""
+        return self.icmp_type if self.icmp_type >= 0 else self.flags
+
 
 def reverse_key(key: bytes) -> bytes:
     """The key of the same connection as seen in the other direction."""
@@ -83,7 +88,7 @@ def describe_key(key: bytes) -> str:
     """`tcp 192.0.2.100:40001 -> 198.51.100.100:1521`, for people."""
     protocol, source, destination, source_port, destination_port = split_key(key)
     name = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6"}.get(protocol, f"protocol {protocol}")
-    if protocol in (ICMP, ICMPV6):
+    if protocol in (ICMP, ICMPV6) and source_port:
         return f"{name} {ip_address(source)} -> {ip_address(destination)} id {source_port}"
     if protocol not in (TCP, UDP):
         return f"{name} {ip_address(source)} -> {ip_address(destination)}"
@@ -123,6 +128,7 @@ def _parse_ipv4(data: bytes, *, whole: bool) -> Packet:
     offset = (data[6] & 0x1F) << 8 | data[7]
     if whole and (offset or data[6] & 0x20):
         packet.fragment = b"\x04" + data[4:6] + data[9:10] + data[12:20]
+        packet.key = data[9:10] + data[12:20] + bytes(4)
         packet.first_fragment = offset == 0
     if not offset:
         _parse_transport(packet, data, header, whole=whole, room=(total or 0x10000) - header)
@@ -144,6 +150,7 @@ def _parse_ipv6(data: bytes, *, whole: bool) -> Packet:
             offset = (data[at + 2] << 8 | data[at + 3]) & 0xFFF8
             if whole and (offset or data[at + 3] & 1):
                 packet.fragment = b"\x06" + data[at + 4 : at + 8] + data[8:40]
+                packet.key = data[at : at + 1] + data[8:40] + bytes(4)
                 packet.first_fragment = offset == 0
             length = 8
         elif following == _AUTHENTICATION:

@@ -24,6 +24,8 @@ class Wire:
 
     peer: int
     interface: str
+    sync: bool
+    """Whether this is the sync network."""
     socket: socket.socket
 
 
@@ -36,8 +38,8 @@ class Datagrams:
         self.wires: list[Wire] = []
         for interface, (own, peers) in addresses.items():
             for peer, address in peers.items():
-                self.wires.append(Wire(peer, interface, _connected(own, address)))
-        self._sync = {wire.peer: wire for wire in self.wires if wire.interface == sync_interface}
+                self.wires.append(Wire(peer, interface, interface == sync_interface, _connected(own, address)))
+        self._sync = {wire.peer: wire for wire in self.wires if wire.sync}
 
     def send_everywhere(self, data: bytes, refused: Callable[[int], None]) -> None:
         """To every peer over every interface; `refused` hears whose machine has nobody listening."""
@@ -53,7 +55,7 @@ class Datagrams:
     def _send(self, wire: Wire, data: bytes, refused: Callable[[int], None]) -> None:
         try:
             wire.socket.send(data)
-            if self._sync.get(wire.peer) is wire:
+            if wire.sync:
                 self.sent_bytes += len(data)
         except ConnectionRefusedError:
             # The error belongs to an earlier datagram; this one was not sent.

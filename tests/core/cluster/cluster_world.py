@@ -63,7 +63,9 @@ class World:
             machine.release = release or machine.release
             machine.life += 1
             peers = {n: f"fw{n}" for n in self.machines if n != number}
-            machine.cluster = Cluster(number, peers, machine.release, releases().newer, now=self.now)
+            machine.cluster = Cluster(
+                number, peers, machine.release, releases().newer, now=self.now, first_heartbeat=machine.life * 1_000_000
+            )
             for network in NETWORKS:
                 machine.cluster.set_interface(network, network not in machine.down, self.now)
             self._turn(machine)

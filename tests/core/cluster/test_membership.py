@@ -190,7 +190,7 @@ def test_failovers_are_counted_with_their_reasons() -> None:
     world.admin_down(2)
     world.run(1)
     counted = [(f.former, f.active, f.reason) for f in world.cluster(2).failovers]
-    assert counted == [(1, 2, "member fw1 was lost"), (2, 1, "member 1 became active")]
+    assert counted == [(1, 2, "member fw1 was lost"), (2, 1, "admin_down: the administrator has put this member down")]
     assert (world.cluster(2).failover_count, world.cluster(1).failover_count) == (2, 1)
 
 
@@ -423,7 +423,7 @@ def test_heartbeats_of_strangers_and_of_unknown_states_do_no_harm() -> None:
     cluster = world.cluster(1)
     good = world.cluster(2)._heartbeat()
     cluster.receive_heartbeat(9, good, "lan", world.now)
-    odd = type(good)(99, 2, "no such release", "", 0.0, {}, [], [])
+    odd = type(good)(99, 2, "no such release", "", 0.0, {}, [], [], number=good.number + 1)
     cluster.receive_heartbeat(2, odd, "lan", world.now)
     assert world.sees(1, 2) == "Down"
     assert cluster.state is MemberState.ACTIVE
@@ -446,3 +446,36 @@ def test_heartbeats_come_at_their_interval_and_at_once_when_the_state_changes() 
     assert heartbeat is not None and heartbeat.problems == ["admin_down: x"]
     assert cluster.leave(0.96).leaving
     assert cluster.outgoing(5.0) is None, "a member that has said goodbye is silent"
+
+
+def test_a_heartbeat_that_was_delayed_on_one_network_does_not_undo_a_newer_one() -> None:
+    world = pair()
+    delayed = world.cluster(2)._heartbeat()  # it waits on a wire while others arrive
+    world.admin_down(2)
+    world.run(1)
+    assert world.sees(1, 2) == "Down"
+    world.cluster(1).receive_heartbeat(2, delayed, "sync", world.now)
+    assert world.sees(1, 2) == "Down"
+
+
+def test_a_network_that_comes_back_leaves_the_active_member_alone() -> None:
+    """Whichever member notices first, and whichever is active."""
+    for active in (1, 2):
+        for first in (1, 2):
+            world = pair()
+            if active == 2:
+                world.admin_down(1)
+                world.run(1)
+                world.admin_up(1)
+                world.run(1)
+            before = world.cluster(active).failover_count
+            for number in (first, 3 - first):
+                world.cluster(number).set_interface("sync", False, world.now)
+                world.run(0.05)
+            world.run(2)
+            for number in (first, 3 - first):
+                world.cluster(number).set_interface("sync", True, world.now)
+                world.run(0.05)
+            world.run(2)
+            assert world.cluster(active).state is MemberState.ACTIVE
+            assert world.cluster(active).failover_count == before
