@@ -166,6 +166,7 @@ def test_any_program_runs_in_a_node(pair):
         ("cphaprob state", "1 (local)  203.0.113.1      100%            ACTIVE            fw1"),
         ("cphaprob -l list", "Device Name: Interface Active Check\nCurrent state: OK"),
         ("cphaprob syncstat", "Sync status: OK"),
+        ("cphaprob -a if", "lan       192.0.2.1"),
         ("fw tab -t connections -s", "localhost             connections"),
         ("fw ctl pstat", "Able to Send/Receive sync packets"),
         ("fw ctl set int udp_timeout 41", "udp_timeout = 41"),
