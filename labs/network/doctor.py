@@ -1,4 +1,4 @@
-"""What this machine has and lacks for a lab, what falls back to what, and how to mend the rest.
+"""What this machine has and lacks for a lab, and how to mend it.
 
 Every finding comes from trying: in a throw-away private namespace (`labs.network.probe`), or by looking at the program
 or limit itself. It changes nothing outside that namespace. It must not know labs or members.
@@ -39,8 +39,6 @@ class State(StrEnum):
     OK = "ok"
     NOTE = "note"
     """Worth knowing; nothing is lost."""
-    FALLBACK = "falls back"
-    """Something else does its work."""
     LACKING = "lacking"
     """Some labs or commands will not work."""
     MISSING = "missing"
@@ -71,6 +69,7 @@ class _Entry:
 
 
 _MODULE = "sudo apt-get install linux-modules-extra-$(uname -r) (Ubuntu), or another kernel, then sudo "
+_UNUSED = "no lab of the catalog needs it yet"
 PROBES: Mapping[str, _Entry] = {
     "NFQUEUE (iptables)": _Entry(
         "members get every IPv4 packet by this rule",
@@ -83,10 +82,9 @@ PROBES: Mapping[str, _Entry] = {
     "packet queue": _Entry("a member reads its packets from it", "sudo modprobe nfnetlink_queue"),
     "bridge": _Entry("the switches", "sudo modprobe bridge"),
     "veth": _Entry("the wires", "sudo modprobe veth"),
-    "tbf": _Entry("limits the rate of a link", _MODULE + "modprobe sch_tbf", State.LACKING),
-    "statistic match": _Entry("loses packets on a link", _MODULE + "modprobe xt_statistic", State.LACKING),
-    "netem": _Entry("loss, rate and delay on a link; instead: loss by the statistic match, rate by tbf, "
-                    "delay in user space", _MODULE + "modprobe sch_netem", State.FALLBACK),
+    "tbf": _Entry(f"limits the rate of a link; {_UNUSED}", _MODULE + "modprobe sch_tbf", State.NOTE),
+    "statistic match": _Entry(f"loses packets on a link; {_UNUSED}", _MODULE + "modprobe xt_statistic", State.NOTE),
+    "netem": _Entry(f"loss, rate and delay on a link; {_UNUSED}", _MODULE + "modprobe sch_netem", State.NOTE),
     "nft queue": _Entry("not used: the divert rules are iptables' own", "", State.NOTE),
 }
 TOOLS: Mapping[str, tuple[str, State]] = {
@@ -115,8 +113,7 @@ def exit_code(findings: Sequence[Finding]) -> ExitCode:
 
 def print_table(findings: Sequence[Finding], console: Console) -> None:
     """The table, and one sentence that sums it up."""
-    colours = {State.OK: "green", State.NOTE: "cyan", State.FALLBACK: "cyan", State.LACKING: "yellow",
-               State.MISSING: "red"}
+    colours = {State.OK: "green", State.NOTE: "cyan", State.LACKING: "yellow", State.MISSING: "red"}
     table = Table("WHAT", "STATE", "WHAT IT MEANS", "HOW TO MEND", box=None, pad_edge=False)
     for finding in findings:
         table.add_row(finding.what, f"[{colours[finding.state]}]{finding.state}[/]", finding.meaning, finding.mend)
@@ -233,7 +230,7 @@ def _probed(usable: bool) -> list[Finding]:
     for name, entry in PROBES.items():
         complaint = complaints.get(name, "not tried")
         if not complaint:
-            findings.append(Finding(name, State.OK, entry.meaning if entry.failed != State.FALLBACK else ""))
+            findings.append(Finding(name, State.OK, entry.meaning))
         else:
             findings.append(Finding(name, entry.failed, f"{entry.meaning} ({complaint})", entry.mend))
     return findings

@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fwnode.configuration import load_releases
+from fwnode.files import FileError
 from labs.network import control as wire
 from labs.network import namespaces
 from labs.network.errors import ControlError, LabError
@@ -25,6 +27,7 @@ from labs.network.namespaces import Namespaces, node_sysctls
 from labs.network.private import system_path
 from labs.network.steps import StepServer
 from labs.network.topology import Topology, link_name
+from syncproto.errors import SyncError
 
 START_TIMEOUT_S = 30.0
 """Wall seconds until a started member must say that it is ready: hearing peers, then a full sync of a large table."""
@@ -167,8 +170,7 @@ class Lab:
         settings = self.members[self._known(member)]
         if self.running(member):
             raise LabError(f"{member} is running already")
-        if member in self._powered_off:
-            raise LabError(f"{member} is without power; power_on brings it back")
+        self._must_have_power(member)
         configuration = member_configuration(self.topology, member, settings, rate=self.rate, epoch=self.epoch,
                                               releases=self.releases, directory=self.directory)
         path = self.directory / f"{member}.yaml"
@@ -254,10 +256,12 @@ class Lab:
         await self.start(member)
 
     async def upgrade(self, member: str, release: str) -> None:
-        """Stop the member where it runs, change its release, start it."""
+        """Stop the member where it runs, change its release, start it. What cannot start again is not stopped."""
+        self._must_have_power(self._known(member))
+        self._must_be_release(release)
         if self.running(member):
             await self.stop(member)
-        self.members[self._known(member)].release = release
+        self.members[member].release = release
         await self.start(member)
 
     async def control(self, member: str, command: str, **arguments: Any) -> Any:
@@ -344,6 +348,16 @@ class Lab:
         if member not in self.members:
             raise LabError(f"there is no member {member}; there are {', '.join(self.members)}")
         return member
+
+    def _must_have_power(self, member: str) -> None:
+        if member in self._powered_off:
+            raise LabError(f"{member} is without power; power_on brings it back")
+
+    def _must_be_release(self, release: str) -> None:
+        try:
+            load_releases(str(self.releases or "")).release(release)
+        except (FileError, SyncError) as error:
+            raise LabError(str(error)) from None
 
     def _process(self, member: str) -> asyncio.subprocess.Process:
         if not self.running(member):

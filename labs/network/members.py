@@ -76,4 +76,12 @@ def member_configuration(topology: Topology, member: str, settings: MemberSettin
 
 def configuration_text(configuration: Mapping[str, Any]) -> str:
     """The YAML text of a member's configuration."""
-    return yaml.safe_dump(dict(configuration), sort_keys=False, default_flow_style=False, allow_unicode=True)
+    return yaml.dump(dict(configuration), Dumper=_Dumper, sort_keys=False, default_flow_style=False,
+                     allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes out what two places share: members read no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True

@@ -111,7 +111,29 @@ async def perform(lab: "Lab", step: object) -> Any:
     if not isinstance(step, Mapping) or len(step) != 1:
         raise LabError("a step is one name with its arguments, such as {\"cut\": {\"link\": \"sync\"}}")
     (name, value), = step.items()
-    return await STEPS[str(name)](lab, **step_arguments(str(name), value))
+    arguments = step_arguments(str(name), value)
+    return await STEPS[str(name)](lab, **arguments)
+
+
+def _request(line: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except RecursionError:
+        raise LabError("not a JSON object: it is nested too deeply") from None
+    except ValueError as error:
+        raise LabError(f"not a JSON object: {error}") from None
+    if not isinstance(message, dict) or not ({"step", "info"} & set(message)):
+        raise LabError("a request is {\"step\": {…}} or {\"info\": {}}")
+    return message
+
+
+def _refusal(text: str) -> dict[str, Any]:
+    return {"ok": False, "error": text}
+
+
+async def _send(writer: asyncio.StreamWriter, answer: Mapping[str, Any]) -> None:
+    writer.write(json.dumps(answer).encode() + b"\n")
+    await writer.drain()
 
 
 class StepServer:
@@ -139,28 +161,27 @@ class StepServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         try:
-            while line := await reader.readline():
-                writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
-                await writer.drain()
-        except (ValueError, OSError):
-            pass  # a line over the limit, or the other side went away: this conversation ends, the lab goes on
+            with suppress(OSError):  # the other side went away: this conversation ends, the lab goes on
+                await self._converse(reader, writer)
         finally:
             self._open.discard(writer)
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
 
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                await _send(writer, await self._answer(line))
+        except ValueError:  # a line over the limit: where the next one begins is not known
+            await _send(writer, _refusal(f"a request has at most {REQUEST_MAX} bytes"))
+
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
-            message = json.loads(line)
-            if not isinstance(message, dict) or not ({"step", "info"} & set(message)):
-                raise LabError("a request is {\"step\": {…}} or {\"info\": {}}")
-            if "info" in message:
-                return {"ok": True, "result": await self._lab.info()}
-            return {"ok": True, "result": await perform(self._lab, message["step"])}
+            message = _request(line)
+            result = await (self._lab.info() if "info" in message else perform(self._lab, message["step"]))
+            return {"ok": True, "result": result}
         except LabError as error:
-            return {"ok": False, "error": str(error)}
-        except ValueError as error:
-            return {"ok": False, "error": f"not a JSON object: {error}"}
-        except TypeError as error:
-            return {"ok": False, "error": f"bad arguments: {error}"}
+            return _refusal(str(error))
+        except Exception as error:  # whatever was asked has an answer, and the lab goes on
+            return _refusal(f"the request failed: {type(error).__name__}: {error}")

@@ -18,9 +18,9 @@ from ipaddress import (
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from fwnode.files import FileError, load_yaml
 from labs.network.errors import TopologyError
 
 MEMBERS_MIN = 2
@@ -267,12 +267,6 @@ def _builtin(name: str, where: str) -> Path:
 
 def _read(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TopologyError([f"{path}: cannot be read: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise TopologyError([f"{path}: is not a text file in UTF-8"]) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}" if mark else ""
-        raise TopologyError([f"{path}:{place} is not YAML: {getattr(error, 'problem', error)}"]) from None
+        return load_yaml(path)
+    except FileError as error:
+        raise TopologyError(error.problems) from None

@@ -8,12 +8,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from fwnode.files import FileError
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
 from labs.network.supervisor import run_for_result
 from labs.procedure import catalog
 from labs.procedure.model import LabFile, load
-from labs.procedure.problems import LabFileError
 from labs.report import junit, terminal
 
 LabName = Annotated[str, typer.Argument(metavar="LAB", help="A lab of the catalog, a lab file, or its folder.")]
@@ -44,7 +44,7 @@ def run_lab(
         _must_be_writable(path)
     if evidence is not None:
         _must_be_folder(evidence)
-    document = _play(file, name or file.name, evidence, keep)
+    document = _play(file, file.name if name is None else name, evidence, keep)
     terminal.report(document)
     text = json.dumps(document, indent=2) + "\n"
     _write(json_file, text)
@@ -90,17 +90,20 @@ def _play(file: LabFile, name: str, evidence: Path | None, keep: bool) -> dict[s
 def _load(lab: str) -> LabFile:
     try:
         return load(catalog.find(lab))
-    except LabFileError as error:
+    except FileError as error:
         _fail(str(error), ExitCode.USAGE)
 
 
 def _must_be_writable(path: Path | None) -> None:
-    """Before the lab starts: a result that cannot be kept is known a minute earlier."""
+    """Before the lab starts: a result that cannot be kept is known a minute earlier. Leaves no empty file behind."""
     if path is None:
         return
     try:
+        is_new = not (path.exists() or path.is_symlink())
         with path.open("a", encoding="utf-8"):
             pass
+        if is_new:
+            path.unlink()
     except OSError as error:
         _fail(f"{path}: cannot be written: {error.strerror}; name another file", ExitCode.USAGE)
 

@@ -87,7 +87,7 @@ def look_up(document: Mapping[str, Any], path: str) -> Any:
         elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
             value = value[int(part)]
         else:
-            return 0 if path.startswith("drops.") else None
+            return 0 if path.startswith("drops.") and path.count(".") == 2 else None
     return value
 
 

@@ -10,10 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from fwnode.configuration import load_releases
 from fwnode.files import FileError
+from fwnode.firewall.firewall import Reason
 from fwnode.firewall.parameters import ParameterError, look_up
 from fwnode.policy_file import build_policy
 from labs.network.errors import TopologyError
@@ -27,6 +37,7 @@ from syncproto.errors import SyncError
 from syncproto.release import Compatibility
 
 RATE_MAX = 100_000.0
+SERVICES = {"FW1": ("tcp", 256)}
 
 
 class _Part(BaseModel):
@@ -153,9 +164,29 @@ class Links(_Part):
     links: Names
 
 
+def _protocol_and_port(service: str) -> tuple[str, int]:
+    """`tcp/443` -> tcp, 443."""
+    protocol, _, port = service.partition("/")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
+    if protocol not in ("tcp", "udp") or not 1 <= number <= 65535:
+        raise ValueError(f"{service!r} is no service; write {one_of(SERVICES)}, or tcp or udp with a port from 1 to "
+                         "65535, such as tcp/443")
+    return protocol, number
+
+
+def _legal_service(service: str) -> str:
+    if service not in SERVICES:
+        _protocol_and_port(service)
+    return service
+
+
 class Block(_Part):
     between: Annotated[list[str], Field(min_length=2, max_length=2)]
-    service: Annotated[str, Field(pattern=r"^(FW1|(tcp|udp)/\d{1,5})$")]
+    service: Annotated[str, AfterValidator(_legal_service)]
+
+    @property
+    def protocol_and_port(self) -> tuple[str, int]:
+        return SERVICES.get(self.service) or _protocol_and_port(self.service)
 
 
 class Check(_Part):
@@ -232,7 +263,7 @@ _SECTIONS = frozenset({*Header.model_fields, "members", "workloads", "steps", "e
 
 
 def load(path: Path) -> LabFile:
-    """The lab of a file; LabFileError tells all that is wrong with it."""
+    """The lab of a file; FileError tells all that is wrong with it."""
     return _Reading(path).lab(read_yaml(path))
 
 
@@ -350,8 +381,8 @@ class _Reading:
             rules: Any
             try:
                 rules = read_yaml(file)
-            except LabFileError as error:
-                self.problems += [f"{where}: {source}: {problem}" for problem in error.problems]
+            except FileError as error:
+                self.problems += [f"{where}: {problem}" for problem in error.problems]
                 return {}
             if not isinstance(rules, dict):
                 self.problem(where, f"{source} is not a mapping; it has to be a rule base")
@@ -401,6 +432,7 @@ class _Names:
         self.ports(workloads)
         for step in steps:
             self.step(step, links, workloads)
+        self.blocks([step for step in steps if isinstance(step.what, Block)])
         for index, expectation in enumerate(expect):
             self.expectation(f"expect[{index}]", expectation)
 
@@ -442,6 +474,21 @@ class _Names:
             for index, expectation in enumerate(what.expectations):
                 self.expectation(f"{key}[{index}]", expectation)
 
+    def blocks(self, steps: list[Step]) -> None:
+        """A block is put once and taken away once; its rules are the same in both members, whoever is named first."""
+        there: set[tuple[frozenset[str], tuple[str, int]]] = set()
+        for step in steps:
+            block = (frozenset(step.what.between), step.what.protocol_and_port)
+            what = f"{step.what.service} between {' and '.join(step.what.between)}"
+            if step.verb == "block":
+                if block in there:
+                    self.say(f"{step.where}.block", f"{what} is blocked already; remove this step")
+                there.add(block)
+            else:
+                if block not in there:
+                    self.say(f"{step.where}.unblock", f"{what} is not blocked here; block it in an earlier step")
+                there.discard(block)
+
     def known(self, key: str, kind: str, name: str, names: set[str]) -> None:
         if name not in names:
             self.say(key, f"unknown {kind} {name!r}; known: {one_of(names)}")
@@ -457,7 +504,7 @@ class _Names:
                 self.known(key, "workload", rest[0], self.workloads)
             fields = PATHS.get(first)
             if fields and len(rest) > 1 and rest[1] not in fields:
-                self.say(key, f"{path}: {first} have no {rest[1]!r}; they have {one_of(fields)}")
+                self.say(key, f"{path}: {first} have no {rest[1]!r}{_near(rest[1], fields)}")
 
 
 WORKLOAD_FIELDS = frozenset(
@@ -472,7 +519,7 @@ PATHS: dict[str, frozenset[str] | None] = {
     "seconds": None,
     "workloads": WORKLOAD_FIELDS,
     "members": MEMBER_FIELDS,
-    "drops": None,
+    "drops": frozenset(Reason.__members__),
     "takeovers": None,
 }
 

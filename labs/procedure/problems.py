@@ -2,52 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from fwnode.files import FileError, load_yaml
+
 _COMMA = "a text with a comma in it, inside {…}, has to be in quotes"
 
 
-class LabFileError(Exception):
+class LabFileError(FileError):
     """A lab file cannot be used. One line a problem, each `file: key: what; what to do`."""
 
     def __init__(self, file: str, problems: list[str]) -> None:
-        self.file = file
-        self.problems = problems
-        super().__init__("\n".join(f"{file}: {problem}" for problem in problems))
+        super().__init__([f"{file}: {problem}" for problem in problems])
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is written twice: the first would be lost without a word."""
+@dataclass
+class _Open:
+    """A mapping or list whose end was not read yet; `nodes` counts a mapping's keys and values."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                what = f"the key {key!r} is written twice"
-                raise yaml.MarkedYAMLError(problem=what, problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+    is_mapping: bool
+    nodes: int = 0
+    keys: set[str] = field(default_factory=set)
 
 
 def read_yaml(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabFileError(str(path), [f"cannot be read: {error}"]) from None
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
-        raise LabFileError(str(path), [f"{where}: {error.problem}; correct the YAML there"]) from None
-    except yaml.YAMLError as error:
-        raise LabFileError(str(path), [f"no YAML: {error}"]) from None
+    """As `load_yaml`; also refuses a key that is written twice: the first would be lost without a word."""
+    document = load_yaml(path)
+    twice = [f"{_place(key.start_mark)}: the key {key.value!r} is written twice; remove one"
+             for key in _repeated_keys(path.read_text())]  # fmt: skip
+    if twice:
+        raise LabFileError(str(path), twice)
+    return document
+
+
+def _place(mark: Any) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _repeated_keys(text: str) -> Iterator[yaml.ScalarEvent]:
+    """By events: they do not recurse, however deep the text is."""
+    within = [_Open(is_mapping=False)]
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.NodeEvent):
+            parent = within[-1]
+            parent.nodes += 1
+            if parent.is_mapping and parent.nodes % 2 and isinstance(event, yaml.ScalarEvent):
+                if event.value in parent.keys:
+                    yield event
+                parent.keys.add(event.value)
+        if isinstance(event, yaml.CollectionStartEvent):
+            within.append(_Open(isinstance(event, yaml.MappingStartEvent)))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            within.pop()
 
 
 def from_validation(error: ValidationError, where: str) -> list[str]:

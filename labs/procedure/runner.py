@@ -26,7 +26,6 @@ TAKEOVER_WAIT_S = 6.0  # longer than the dead timer (2.5 s) and an election afte
 POLL_S = 0.1
 EVENTS_SETTLE_S = 0.05  # a member tells its first events at once; they belong beneath its start
 ACTIVE = ("Active", "Active Attention")
-SERVICES = {"FW1": ("tcp", 256)}
 
 
 class RunError(LabError):
@@ -249,7 +248,7 @@ class Runner:
 
     async def _iptables(self, what: model.Block, action: str, wanted: bool) -> None:
         """In both members, what the other one sends to or from this service; proven by reading the rules back."""
-        protocol, port = SERVICES.get(what.service) or (what.service.split("/")[0], int(what.service.split("/")[1]))
+        protocol, port = what.protocol_and_port
         for member, other in (what.between, what.between[::-1]):
             for address in _addresses(self.file, other):
                 for direction in ("--dport", "--sport"):

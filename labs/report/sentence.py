@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 Document = Mapping[str, Any]
+DROPPED = {"OUT_OF_STATE": "as out of state", "POLICY": "by the rule base"}
+"""Reasons for which a packet of a session is dropped silently, as the sentence says them."""
 
 
 def sentence(document: Document) -> str:
@@ -53,14 +55,21 @@ def _why(document: Document) -> list[str]:
     for member in takers:
         deeds = []
         learned = document["members"][member]["learned"]
-        dropped = document["drops"][member].get("OUT_OF_STATE", 0)
         if learned:
             deeds.append(f"learned {_count(learned, 'connection')} from packets that it would otherwise have dropped")
-        if dropped:
-            deeds.append(f"dropped {_count(dropped, 'packet')} as out of state without telling anyone")
+        deeds += _drops(document["drops"][member])
         if deeds:
             clauses.append(f"{member} {_listed(deeds)}")
     return clauses
+
+
+def _drops(counts: Mapping[str, int]) -> list[str]:
+    """What a member dropped that may have been part of a session."""
+    dropped = [f"{_count(counts[reason], 'packet')} {why}" for reason, why in DROPPED.items() if counts.get(reason)]
+    deeds = [f"dropped {_listed(dropped)} without telling anyone"] if dropped else []
+    if rejected := counts.get("REJECTED"):
+        deeds.append(f"rejected {_count(rejected, 'packet')} by the rule base")
+    return deeds
 
 
 def _takeover(document: Document, takeover: Mapping[str, Any]) -> str:
@@ -86,7 +95,10 @@ def _sync(status: str) -> str:
 
 
 def _tables(document: Document) -> list[str]:
-    """Running members whose tables differ, and whose full sync failed."""
+    """Running members whose full sync failed, and whether their tables differ.
+
+    Only a regular end is one at which they can be compared: in the middle of it one is a sync tick ahead of the other.
+    """
     if document["takeovers"]:
         return []
     clauses = []
@@ -97,7 +109,7 @@ def _tables(document: Document) -> list[str]:
             reason = f" ({full['reason']})" if full.get("reason") else ""
             clauses.append(f"full sync of {name} failed{reason} while delta sync went on with "
                            f"{_count(member['synced_delta'], 'record')}")
-    if len(counts) > 1 and any(counts.values()):
+    if len(counts) > 1 and any(counts.values()) and not document["problem"]:
         alike = len(set(counts.values())) == 1
         held = _listed([f"{name} {number:,}" for name, number in counts.items()])
         clauses.append(f"the members' tables {'are equal' if alike else 'differ'} ({held} connections)")

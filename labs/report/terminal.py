@@ -79,7 +79,7 @@ def report(document: Mapping[str, Any], to: Console | None = None) -> None:
 
 
 def fates(document: Mapping[str, Any]) -> Table:
-    table = _table("workload", "sessions", *FATES, "still open", "slowest answer")
+    table = _table("workload", "sessions", *FATES, "still open", "slowest answer (wall)")
     for name, figures in document["workloads"].items():
         numbers = [f"{figures[key]:,}" for key in ("sessions", *FATES, "open")]
         table.add_row(name, *numbers, f"{figures['longest_silence_s']:.2f} s")

@@ -95,10 +95,14 @@ def test_two_labs_do_not_disturb_each_other(lab):
 
 
 def test_do(lab):
+    refused = fwlab("do", "--lab", lab, "upgrade", "member=fw1", "release=R99", check=False)
+    assert refused.returncode == ExitCode.USAGE
+    assert "release 'R99' is unknown; known are: " in refused.stderr
     fwlab("do", "--lab", lab, "upgrade", "member=fw2", "release=R80.10")
     fwlab("do", "--lab", lab, "power_cut", "fw1")
     info = next(info for info in json.loads(fwlab("ps", "--json").stdout) if info["name"] == lab)
-    assert info["members"]["fw2"]["release"] == "R80.10"
+    assert {member: values["release"] for member, values in info["members"].items()} == {"fw1": "R77.30",
+                                                                                         "fw2": "R80.10"}
     assert info["members"]["fw1"]["state"] == "off"
     assert not info["links"]["fw1-lan"]
     wrong = fwlab("do", "--lab", lab, "upgrade", "member=fw2", "colour=red", check=False)

@@ -1,12 +1,11 @@
 """A ground and workloads that are not there: what the runner needs, under the test's control and without privileges."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from labs.network.errors import ControlError
 from labs.network.members import MemberSettings
@@ -147,7 +146,7 @@ class FakeLoad:
 def lab_file(folder: Path, steps: list[Any], expect: list[Any] | None = None) -> LabFile:
     path = folder / "lab.yaml"
     path.write_text(
-        yaml.safe_dump(
+        json.dumps(  # JSON is YAML, and has no aliases
             {
                 "title": "a lab",
                 "shows": "something",

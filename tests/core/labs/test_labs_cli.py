@@ -57,6 +57,11 @@ def test_errors_before_the_lab_starts(
     assert CliRunner().invoke(app, ["run", *arguments]).exit_code == ExitCode.USAGE
 
 
-def test_a_run_that_was_interrupted(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_interrupted(app: typer.Typer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(commands, "run_for_result", lambda *_: (int(ExitCode.INTERRUPTED), ""))
-    assert CliRunner().invoke(app, ["run", "upgrade-careless"]).exit_code == ExitCode.INTERRUPTED
+    new, old = tmp_path / "new.json", tmp_path / "old.xml"
+    old.write_text("of the last run")
+    arguments = ["run", "upgrade-careless", "--json", str(new), "--junit", str(old)]
+    assert CliRunner().invoke(app, arguments).exit_code == ExitCode.INTERRUPTED
+    assert not new.exists()
+    assert old.read_text() == "of the last run"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fwnode.files import FileError
 from labs.procedure import catalog
 from labs.procedure.model import LabFile, Policy, lay_over, load
 from labs.procedure.problems import LabFileError
@@ -27,6 +28,10 @@ def read(tmp_path: Path, **changes: Any) -> LabFile:
     path = tmp_path / "lab.yaml"
     path.write_text(yaml.safe_dump({**GOOD, **changes}))
     return load(path)
+
+
+def block(service: str, verb: str = "block") -> dict[str, Any]:
+    return {verb: {"between": ["fw1", "fw2"], "service": service}}
 
 
 def problems(tmp_path: Path, **changes: Any) -> list[str]:
@@ -112,14 +117,21 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ({"workloads": ["x"]}, "workloads: is not a mapping"),
         ({"topology": "ring"}, "topology: there is no topology 'ring'"),
         ({"clock": {"rate": 0}}, "clock.rate: "),
-        ({"policy": "nowhere.yaml"}, "policy: nowhere.yaml: cannot be read"),
+        ({"policy": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
         ({"policy": {"name": "p", "rules": [{"action": "allow"}]}}, "policy: rules.0.action"),
         ({"releases": "nowhere.yaml"}, "releases: "),
         ({"steps": [{"speak": "web"}]}, "steps[0].speak: web is of kind short, which cannot speak"),
         ({"steps": [{"policy": {"member": "fw1"}}]}, "steps[0].policy: give one of rules"),
         ({"steps": [{"policy": {"patch": {"out_of_state": {"exceptions": ["fw3"]}}}}]}, "no member 'fw3'"),
         ({"steps": [{"upgrade": {"member": "fw1", "release": "R1"}}]}, "steps[0].upgrade.release: release 'R1'"),
-        ({"steps": [{"block": {"between": ["fw1", "fw2"], "service": "ssh"}}]}, "steps[0].block.service: "),
+        ({"steps": [block("ssh")]}, "steps[0].block.service: "),
+        ({"steps": [block("tcp/99999")]}, "steps[0].block.service: 'tcp/99999' is no service; write FW1, or tcp"),
+        ({"steps": [block("udp/0")]}, "steps[0].block.service: 'udp/0' is no service"),
+        ({"steps": [block("FW1", "unblock")]}, "steps[0].unblock: FW1 between fw1 and fw2 is not blocked here"),
+        ({"steps": [block("FW1"), block("udp/256", "unblock")]}, "steps[1].unblock: udp/256 between"),
+        ({"steps": [block("FW1"), block("tcp/256")]}, "steps[1].block: tcp/256 between fw1 and fw2 is blocked already"),
+        ({"expect": [{"that": "drops.fw1.OUT_OFF_STATE", "is": 0}]}, "have no 'OUT_OFF_STATE'; did you mean OUT_OF_"),
+        ({"steps": [{"until": {"that": "drops.fw1.NONE", "is": 0, "within": "1s"}}]}, "drops have no 'NONE'; known: "),
         ({"workloads": {"a": {"kind": "short", "port": 80}, "b": {"kind": "short", "port": 80}}}, "80 is taken by a"),
     ],
 )
@@ -130,7 +142,8 @@ def test_a_problem(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("title: [", "line 1"),
+        ("title: [", "lab.yaml:1: "),
+        ("title: " + "[" * 3000, "is nested too deeply"),
         ("- a", "is not a mapping"),
         ("title: a\ntitle: b\n", "line 2, column 1: the key 'title' is written twice"),
         ("expect: [{that: seconds, below: 9, says: first, then}]", "a text with a comma in it"),
@@ -139,7 +152,7 @@ def test_a_problem(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
 def test_no_yaml_or_not_ours(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "lab.yaml"
     path.write_text(text)
-    with pytest.raises(LabFileError) as raised:
+    with pytest.raises(FileError) as raised:
         load(path)
     assert told in str(raised.value)
 
@@ -150,6 +163,11 @@ def test_a_file_next_to_the_lab(tmp_path: Path) -> None:
     assert file.policy["name"] == "other"
     assert isinstance(file.steps[0].what, Policy)
     assert file.steps[0].what.rules == file.policy
+
+
+def test_a_block_may_come_back(tmp_path: Path) -> None:
+    steps = [block("FW1"), block("tcp/256", "unblock"), block("FW1"), block("FW1", "unblock")]
+    assert [step.verb for step in read(tmp_path, steps=steps).steps] == ["block", "unblock"] * 2
 
 
 def test_lay_over() -> None:

@@ -92,8 +92,20 @@ def test_tables_differ() -> None:
     )
 
 
+def test_what_the_rule_base_dropped() -> None:
+    drops = {"fw1": {}, "fw2": {"OUT_OF_STATE": 812, "POLICY": 1598, "REJECTED": 1, "FRAGMENT": 3}}
+    text = sentence(document(workloads={"push": workload(hung=200)}, takeovers=[takeover(0, 200)], drops=drops))
+    assert text.endswith(
+        "fw2 dropped 812 packets as out of state and 1,598 packets by the rule base without telling anyone and "
+        "rejected 1 packet by the rule base."
+    )
+    text = sentence(document(takeovers=[takeover(0, 200)], drops={"fw1": {}, "fw2": {"POLICY": 1}}))
+    assert text.endswith("fw2 dropped 1 packet by the rule base without telling anyone.")
+
+
 def test_a_run_that_ended_early() -> None:
-    text = sentence(document(problem="steps[2].kill: fw2 is not running:\nmore"))
+    members = {"fw1": member(connections=200), "fw2": member(connections=199)}
+    text = sentence(document(problem="steps[2].kill: fw2 is not running:\nmore", members=members))
     assert text == "The run ended early (steps[2].kill: fw2 is not running)."
 
 
@@ -140,8 +152,9 @@ def test_the_terminal_says_it_all_and_needs_no_colour() -> None:
     assert what == before
     assert "\x1b" not in text
     for part in (
-        "database", "1,200", "1.25 s", "OUT_OF_STATE", "held  all go on  (a: 3)", "warning  quickly",
-        "FAILED  no drops  (c: 4, wanted is 0)", "FAIL: x, 9.5 s", "Of 1,203 sessions of `database`",
+        "database", "1,200", "slowest answer (wall)", "1.25 s", "OUT_OF_STATE", "held  all go on  (a: 3)",
+        "warning  quickly", "FAILED  no drops  (c: 4, wanted is 0)", "FAIL: x, 9.5 s",
+        "Of 1,203 sessions of `database`",
     ):  # fmt: skip
         assert part in text, text
     assert "POLICY" not in text  # a reason that nobody met is no column

@@ -1,5 +1,6 @@
 """`fwlab` refuses what is wrong before it starts anything: one message, the right exit code, no traceback."""
 
+import signal
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from fwnode.configuration import MemberConfig
-from labs import cli
+from labs import cli, commands
 from labs.exit_codes import ExitCode
 from labs.network import supervisor
 
@@ -33,6 +34,9 @@ def fwlab(monkeypatch, capsys, *arguments):
     (["up", "--release", "fw3=R80.10"], "--release fw3=R80.10: expected one of fw1, fw2"),
     (["up", "--release", "R1"], "release 'R1' is unknown; known are: "),
     (["up", "--policy", "/nonexistent/p.yaml"], "/nonexistent/p.yaml: cannot be read: No such file"),
+    (["up", "--name", ""], "'' cannot name a lab"),
+    (["down", ""], "'' cannot name a lab"),
+    (["run", "upgrade-careless", "--name", ""], "'' cannot name a lab"),
     (["up", "--rate", "fast"], "Invalid value for '--rate'"),
     (["config", "fw3"], "there is no member fw3; there are fw1, fw2"),
     (["config", "client"], "there is no member client"),
@@ -75,5 +79,19 @@ def test_network_script_is_a_script(monkeypatch, capsys):
 
 
 def test_help_has_the_exit_codes():
-    shown = CliRunner().invoke(cli.app, ["--help"]).output
+    shown = CliRunner().invoke(commands.app, ["--help"]).output
     assert "130 interrupted" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("loads", ["fwnode.configuration", "labs.network.doctor", "rich.markdown"])
+def test_an_interrupt_while_the_commands_load_is_quiet(loads):
+    """The signal comes when the module is looked for: the moment is exact."""
+    program = ("import os, signal, sys\n"
+               "class Finder:\n"
+               "    def find_spec(name, path=None, target=None):\n"
+               f"        if name == {loads!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+               "sys.meta_path.insert(0, Finder)\n"
+               "from labs.cli import main; main()")
+    done = subprocess.run([sys.executable, "-c", program, "list"], capture_output=True, text=True, check=False,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.INTERRUPTED, "", "")

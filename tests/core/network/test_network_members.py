@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from fwnode.configuration import MemberConfig
+from fwnode.files import load_yaml
 from labs.exit_codes import ExitCode
 from labs.network.discovery import check_name
 from labs.network.doctor import PROBES, Finding, State, exit_code, required_complaint
@@ -27,6 +28,13 @@ def test_configuration_is_what_a_member_reads():
         ("lan", False, 2, ["fw1", "fw2"]), ("wan", False, 2, ["fw1", "fw2"]), ("sync", True, 0, ["fw1", "fw2"])]
     assert data["clock"] == {"rate": 60.0, "epoch": 1000.5}
     assert data["policy"]["rules"][0]["source"] == "lan"
+
+
+def test_configuration_without_aliases(tmp_path):
+    shared = ["fw1"]
+    file = tmp_path / "fw1.yaml"
+    file.write_text(configuration_text({"a": shared, "b": shared}))
+    assert load_yaml(file) == {"a": ["fw1"], "b": ["fw1"]}
 
 
 def test_configuration_for_another_machine():
@@ -68,7 +76,7 @@ def test_lab_names(name):
 
 
 @pytest.mark.parametrize(("states", "code"), [
-    ([State.OK, State.NOTE, State.FALLBACK], ExitCode.HELD),
+    ([State.OK, State.NOTE], ExitCode.HELD),
     ([State.OK, State.LACKING], ExitCode.WARNINGS),
     ([State.LACKING, State.MISSING], ExitCode.CANNOT_RUN),
 ])
@@ -79,5 +87,6 @@ def test_doctors_exit_code(states, code):
 def test_doctor_explains_every_probe():
     assert set(PROBES) == set(REQUIRED) | set(OPTIONAL)
     assert {name for name, entry in PROBES.items() if entry.failed == State.MISSING} == set(REQUIRED)
+    assert {entry.failed for name, entry in PROBES.items() if name in OPTIONAL} == {State.NOTE}, "no lab needs these"
     for name in REQUIRED:
         assert "to mend it: sudo" in required_complaint({name: "it said no"})

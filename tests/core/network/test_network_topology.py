@@ -105,7 +105,8 @@ def test_all_inconsistencies_at_once():
 
 
 @pytest.mark.parametrize(("text", "problem"), [
-    ("name: [", "is not YAML"),
+    ("name: [", "t.yaml:1: "),
+    ("name: " + "[" * 3000, "is nested too deeply"),
     ("- a\n- b\n", "expected keys such as name"),
     ("", "expected keys such as name"),
     ("base: triangle\n", "there is no topology 'triangle'; built in: pair"),
@@ -126,5 +127,5 @@ def test_sources(tmp_path):
         load_topology(str(tmp_path / "no.yaml"))
     file = tmp_path / "t.yaml"
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TopologyError, match=r"UTF-8|not YAML"):
+    with pytest.raises(TopologyError, match=r"t\.yaml: is not text"):
         load_topology(file)
