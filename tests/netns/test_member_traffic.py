@@ -58,7 +58,7 @@ def test_an_icmp_error_about_a_connection_passes_and_others_do_not(pair):
     assert pair.exec("server", sys.executable, "-c", stray).returncode == 0
     entries = pair.ask("fw1", "drops")["entries"]
     assert pair.status("fw1")["drops"]["OUT_OF_STATE"] == before + 1
-    assert entries[-1]["text"] == "ICMP error about no known connection"
+    assert entries[-1]["text"] == "ICMP error about no known connection; icmp_type: 3"
 
 
 def test_a_policy_drops_silently_or_rejects_as_its_rules_say(pair, tmp_path):
