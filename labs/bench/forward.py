@@ -78,12 +78,9 @@ async def _stream(lab: Lab, seconds: float) -> float:
             ask = ["iperf3", "--client", address, "--port", str(PORT), "--time", str(seconds), "--json"]
             client = await lab.spawn("client", ask, stdout=PIPE)
             text, _ = await client.communicate()
-    except TimeoutError:
+            await server.wait()  # it serves one client, and ends by itself
+    except TimeoutError:  # the lab ends what is left of it
         raise LabError("iperf3 does not come to an end; does the member forward?") from None
-    finally:
-        if server.returncode is None:
-            server.kill()
-        await server.wait()
     result = json.loads(text)
     if "error" in result:
         raise LabError(f"iperf3: {result['error']}")

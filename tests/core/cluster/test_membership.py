@@ -384,7 +384,7 @@ def happen(world: World, fate: str, number: int) -> None:
         world.partition()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.integers(2, 5),
     st.lists(st.tuples(st.sampled_from(FATES), st.integers(1, 5), PAUSES), max_size=14),

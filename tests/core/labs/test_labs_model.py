@@ -143,7 +143,7 @@ def test_a_problem(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     ("text", "told"),
     [
         ("title: [", "lab.yaml:1: "),
-        ("title: " + "[" * 3000, "is nested too deeply"),
+        ("title: " + "[" * 1200, "is nested too deeply"),
         ("- a", "is not a mapping"),
         ("title: a\ntitle: b\n", "line 2, column 1: the key 'title' is written twice"),
         ("expect: [{that: seconds, below: 9, says: first, then}]", "a text with a comma in it"),
