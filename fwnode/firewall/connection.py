@@ -149,10 +149,6 @@ class ConnectionTable:
         if connection.owned and connection.told:
             self._deleted[connection.key] = connection
 
-    def clear(self) -> None:
-        """Forget everything and tell nobody: the policy was unloaded, or the member stops."""
-        self.__init__(self._floor, self._width)  # type: ignore[misc]
-
     def refresh(self, connection: Connection, now: float) -> None:
         """A packet moved its end away; after a change of `timeout` this must be called."""
         connection.expires = now + self.lifetime(connection.timeout)

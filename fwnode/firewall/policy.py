@@ -7,7 +7,6 @@ who calls decides that the first packet seen sets a connection's direction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
@@ -177,8 +176,3 @@ def _name_service(protocol: int, port: int, icmp_type: int) -> Service:
     """The predefined service that fits best, for display."""
     fitting = (s for s in PREDEFINED.values() if s.protocol is not None and s.covers(protocol, port, icmp_type))
     return max(fitting, key=lambda s: bool(s.ports) + s.echo_only, default=ANY_SERVICE)
-
-
-def accept_all(name: str = "accept-all", services: Iterable[Service] = ()) -> Policy:
-    """A rule base of one rule; for tests and for measuring."""
-    return Policy(name, (Rule(1, "accept", Action.ACCEPT, services=tuple(services)),))
