@@ -33,6 +33,7 @@ class Datagrams:
     """`addresses`: own address and each peer's, by interface. Raises `OSError` when the port is taken."""
 
     def __init__(self, addresses: Mapping[str, tuple[str, Mapping[int, str]]], sync_interface: str) -> None:
+        # Of the sync network alone, as `syncstat` shows them.
         self.sent_bytes = 0
         self.received_bytes = 0
         self.wires: list[Wire] = []
@@ -74,7 +75,8 @@ class Datagrams:
                 continue
             except OSError:
                 return
-            self.received_bytes += len(data)
+            if wire.sync:
+                self.received_bytes += len(data)
             yield data
 
     def close(self) -> None:

