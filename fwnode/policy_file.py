@@ -3,7 +3,10 @@
     name: standard
     networks: {inside: [192.0.2.0/24, "2001:db8:1::/64"]}
     hosts: {db: [198.51.100.100]}
-    services: {oracle: {protocol: tcp, port: 1521, session_timeout: 90d}}
+    services:
+      oracle: {protocol: tcp, port: 1521, session_timeout: 90d}
+      dns: {protocol: udp, port: 53, synchronise: false}
+      web: {protocol: tcp, port: 80, synchronise_after: 10s}
     rules:
       - {name: database, source: inside, destination: db, service: oracle, action: accept, track: log}
     implied_rules: {control_connections: true, outgoing: true, icmp_errors: true}
@@ -16,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from math import inf
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -73,6 +77,8 @@ class ServiceModel(Strict):
     port: Annotated[tuple[int, int], BeforeValidator(_ports)] | None = None
     icmp: Literal["echo"] | None = None
     session_timeout: Duration | None = None
+    synchronise: bool = True
+    synchronise_after: Duration | None = None
 
 
 class RuleModel(Strict):
@@ -152,7 +158,13 @@ def _service(name: str, model: ServiceModel, where: str, problems: list[str]) ->
         problems.append(f"{where}: services.{name}.port: only tcp and udp have ports")
     if model.icmp and protocol != ICMP:
         problems.append(f"{where}: services.{name}.icmp: only for protocol icmp")
-    return Service(name, protocol, (model.port,) if model.port else (), model.icmp == "echo", model.session_timeout)
+    if model.synchronise_after and protocol != TCP:
+        problems.append(f"{where}: services.{name}.synchronise_after: only for tcp")
+    if model.synchronise_after and not model.synchronise:
+        problems.append(f"{where}: services.{name}: synchronise: false and synchronise_after exclude each other")
+    ports = (model.port,) if model.port else ()
+    sync_after = (model.synchronise_after or 0.0) if model.synchronise else inf
+    return Service(name, protocol, ports, model.icmp == "echo", model.session_timeout, sync_after)
 
 
 def _resolve_networks(

@@ -6,23 +6,33 @@ product's table does. Changes that peers must hear of are collected as the conne
 
 Times are lab seconds. A connection that came by sync belongs to the member that forwards its packets; only the owner
 announces its end. A copy outlives its owner's entry by a grace, because refreshes are rare (a few a timeout).
+
+Which view wins, where two members differ: the connection that was born later; of one connection, the higher revision,
+and in any case the further state (`tcp.further`), so that no message, however late, takes a state back. What peers said
+is over stays over: an older record that arrives afterwards does not bring it back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
-from math import ceil
+from itertools import count
+from math import ceil, inf, nextafter
 
 from syncproto.record import Op, Record, RecordFlag, Update
 
 from .packet import reverse_key
-from .tcp import START_STATES, State
+from .tcp import START_STATES, State, further
 
 REFRESHES_PER_TIMEOUT = 3
 """A connection with traffic is announced again this often within its timeout, so that copies don't expire."""
 COPY_GRACE = 0.5
 """Share of its timeout by which a synchronised copy outlives its last announcement: more than one missed refresh."""
+ENDED_MAX = 16_384
+"""Ended connections that are remembered, so that a late record of one does not bring it back; about 3 MB. The oldest
+is forgotten first. Lab's own: more than end within the seconds that a retransmission takes."""
+END_TIMEOUT_S = 20.0
+"""How long an entry stays after both FINs where nobody says otherwise (`tcp_end_timeout`)."""
 
 
 class Connection:
@@ -35,6 +45,7 @@ class Connection:
         "generation",
         "key",
         "learned",
+        "origin",
         "owned",
         "pending",
         "refresh_at",
@@ -44,6 +55,7 @@ class Connection:
         "service",
         "session_timeout",
         "state",
+        "sync_at",
         "timeout",
         "told",
     )
@@ -65,6 +77,10 @@ class Connection:
         self.service = ""
         self.learned = False
         self.owned = True
+        self.origin = 0
+        """The peer that told of it last; 0 while no peer has."""
+        self.sync_at = -inf
+        """Peers hear of it from this time on (lab seconds); infinity: never."""
         self.generation = 0
         """Which installed policy it was matched with."""
         self.pending: Op | None = None
@@ -78,7 +94,8 @@ class Connection:
         return Record(
             key=self.key,
             state=int(self.state),
-            ttl_s=max(0.0, self.expires - now),
+            # A copy is kept for a grace that is not part of what its owner said.
+            ttl_s=max(0.0, min(self.expires - now, self.timeout)),
             timeout_s=self.session_timeout,
             rule=self.rule,
             service=self.service,
@@ -89,16 +106,27 @@ class Connection:
 
 
 class ConnectionTable:
-    """All connections of a member. `timer_floor` is the shortest time any entry lives (lab seconds)."""
+    """All connections of a member. `timer_floor` is the shortest time any entry lives (lab seconds), `end_timeout`
+    gives the seconds that one stays once both sides have closed it."""
 
-    def __init__(self, timer_floor: float = 0.0, bucket_width: float = 1.0) -> None:
+    def __init__(
+        self,
+        timer_floor: float = 0.0,
+        bucket_width: float = 1.0,
+        end_timeout: Callable[[], float] = lambda: END_TIMEOUT_S,
+    ) -> None:
         self.entries: dict[bytes, Connection] = {}
         self.peak = 0
         self.learned = 0
         self._floor = timer_floor
         self._width = bucket_width
+        self._end_timeout = end_timeout
         self._changed: dict[bytes, Connection] = {}
         self._deleted: dict[bytes, Connection] = {}
+        self._ended: dict[bytes, tuple[float, int]] = {}
+        self._later: list[tuple[float, int, Connection]] = []
+        self._numbers = count()
+        self._unconfirmed: dict[int, dict[bytes, Connection]] = {}
         self._buckets: dict[int, list[Connection]] = {}
         self._due: list[int] = []
 
@@ -112,12 +140,16 @@ class ConnectionTable:
         """`timeout`, but never under the floor: what a timer of that length really lasts."""
         return timeout if timeout > self._floor else self._floor
 
+    # -- what happens here ---------------------------------------------------------------------------------------
+
     def add(self, connection: Connection, now: float) -> None:
         """A connection that this member decided on. One with the same key is replaced."""
         old = self.entries.get(connection.key)
+        ended = self._ended.get(connection.key)
+        if ended is not None:
+            self._be_younger(connection, ended[0])
         if old is not None:
-            if old.born >= connection.born:  # two members' clocks may differ; peers must take it as the newer one
-                connection.born, connection.revision = old.born, old.revision + 1
+            self._be_younger(connection, old.born)
             self._drop(old)
             if old.key == connection.key:
                 connection.told = old.told
@@ -126,6 +158,12 @@ class ConnectionTable:
         self._put(connection)
         self.refresh(connection, now)
         self.announce(connection, Op.SET)
+
+    @staticmethod
+    def _be_younger(connection: Connection, born: float) -> None:
+        """Members' clocks may differ; peers must take a connection that begins here as the newer one."""
+        if connection.born <= born:
+            connection.born = nextafter(born, inf)
 
     def _put(self, connection: Connection) -> None:
         self.entries[connection.key] = connection
@@ -148,10 +186,21 @@ class ConnectionTable:
         self._drop(connection)
         if connection.owned and connection.told:
             self._deleted[connection.key] = connection
+            self._remember_end(connection.key, connection.born, connection.revision)
+
+    def _remember_end(self, key: bytes, born: float, revision: int) -> None:
+        ended = self._ended
+        version = max((born, revision), ended.pop(key, (born, revision)))
+        if len(ended) >= ENDED_MAX:
+            del ended[next(iter(ended))]
+        ended[key] = version
 
     def refresh(self, connection: Connection, now: float) -> None:
         """A packet moved its end away; after a change of `timeout` this must be called."""
         connection.expires = now + self.lifetime(connection.timeout)
+        self._reschedule(connection)
+
+    def _reschedule(self, connection: Connection) -> None:
         bucket = ceil(connection.expires / self._width)
         if connection.bucket < 0 or bucket < connection.bucket:
             self._schedule(connection, bucket)
@@ -164,68 +213,6 @@ class ConnectionTable:
             heappush(self._due, bucket)
         else:
             waiting.append(connection)
-
-    def announce(self, connection: Connection, op: Op) -> None:
-        """Peers hear of it at the next sync tick. A new connection stays SET however often it changes until then."""
-        if connection.pending is None or (connection.pending is Op.REFRESH and op is not Op.REFRESH):
-            connection.pending = op
-            self._changed[connection.key] = connection
-
-    def take_updates(self, now: float) -> list[Update]:
-        """What peers must hear of, each connection once, in its current state; empties the collection."""
-        updates = [Update(Op.DELETE, c.key, None, c.born, c.revision) for c in self._deleted.values()]
-        self._deleted = {}
-        changed, self._changed = self._changed, {}
-        for connection in changed.values():
-            op = connection.pending or Op.MODIFY
-            connection.pending = None
-            connection.told = True
-            connection.revision += 1
-            connection.refresh_at = now + self.lifetime(connection.timeout) / REFRESHES_PER_TIMEOUT
-            updates.append(Update(op, connection.key, connection.record(now)))
-        return updates
-
-    def apply(self, update: Update, now: float, generation: int = 0) -> bool:
-        """What a peer said. False when it was older than what is known, or about nothing known."""
-        known = self.entries.get(update.key)
-        record = update.record
-        if known is not None and known.key != update.key:
-            # The peer saw the connection begin in the other direction; the newer view wins.
-            if record is None or (record.born, record.revision) <= (known.born, known.revision):
-                return False
-            self._drop(known)
-            known = None
-        if update.op is Op.DELETE:
-            version = (update.born, update.revision)
-            if known is None or (version != (0.0, 0) and version < (known.born, known.revision)):
-                return False
-            self._drop(known)
-            return True
-        if record is None:
-            return False
-        if known is not None:
-            if (record.born, record.revision) < (known.born, known.revision):
-                return False
-            self._drop(known)
-        self._put_record(record, now, generation)
-        return True
-
-    def _put_record(self, record: Record, now: float, generation: int) -> None:
-        connection = Connection(record.key, State(record.state), record.timeout_s, record.timeout_s, record.born)
-        connection.revision = record.revision
-        connection.rule = record.rule
-        connection.service = record.service
-        connection.learned = bool(record.flags & RecordFlag.LEARNED)
-        connection.owned = False
-        connection.told = True
-        connection.generation = generation
-        connection.timeout = record.ttl_s
-        self._put(connection)
-        left = max(record.ttl_s, self._floor)
-        # A handshake and an end are short, whatever the session's timeout is.
-        passing = connection.state in START_STATES or connection.state is State.CLOSING
-        connection.expires = now + left + COPY_GRACE * (left if passing else max(left, self.lifetime(record.timeout_s)))
-        self._schedule(connection, ceil(connection.expires / self._width))
 
     def expire(self, now: float) -> int:
         """End what has been idle for too long; returns how many. Cost follows what is due, not what is held."""
@@ -242,18 +229,160 @@ class ConnectionTable:
                     ended += 1
         return ended
 
-    def next_expiry(self) -> float | None:
-        """When `expire` next has something to look at. May change with any call that adds or refreshes."""
-        return self._due[0] * self._width if self._due else None
-
-    def snapshot(self, now: float) -> Iterator[Record]:
-        """Every connection that there is when the walk begins and still is when it gets there."""
-        for connection in list(self):
-            if connection.bucket >= 0:
-                connection.told = True
-                yield connection.record(now)
-
     def visit_all(self) -> None:
         """Make the next packet of every connection take the longer way (the policy has changed)."""
         for connection in self:
             connection.refresh_at = 0.0
+
+    # -- what peers hear -----------------------------------------------------------------------------------------
+
+    def announce(self, connection: Connection, op: Op) -> None:
+        """Peers hear of it at the next sync tick. A new connection stays SET however often it changes until then."""
+        if connection.pending is None or (connection.pending is Op.REFRESH and op is not Op.REFRESH):
+            connection.pending = op
+            self._changed[connection.key] = connection
+
+    def take_updates(self, now: float) -> list[Update]:
+        """What peers must hear of, each connection once, in its current state; empties the collection."""
+        updates = [Update(Op.DELETE, c.key, None, c.born, c.revision) for c in self._deleted.values()]
+        self._deleted = {}
+        while self._later and self._later[0][0] <= now:
+            connection = heappop(self._later)[2]
+            if connection.bucket >= 0:
+                self.announce(connection, Op.SET)
+        changed, self._changed = self._changed, {}
+        for connection in changed.values():
+            op = connection.pending or Op.MODIFY
+            connection.pending = None
+            if connection.sync_at > now and not connection.told:
+                self._postpone(connection, op, now)
+                continue
+            connection.told = True
+            connection.revision += 1
+            connection.refresh_at = now + self.lifetime(connection.timeout) / REFRESHES_PER_TIMEOUT
+            updates.append(Update(op, connection.key, connection.record(now)))
+        return updates
+
+    def _postpone(self, connection: Connection, op: Op, now: float) -> None:
+        """Its service is not synchronised, or not yet."""
+        connection.refresh_at = now + self.lifetime(connection.timeout) / REFRESHES_PER_TIMEOUT
+        if op is Op.SET and connection.sync_at != inf:
+            heappush(self._later, (connection.sync_at, next(self._numbers), connection))
+
+    def snapshot(self, now: float) -> Iterator[Record]:
+        """Every synchronised connection that there is when the walk begins and still is when it gets there."""
+        for connection in list(self):
+            if connection.bucket >= 0 and (connection.told or connection.sync_at <= now):
+                connection.told = True
+                yield connection.record(now)
+
+    # -- what peers say ------------------------------------------------------------------------------------------
+
+    def apply(self, update: Update, now: float, generation: int = 0, origin: int = 0) -> bool:
+        """What the peer `origin` said. False when it was older than what is known, or about nothing known."""
+        for unconfirmed in self._unconfirmed.values():
+            unconfirmed.pop(update.key, None)
+        if update.op is Op.DELETE:
+            return self._apply_end(update)
+        record = update.record
+        if record is None or self._is_over(record):
+            return False
+        known = self.entries.get(update.key)
+        if known is not None:
+            if record.born < known.born:
+                return False
+            if record.born == known.born and known.key == record.key:
+                return self._merge(known, record, now, origin)
+            if record.born == known.born and record.revision <= known.revision:
+                return False  # one connection seen to begin in two directions; the newer view wins
+            self._drop(known)
+        self._put_record(record, now, generation, origin)
+        return True
+
+    def _is_over(self, record: Record) -> bool:
+        ended = self._ended.get(record.key)
+        return ended is not None and (record.born, record.revision) <= ended
+
+    def _apply_end(self, update: Update) -> bool:
+        known = self.entries.get(update.key)
+        version = (update.born, update.revision)
+        anything = version == (0.0, 0)
+        if not anything:
+            self._remember_end(update.key, *version)
+        if known is None or known.key != update.key:
+            return False
+        if not anything and version < (known.born, known.revision):
+            return False
+        self._drop(known)
+        return True
+
+    def _merge(self, known: Connection, record: Record, now: float, origin: int) -> bool:
+        """Another view of the same connection: the higher revision's, in the further of both states."""
+        state = further(known.state, State(record.state))
+        newer = record.revision >= known.revision
+        if not newer and state is known.state:
+            return False
+        timeout = record.ttl_s if newer else known.timeout
+        if state is State.CLOSING and state != record.state:
+            timeout = self._end_timeout()  # neither of the two saw both FINs
+        if newer:
+            # Who owned it goes on without a word until its next refresh is due: a member that sees one direction
+            # alone must not take it back with every packet.
+            refresh_at = known.refresh_at if known.owned else 0.0
+            self._changed.pop(known.key, None)
+            self.learned -= known.learned
+            self._fill(known, record, origin)
+            self.learned += known.learned
+            known.refresh_at = refresh_at
+            known.pending = None
+        known.state = state
+        known.timeout = timeout
+        if known.owned:
+            self.refresh(known, now)
+        else:
+            self._set_end_of_copy(known, timeout, record.timeout_s, now)
+        if state != record.state:
+            self.announce(known, Op.MODIFY)  # we knew more than the teller
+        return True
+
+    def _put_record(self, record: Record, now: float, generation: int, origin: int) -> None:
+        connection = Connection(record.key, State(record.state), record.ttl_s, record.timeout_s, record.born)
+        connection.generation = generation
+        self._fill(connection, record, origin)
+        self._put(connection)
+        self._set_end_of_copy(connection, record.ttl_s, record.timeout_s, now)
+
+    @staticmethod
+    def _fill(connection: Connection, record: Record, origin: int) -> None:
+        connection.session_timeout = record.timeout_s
+        connection.revision = record.revision
+        connection.rule = record.rule
+        connection.service = record.service
+        connection.learned = bool(record.flags & RecordFlag.LEARNED)
+        connection.owned = False
+        connection.origin = origin
+        connection.told = True
+
+    def _set_end_of_copy(self, connection: Connection, left: float, session_timeout: float, now: float) -> None:
+        left = max(left, self._floor)
+        # A handshake and an end are short, whatever the session's timeout is.
+        passing = connection.state in START_STATES or connection.state is State.CLOSING
+        grace = left if passing else max(left, self.lifetime(session_timeout))
+        connection.expires = now + left + COPY_GRACE * grace
+        self._reschedule(connection)
+
+    # -- a whole table from a peer, over what is known ------------------------------------------------------------
+
+    def await_whole(self, peer: int) -> None:
+        """The peer's whole table is about to come: what it told us so far, and does not tell again, is no more."""
+        self._unconfirmed[peer] = {c.key: c for c in self if c.origin == peer and not c.owned}
+
+    def whole_has_come(self, peer: int, complete: bool) -> int:
+        """The end of it; returns how many copies were dropped. Where it is not complete, nothing is concluded."""
+        unconfirmed = self._unconfirmed.pop(peer, {})
+        gone = 0
+        for key, connection in unconfirmed.items() if complete else ():
+            if self.entries.get(key) is connection and not connection.owned:
+                self._drop(connection)
+                gone += 1
+        return gone

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from syncproto.record import Op
 
 from .connection import Connection, ConnectionTable
+from .load import Kind, SyncLoad
 from .packet import (
     ACK,
     ECHO_REPLY,
@@ -59,6 +60,7 @@ class Reason(Enum):
     REJECTED = "the rule base rejects it, and the sender is told"
     FRAGMENT = "a fragment whose first fragment was not accepted or not seen"
     TABLE_FULL = "the connections table is at its limit"
+    SYNC_LOAD = "a new connection, while sync is under load"
 
 
 class Verdict(NamedTuple):
@@ -67,9 +69,12 @@ class Verdict(NamedTuple):
     accept: bool
     reason: Reason | None = None
     reply: bytes = b""
+    hold: bool = False
+    """Accepted, but only once the active peers know what it changed (flush and ack)."""
 
 
 ACCEPT = Verdict(True)
+HOLD = Verdict(True, hold=True)
 DROP = {reason: Verdict(False, reason) for reason in Reason}
 
 LOG_MAX = 2_000
@@ -124,9 +129,10 @@ class Firewall:
         self.member = member
         self.policy = policy
         self.parameters = parameters
-        self.connections = ConnectionTable(timer_floor, bucket_width)
+        self.connections = ConnectionTable(timer_floor, bucket_width, lambda: parameters["tcp_end_timeout"])
         self.local = ConnectionTable(timer_floor, bucket_width)
         """The member's own connections (full sync, ping to it): not forwarded, not synchronised."""
+        self.load = SyncLoad(parameters)
         self.forwarding = False
         self.counters = Counters()
         self.log: deque[LogEntry] = deque(maxlen=LOG_MAX)
@@ -134,6 +140,7 @@ class Firewall:
         self._control_addresses = control_addresses
         self._virtual_addresses = virtual_addresses
         self._generation = 0
+        self._changed_table = False
         self._fragments: dict[bytes, tuple[float, Verdict]] = {}
 
     # -- the way of a packet -------------------------------------------------------------------------------------
@@ -163,9 +170,12 @@ class Firewall:
                     connection.expires = now + self.connections.lifetime(connection.timeout)
                     self.counters.accepted += 1
                     return ACCEPT
+        self._changed_table = False
         verdict = self._decide_slowly(data, hook, now)
         if verdict.accept:
             self.counters.accepted += 1
+            if self._changed_table and self.parameters["fwlab_sync_flush_and_ack"]:
+                return HOLD
         else:
             self.counters.dropped += 1
             if verdict.reason is not None:
@@ -282,6 +292,7 @@ class Firewall:
         connection.timeout = self._timeout_in(state, connection.session_timeout)
         table.refresh(connection, now)
         table.announce(connection, Op.MODIFY)
+        self._changed_table = table is self.connections
 
     def _timeout_in(self, state: State, session_timeout: float) -> float:
         if state in START_STATES:
@@ -331,6 +342,9 @@ class Firewall:
         if len(table) >= self.parameters["connections_limit"] and packet.key not in table.entries:
             self._log(now, Reason.TABLE_FULL, hook, packet, match.rule, Reason.TABLE_FULL.value)
             return DROP[Reason.TABLE_FULL]
+        if hook == Hook.FORWARD and self.load.blocking and self.load.refuses(_kind_of(packet.protocol)):
+            self._log(now, Reason.SYNC_LOAD, hook, packet, match.rule, Reason.SYNC_LOAD.value)
+            return DROP[Reason.SYNC_LOAD]
         self._create(packet, match, table, learn, now)
         return verdict
 
@@ -356,10 +370,13 @@ class Firewall:
         connection.service = match.service
         connection.learned = learned
         connection.generation = self._generation
+        if match.sync_after:
+            connection.sync_at = now + match.sync_after
         # Until it is announced at the next sync tick there is nothing more to tell.
         connection.refresh_at = now + table.lifetime(connection.timeout)
         table.add(connection, now)
         if table is self.connections:
+            self._changed_table = True
             self.counters.created += 1
             self.counters.learned += learned
 
@@ -424,3 +441,10 @@ class Firewall:
         self.log_number += 1
         key, detail = (packet.key, packet.detail) if packet else (b"", 0)
         self.log.append(LogEntry(self.log_number, now, reason, hook, key, detail, rule, text))
+
+
+_KINDS = {TCP: Kind.TCP, UDP: Kind.UDP, ICMP: Kind.ICMP, ICMPV6: Kind.ICMP}
+
+
+def _kind_of(protocol: int) -> Kind:
+    return _KINDS.get(protocol, Kind.OTHER)

@@ -21,6 +21,8 @@ class Parameter:
     low: int
     high: int
     meaning: str
+    at_start: bool = False
+    """Read once, when the member starts."""
 
     @property
     def legal(self) -> str:
@@ -46,6 +48,13 @@ PARAMETERS = {
         Parameter("icmp_timeout", 30, 1, _DAY, "seconds an ICMP echo exchange may be idle"),
         Parameter("other_timeout", 60, 1, _DAY, "seconds a connection of another protocol may be idle"),
         Parameter("connections_limit", 1_000_000, 1, 10_000_000, "connections that the table holds at most"),
+        Parameter("fw_sync_block_new_conns", -1, -1, 0, "0: sync load blocks new connections; -1: it does not"),
+        Parameter("fw_sync_buffer_threshold", 80, 1, 100, "percent of the sending queue, unacknowledged, that is load"),
+        Parameter("fw_sync_allowed_protocols", 24, 0, 31, "never blocked: ICMP 1, TCP 2, UDP 4, TCP data 8, UDP data 16"),
+        Parameter("fw_sync_sending_queue_size", 512, 512, 1 << 20, "updates kept for retransmission", at_start=True),
+        Parameter("fw_sync_recv_queue_size", 256, 256, 1 << 20, "updates held behind a missing one", at_start=True),
+        Parameter("fwlab_sync_heal", 0, 0, 1, "1: a lost update is mended by a full sync of the member's own accord"),
+        Parameter("fwlab_sync_flush_and_ack", 0, 0, 1, "1: a packet that changes the table waits for the peers' ACK"),
         Parameter("fwha_heartbeat_ms", 100, 10, 1_000, "milliseconds between two heartbeats (wall time)"),
         Parameter("fwha_dead_timeout_ms", 2_500, 50, 60_000, "milliseconds of silence after which a peer is lost"),
     )
@@ -93,6 +102,13 @@ class Parameters:
         if isinstance(value, bool) or not parameter.low <= value <= parameter.high:
             raise ParameterError(f"{name}: {value} is not legal; legal is {parameter.legal} ({parameter.meaning})")
         self._values[name] = value
+
+    def set_running(self, name: str, value: int) -> None:
+        """`set` on a member that runs: what is read at its start only is refused."""
+        if look_up(name).at_start:
+            raise ParameterError(f"{name} is read when the member starts: write it under `parameters` of its "
+                                 "configuration (a lab's `members`), and start the member anew")
+        self.set(name, value)
 
     def as_dict(self) -> dict[str, int]:
         return dict(self._values)

@@ -47,13 +47,15 @@ class Network:
 @dataclass(frozen=True)
 class Service:
     """`protocol` None is any. `ports` are inclusive ranges of destination ports, empty for all.
-    `session_timeout` in seconds overrides the parameter of the protocol."""
+    `session_timeout` in seconds overrides the parameter of the protocol. `sync_after`: peers hear of its connections
+    when they are so many seconds old; infinity: never."""
 
     name: str
     protocol: int | None = None
     ports: tuple[tuple[int, int], ...] = ()
     echo_only: bool = False
     session_timeout: float | None = None
+    sync_after: float = 0.0
 
     def covers(self, protocol: int, port: int, icmp_type: int) -> bool:
         if self.protocol is None:
@@ -116,6 +118,7 @@ class Match:
     service: str
     session_timeout: float | None
     log: bool
+    sync_after: float = 0.0
 
 
 MATCH_CACHE_MAX = 65_536
@@ -160,7 +163,7 @@ class Policy:
                 continue
             named = service if service is not ANY_SERVICE else _name_service(protocol, port, icmp_type)
             timeout = service.session_timeout
-            return Match(rule.action, rule.number, rule.name, named.name, timeout, rule.log)
+            return Match(rule.action, rule.number, rule.name, named.name, timeout, rule.log, service.sync_after)
         name = _name_service(protocol, port, icmp_type).name
         return Match(Action.DROP, Implied.CLEANUP, "implied cleanup", name, None, False)
 

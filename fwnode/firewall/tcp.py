@@ -90,3 +90,15 @@ def _table() -> dict[tuple[int, int, int], State]:
 
 
 TABLE = _table()
+
+
+_BOTH_FINS = {State.FIN_WAIT_INITIATOR, State.FIN_WAIT_RESPONDER}
+
+
+def further(one: State, other: State) -> State:
+    """What two members that saw different packets of one connection know together: the later of the two states.
+
+    Commutative, associative, and never earlier than either: members that tell each other what they know agree in the
+    end, in whatever order it arrives.
+    """
+    return State.CLOSING if {one, other} == _BOTH_FINS else max(one, other)

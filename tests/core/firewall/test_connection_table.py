@@ -171,7 +171,8 @@ def test_the_end_of_an_older_connection_does_not_end_its_successor() -> None:
     assert len(table) == 1
     assert table.apply(deleted(born=5.0, revision=3), 0.0)
     assert not table.apply(deleted(born=5.0, revision=3), 0.0), "nothing is left to delete"
-    table.apply(told(born=5.0, revision=3), 0.0)
+    assert not table.apply(told(born=5.0, revision=3), 0.0), "what is over stays over"
+    table.apply(told(born=6.0, revision=1), 0.0)
     assert table.apply(deleted(), 0.0), "(0, 0) is whatever is there"
 
 
@@ -257,7 +258,7 @@ def test_connections_end_when_a_naive_table_ends_them(steps: list[Any], width: f
         if what == "pass":
             assert all(end + width > now for end in naive.values())
     table.expire(now + 100.0)
-    assert (len(table), table.entries, table.next_expiry()) == (0, {}, None)
+    assert (len(table), table.entries) == (0, {})
 
 
 class Watched(Connection):
@@ -299,16 +300,6 @@ def test_expiry_ends_even_when_a_bucket_and_an_end_differ_in_the_last_bit_only()
             table.expire(now)
             table.expire(now + 2 * width)
             assert len(table) == 0
-
-
-def test_next_expiry_is_a_time_at_which_something_ends() -> None:
-    table = ConnectionTable()
-    assert table.next_expiry() is None
-    table.add(connection(1, timeout=40.0), 0.0)
-    table.add(connection(2, timeout=10.0), 0.0)
-    due = table.next_expiry()
-    assert due == 10.0
-    assert table.expire(due) == 1
 
 
 # -- counts and snapshots --------------------------------------------------------------------------------------------
