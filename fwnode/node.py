@@ -50,6 +50,7 @@ from syncproto import codec
 from syncproto.errors import SyncError
 from syncproto.limits import SYNC_TICK_S
 from syncproto.message import Heartbeat, Message
+from syncproto.session import State as SessionState
 
 EVENTS_MAX = 1_000
 """Events that a member remembers for those who ask later."""
@@ -133,7 +134,7 @@ class Node:
         prepare_kernel(names)
         divert(names, [str(i.members[peer][0].ip) for i in interfaces for peer in self.config.peers.values()])
         place_on_loopback([VirtualAddress(i.kernel_name, v) for i in interfaces for v in i.virtual])
-        self.queue = PacketQueue(QUEUE_NUMBER, self.firewall.decide, self.clock.now, self._send_reply)
+        self.queue = PacketQueue(QUEUE_NUMBER, self.firewall.decide, self.clock.now, self._send_reply, self._hold)
         self._watch(self.queue, lambda _mask: self.queue.run())
         self.keepers = [AddressKeeper(i.kernel_name, i.virtual) for i in interfaces if i.virtual]
         for keeper in self.keepers:
@@ -171,6 +172,19 @@ class Node:
             where = (socket.inet_ntop(socket.AF_INET6, packet[24:40]), 0)
         with contextlib.suppress(OSError):  # no route to the sender: it will have to time out
             self._raw[version].sendto(packet, where)
+
+    def _hold(self, queue: PacketQueue, packet_id: int) -> bool:
+        """Whether a packet that changed the table is to wait for the other active members."""
+        return self.sync.held.hold((queue, packet_id), wire_now(), others=bool(self.active_peers()))
+
+    def active_peers(self) -> list[int]:
+        """Peers that process traffic, too, and hear of our updates."""
+        sessions = self.sync.engine
+        return [
+            number
+            for number, peer in self.cluster.peers.items()
+            if peer.state.forwards and sessions.state(number) is SessionState.OPEN
+        ]
 
     @staticmethod
     def _answer_neighbours(keeper: AddressKeeper, link: socket.socket, _mask: int) -> None:
@@ -321,6 +335,14 @@ class Node:
         self.cluster.full_sync_ended(wire_now())
 
     # -- operator ------------------------------------------------------------------------------------------------
+
+    def set_parameter(self, name: str, value: int) -> None:
+        """Until the member stops. Raises `ParameterError`, and changes nothing, when it is not legal."""
+        self.parameters.set_running(name, value)
+        self.cluster.heartbeat_s = self.parameters["fwha_heartbeat_ms"] / 1000
+        self.cluster.dead_timeout_s = self.parameters["fwha_dead_timeout_ms"] / 1000
+        self.sync.parameters_changed(wire_now())
+        self.event("policy", f"kernel parameter {name} is now {self.parameters[name]}")
 
     def install_policy(self, policy: Policy) -> None:
         self.firewall.install(policy)

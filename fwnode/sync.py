@@ -1,22 +1,30 @@
 """A member's synchronisation: the sync engine between the connections table and the wires.
 
 Carries out what `syncproto.engine` decides: sends its messages, applies what peers sent, and moves the bytes of full
-syncs. Knows nothing of states or elections: the node says which active peer to join, and is told when that is over.
+syncs. It tells the firewall how loaded sync is, and lets held packets go once the active peers have acknowledged them.
+Knows nothing of states or elections: the node says which active peer to join, and is told when that is over.
 """
 
 from __future__ import annotations
 
 import selectors
 import socket
+from dataclasses import replace
+from math import inf
 from typing import Any, Protocol
 
 from fwnode.clock import LabClock, wire_now
 from fwnode.configuration import MemberConfig
+from fwnode.datapath.queue import PacketQueue
 from fwnode.firewall.firewall import Firewall
+from fwnode.firewall.holding import HeldPackets
+from fwnode.firewall.load import LoadChanged
 from fwnode.links.datagrams import Datagrams
 from fwnode.links.stream import Stream, connect, listen
 from syncproto import engine
 from syncproto.codec import Envelope
+from syncproto.heal import Healer
+from syncproto.limits import DEFAULT_LIMITS, PEER_SILENCE_S, RISK_INTERVAL_S
 from syncproto.message import Message
 from syncproto.release import Compatibility, Release
 
@@ -32,6 +40,7 @@ class Owner(Protocol):
     def encode(self, message: Message) -> bytes: ...
     def peer_refused(self, peer: int) -> None: ...
     def full_sync_ended(self) -> None: ...
+    def active_peers(self) -> list[int]: ...
     def event(self, kind: str, text: str, **details: Any) -> None: ...
 
 
@@ -57,6 +66,12 @@ class Synchroniser:
         self._firewall = firewall
         self._clock = clock
         self._selector = selector
+        parameters = firewall.parameters
+        limits = replace(
+            DEFAULT_LIMITS,
+            sending_queue=parameters["fw_sync_sending_queue_size"],
+            receiving_queue=parameters["fw_sync_recv_queue_size"],
+        )
         self.engine = engine.SyncEngine(
             member=config.number,
             incarnation=incarnation,
@@ -64,9 +79,14 @@ class Synchroniser:
             compatibility=compatibility,
             peers=config.peers,
             now=now,
+            limits=limits,
             cluster=config.cluster.id,
             key=key,
         )
+        self.held: HeldPackets[tuple[PacketQueue, int]] = HeldPackets()
+        self.healer = Healer()
+        self._load_told_at = -inf
+        self.parameters_changed(now)
         self.full_sync: dict[str, Any] = {"state": "none", "records": 0, "reason": ""}
         """How the last full sync of this member went."""
         self.synced = {"full": 0, "delta": 0}
@@ -83,8 +103,17 @@ class Synchroniser:
     # -- time and messages ---------------------------------------------------------------------------------------
 
     def next_wakeup(self) -> float | None:
-        wakeups = [self.engine.next_wakeup(), *(s.end.next_wakeup() for s in self._streams)]
-        return min((w for w in wakeups if w is not None), default=None)
+        wakeups = [
+            self.engine.next_wakeup(), self.held.next_wakeup(), self.healer.next_wakeup(),
+            *(s.end.next_wakeup() for s in self._streams),
+        ]  # fmt: skip
+        return min((w for w in wakeups if w is not None and w != inf), default=None)
+
+    def parameters_changed(self, now: float) -> None:
+        """Kernel parameters were set: what they decide here follows."""
+        dead_timeout_s = self._firewall.parameters["fwha_dead_timeout_ms"] / 1000
+        self.engine.set_peer_silence(max(PEER_SILENCE_S, 2 * dead_timeout_s))
+        self._weigh(now)
 
     def receive(self, envelope: Envelope, now: float) -> None:
         self.engine.receive_message(envelope, now)
@@ -97,16 +126,55 @@ class Synchroniser:
         self._drain(now)
         if self._join is not None and now >= self._join[1]:
             self._end_join("failed", "Could not start a connection to remote member")
+        self._heal(now)
+        if self.held.unflushed:
+            self._take_updates(now)
         self._send(now, datagrams)
+        self._weigh(now)
+        self._release(now)
         for stream in list(self._streams):
             self._serve(stream, now)
 
     def flush(self, now: float, datagrams: Datagrams) -> None:
         """What changed in the table since the last time goes out."""
-        updates = self._firewall.connections.take_updates(self._clock.now())
-        if updates and self._config.peers:
-            self.engine.send_updates(updates, now)
+        if self._take_updates(now):
             self._send(now, datagrams)
+            self._weigh(now)
+
+    def _take_updates(self, now: float) -> bool:
+        updates = self._firewall.connections.take_updates(self._clock.now())
+        if not updates or not self._config.peers:
+            return False
+        self.engine.send_updates(updates, now)
+        return True
+
+    # -- load, and packets that wait -----------------------------------------------------------------------------
+
+    def _weigh(self, now: float) -> None:
+        """Tell the firewall how many updates go unacknowledged."""
+        change = self._firewall.load.update(self.engine.unacknowledged(), now)
+        # It may come and go with every ACK: counted each time, told once a second.
+        if change is not None and now - self._load_told_at >= RISK_INTERVAL_S:
+            self._load_told_at = now
+            self._tell_load(change)
+
+    def _tell_load(self, change: LoadChanged) -> None:
+        seen = f"{change.unacknowledged} updates are not acknowledged, the threshold is {change.threshold}"
+        if change.heavy:
+            self._owner.event("log", f"State synchronization is in risk: {seen}")
+        if change.blocking:
+            self._owner.event("sync", f"new connections are blocked: {seen}")
+        elif not change.heavy:
+            self._owner.event("sync", f"sync is no longer under load: {seen}")
+
+    def _release(self, now: float) -> None:
+        """Held packets whose changes every active peer knows go on."""
+        if not len(self.held):
+            return
+        if not self.engine.backlog:
+            self.held.flushed(self.engine.sequence)
+        for queue, packet_id in self.held.acknowledged(self.engine.acknowledged(self._owner.active_peers()), now):
+            queue.release(packet_id)
 
     def _send(self, now: float, datagrams: Datagrams) -> None:
         encoded: dict[int, bytes] = {}
@@ -123,13 +191,19 @@ class Synchroniser:
             elif isinstance(event, engine.GateDecided):
                 self._gate_decided(event, now)
             elif isinstance(event, engine.FullSyncDone):
+                self._end_whole(event.peer, True, now)
                 self._end_join("done", "", event.records)
             elif isinstance(event, engine.FullSyncFailed):
+                self._end_whole(event.peer, False, now)
                 self._end_join("refused" if event.refused else "failed", event.reason)
             elif isinstance(event, engine.Risk):
                 self._owner.event("log", event.text)
             else:
                 self._owner.event("sync", self._describe(event))
+                if isinstance(event, engine.PeerRestarted):
+                    self.healer.forget(event.peer)
+                elif isinstance(event, engine.LostUpdates) and self._firewall.parameters["fwlab_sync_heal"]:
+                    self.healer.lost(event.peer, now)
 
     def _describe(self, event: engine.LostUpdates | engine.PeerUnreachable | engine.PeerRestarted) -> str:
         name = self._config.peers[event.peer]
@@ -149,7 +223,32 @@ class Synchroniser:
     def _apply(self, event: engine.Updates) -> None:
         lab_now = self._clock.now()
         table, generation = self._firewall.connections, self._firewall.generation
-        self.synced[event.source] += sum(table.apply(update, lab_now, generation) for update in event.updates)
+        self.synced[event.source] += sum(
+            table.apply(update, lab_now, generation, event.peer) for update in event.updates
+        )
+
+    # -- healing -------------------------------------------------------------------------------------------------
+
+    def _heal(self, now: float) -> None:
+        """Take the table of a peer anew of which updates were lost, if that is wanted and due."""
+        if self._join is not None or self.engine.saving:
+            return
+        peer = self.healer.due(now)
+        if peer is None:
+            return
+        gate = self.engine.gate(peer)
+        if gate is None or not gate.allows_full_sync or self._interface is None:
+            self.healer.ended(False, now)
+            return
+        self._owner.event("sync", f"updates of {self._config.peers[peer]} were lost: its whole table is taken anew")
+        self._begin_full_sync(peer, now)
+
+    def _end_whole(self, peer: int, complete: bool, now: float) -> None:
+        gone = self._firewall.connections.whole_has_come(peer, complete)
+        if gone:
+            name = self._config.peers[peer]
+            self._owner.event("sync", f"{gone} connections that {name} no longer has were removed")
+        self.healer.ended(complete, now)
 
     # -- full sync: the member that joins ------------------------------------------------------------------------
 
@@ -172,8 +271,13 @@ class Synchroniser:
             self._end_join("failed", "no sync interface is configured")
             return
         self._join = None
+        self._begin_full_sync(peer, now)
+
+    def _begin_full_sync(self, peer: int, now: float) -> None:
+        assert self._interface is not None
         name = self._config.peers[peer]
         self._owner.event("sync", f"full sync from {name} begins", peer=name)
+        self._firewall.connections.await_whole(peer)
         own = self._config.own_addresses(self._interface)[0].ip
         other = self._interface.members[name][0].ip
         port = self._compatibility.release(self.engine.peer_release(peer)).full_sync_port

@@ -14,6 +14,7 @@ Way in, in reading order:
 - `codec`     bytes <-> message; only `SyncError` escapes on bad bytes
 - `delta`     the numbered stream of updates: sending queue, receiving queue, retransmission, reject
 - `full`      the snapshot: source and sink
+- `heal`      when to take a peer's table anew because updates were lost
 - `session`   one peer: (state x message kind) -> handler, one table that is enforced
 - `events`    what the protocol tells its owner, and the figures it counts
 - `engine`    `SyncEngine`, the object that a member holds

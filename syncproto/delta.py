@@ -53,8 +53,9 @@ class DeltaSender:
         self._limits = limits
         self.counters = counters
         self.newest = 0
-        self._queue: deque[Delta] = deque(maxlen=limits.sending_queue)
+        self._queue: deque[Delta | None] = deque(maxlen=limits.sending_queue)
         self._backlog: deque[Update] = deque()
+        self._must_confess = False
         self._peers: dict[int, _Peer] = {}
         self._next_burst = -inf
 
@@ -114,6 +115,7 @@ class DeltaSender:
                 room -= 1
             else:
                 dropped += 1
+        self._must_confess = self._must_confess or dropped > 0
         self.counters.overload_dropped += dropped
         self.counters.max_backlog = max(self.counters.max_backlog, len(self._backlog))
         return dropped
@@ -135,8 +137,7 @@ class DeltaSender:
             body = self._body(schema)
             if body:
                 found.append(self._number(schema, body))
-        self.counters.generated_updates += len(found)
-        self.counters.max_unacknowledged = max(self.counters.max_unacknowledged, self.unacknowledged())
+        self._count(len(found))
         self._next_burst = now + self._pause()
         for state in self._peers.values():
             if found and state.live:
@@ -144,6 +145,13 @@ class DeltaSender:
                 state.probe_at = now + state.probe_interval_s
                 state.behind_since = min(state.behind_since, now)
         return found
+
+    def _count(self, sent: int) -> None:
+        counters, behind = self.counters, self.unacknowledged()
+        counters.generated_updates += sent
+        counters.bursts += 1
+        counters.unacknowledged_sum += behind
+        counters.max_unacknowledged = max(counters.max_unacknowledged, behind)
 
     def _pause(self) -> float:
         behind = self.unacknowledged()
@@ -175,6 +183,11 @@ class DeltaSender:
         return join(items) if items else b""
 
     def _number(self, schema: int, body: bytes) -> Delta:
+        if self._must_confess:
+            # Updates were dropped here. A number that nothing is sent under makes every peer notice, ask, and count it.
+            self._must_confess = False
+            self.newest += 1
+            self._queue.append(None)
         self.newest += 1
         delta = Delta(self.newest, schema, body)
         self._queue.append(delta)
@@ -203,7 +216,7 @@ class DeltaSender:
         return found, rejects
 
     def _kept(self, sequence: int) -> Delta | None:
-        """The datagram of that number, if the queue still has it. The queue is without gaps."""
+        """The datagram of that number, if the queue still has it. The queue has an entry for each of its numbers."""
         index = sequence - self.newest + len(self._queue) - 1
         return self._queue[index] if 0 <= index < len(self._queue) else None
 
@@ -227,16 +240,25 @@ class DeltaSender:
         if first + count - 1 > self.newest:
             return None
         state = self._peers[peer]
-        oldest = self.newest - len(self._queue) + 1
-        gone = min(max(oldest - first, 0), count)
-        if gone:
+        gone: list[int] = []
+        before = len(state.resend)
+        for sequence in range(first, first + count):
+            if self._kept(sequence) is None:
+                gone.append(sequence)
+            else:
+                state.resend[sequence] = None
+        for reject in _runs(gone):
             # A peer that asks twice before the answer is out gets one answer.
-            reject = Reject(first, gone)
             if reject not in state.rejects and len(state.rejects) < REQUESTS_PER_CALL_MAX:
                 state.rejects.append(reject)
-        for sequence in range(first + gone, first + count):
-            state.resend[sequence] = None
-        return gone
+        if not gone and len(state.resend) == before:
+            self.counters.duplicate_requests += 1
+        return len(gone)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of updates that the sending queue holds."""
+        return sum(len(delta.body) for delta in self._queue if delta is not None)
 
     # --- Time ---
 
@@ -248,6 +270,17 @@ class DeltaSender:
         """Changes after submit, burst, repetitions, on_ack, on_retransmit, resume and suspend. Infinity = never."""
         soonest = min((state.probe_at for state in self._peers.values()), default=inf)
         return min(soonest, self._next_burst) if self._backlog else soonest
+
+
+def _runs(numbers: list[int]) -> list[Reject]:
+    """Ascending numbers -> their runs without a gap."""
+    runs: list[Reject] = []
+    for number in numbers:
+        if runs and number == runs[-1].first + runs[-1].count:
+            runs[-1] = Reject(runs[-1].first, runs[-1].count + 1)
+        else:
+            runs.append(Reject(number, 1))
+    return runs
 
 
 class DeltaReceiver:
@@ -270,6 +303,11 @@ class DeltaReceiver:
     def held(self) -> int:
         return len(self._held)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of updates that wait behind a missing one."""
+        return sum(len(delta.body) for delta in self._held.values())
+
     def receive(self, delta: Delta, now: float) -> tuple[list[Delta], int]:
         """What can be delivered now, in order, and how many were given up (lost)."""
         sequence = delta.sequence
@@ -286,6 +324,7 @@ class DeltaReceiver:
             self.counters.were_queued += 1
         self._held[sequence] = delta
         found, lost = self._skip_to(self.highest - self._limits.receiving_queue)
+        self.counters.lost_bulks += lost > 0
         found += self._in_order()
         self._progress(now, bool(found or lost))
         return found, lost
@@ -356,6 +395,7 @@ class DeltaReceiver:
         self._fresh_from = inf
         found = [Retransmit(stream, first, count) for first, count in self._missing(start)]
         self.counters.sent_retransmission_requests += len(found)
+        self.counters.requested_updates += sum(request.count for request in found)
         return found
 
     def give_up(self, now: float) -> tuple[list[Delta], int]:

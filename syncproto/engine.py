@@ -106,11 +106,11 @@ class SyncEngine:
         self._known_keys: dict[int, dict[bytes, None]] = {}
         self._risk_at: dict[str, float] = {}
         self._now = now
-        context = Context(
+        self._context = Context(
             member, incarnation, self.release, compatibility, limits, self._sender, self._counters,
-            self._emit, self._deliver, self._risk,
+            self._emit, self._deliver, self._risk, limits.peer_silence_s,
         )  # fmt: skip
-        self._sessions = {peer: Session(peer, context, now) for peer in peers if peer != member}
+        self._sessions = {peer: Session(peer, self._context, now) for peer in peers if peer != member}
 
     # --- Input ---
 
@@ -218,6 +218,26 @@ class SyncEngine:
     def unacknowledged(self) -> int:
         """Updates between the newest sent and the slowest position of a live peer whose gate is open."""
         return self._sender.unacknowledged()
+
+    def acknowledged(self, peers: Iterable[int]) -> int:
+        """The newest update that each of these peers has acknowledged; of none of them, the newest sent."""
+        acked = (self._sender.acknowledged(peer) for peer in peers)
+        return min((number for number in acked if number is not None), default=self._sender.newest)
+
+    @property
+    def backlog(self) -> int:
+        """Updates that wait to be sent for the first time."""
+        return self._sender.backlog
+
+    def memory_bytes(self) -> int:
+        """Bytes of packed updates in the queues, sent and received."""
+        receivers = [s.receiver for s in self._sessions.values() if s.receiver is not None]
+        return self._sender.memory_bytes + sum(receiver.memory_bytes for receiver in receivers)
+
+    def set_peer_silence(self, seconds: float) -> None:
+        """How long a peer that is behind may say nothing before it no longer holds others up. Longer than the
+        cluster's dead timer: the cluster should decide first."""
+        self._context.peer_silence_s = seconds
 
     def counters(self) -> Counters:
         """The figures now; a copy."""

@@ -109,6 +109,8 @@ class Counters:
 
     # syncstat: drops
     lost_updates: int = 0
+    lost_bulks: int = 0
+    """How often the receiver stopped waiting because the gap had grown wider than its queue."""
     oversized_not_sent: int = 0
     """Updates of ours that no peer would accept."""
     overload_dropped: int = 0
@@ -121,6 +123,8 @@ class Counters:
     sent_packets: int = 0
     """Transmissions of updates, to every peer, first ones and repeated ones."""
     sent_retransmission_requests: int = 0
+    requested_updates: int = 0
+    """Missing updates that those requests named."""
     sent_retransmission_updates: int = 0
     sent_probes: int = 0
     """The newest update repeated to a peer that is behind and says nothing."""
@@ -128,6 +132,8 @@ class Counters:
     # syncstat: received
     received_updates: int = 0
     received_retransmission_requests: int = 0
+    duplicate_requests: int = 0
+    """Requests for nothing but what was about to be sent again anyway."""
     received_acks: int = 0
     were_queued: int = 0
     """Updates that arrived ahead of a missing one."""
@@ -149,6 +155,11 @@ class Counters:
     """Most updates that ever waited to be sent."""
     max_unacknowledged: int = 0
     """Most updates that were ever without an ACK of every live peer."""
+    unacknowledged_sum: int = 0
+    """Updates without an ACK, summed over the bursts in which updates were sent."""
+    bursts: int = 0
+    silent_peers: int = 0
+    """How often a peer that was behind had said nothing for so long that it was left behind."""
     records_sent: Counter[Op] = field(default_factory=Counter)
     records_received: Counter[Op] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)

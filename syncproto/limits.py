@@ -166,6 +166,15 @@ FULL_STALL_S = 10.0
 RISK_INTERVAL_S = 1.0
 """At most one `State synchronization is in risk` line of a kind in this time, seconds; the counters count all."""
 
+HEAL_QUIET_S = 1.0
+"""Healing begins when no update was lost for this long, seconds (ten sync ticks)."""
+
+HEAL_LATEST_S = 10.0
+"""Healing begins this long after the first lost update at the latest, seconds, even if updates are still being lost."""
+
+HEAL_RETRY_S = 5.0
+"""After a healing full sync failed, the next one begins this much later, seconds."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -61,6 +61,8 @@ class Context:
     emit: Callable[[Event], None]
     deliver: Callable[[int, Delta], None]
     risk: Callable[[str, float], None]
+    peer_silence_s: float
+    """`limits.peer_silence_s`, as long as the owner has not set another one."""
 
 
 class Session:
@@ -314,7 +316,7 @@ class Session:
 
     def _silent_at(self) -> float:
         since = self.context.sender.behind_since(self.peer)
-        return inf if since == inf else max(since, self._last_heard) + self.context.limits.peer_silence_s
+        return inf if since == inf else max(since, self._last_heard) + self.context.peer_silence_s
 
     def on_wakeup(self, now: float) -> None:
         if self.state is not State.OPEN or self.receiver is None:
@@ -322,6 +324,7 @@ class Session:
         self._deliver(*self.receiver.give_up(now))
         if now >= self._silent_at():
             self.context.sender.suspend(self.peer)
+            self.context.counters.silent_peers += 1
             self.off_reason = TIMED_OUT
             self._enter(State.ASKING, now)
             self.context.emit(PeerUnreachable(self.peer, TIMED_OUT))

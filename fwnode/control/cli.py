@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fwnode.control import render
+from fwnode.control import compare, render
 from fwnode.control.client import Control, MemberError, run_directory
 from fwnode.files import FileError, load_yaml
 
@@ -22,8 +23,10 @@ app = typer.Typer(
 )
 ctl = typer.Typer(no_args_is_help=True, help="Kernel parameters.")
 policy = typer.Typer(no_args_is_help=True, help="The rule base.")
+sync = typer.Typer(no_args_is_help=True, help="Synchronisation.")
 app.add_typer(ctl, name="ctl")
 app.add_typer(policy, name="policy")
+app.add_typer(sync, name="sync")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")]
@@ -83,6 +86,15 @@ def pstat(as_json: Json = False) -> None:
 def syncstat(as_json: Json = False) -> None:
     """Synchronisation in figures (`cphaprob syncstat`)."""
     _print(_ask("syncstat"), as_json, render.syncstat)
+
+
+@app.command()
+def reset(what: Annotated[str, typer.Argument(help="syncstat")] = "syncstat") -> None:
+    """The figures of synchronisation count anew (`cphaprob -reset syncstat`)."""
+    if what != "syncstat":
+        raise MemberError(f"{what} cannot be reset; syncstat can")
+    _ask("reset")
+    print(f"{_target['member']}: the figures of synchronisation count from now on")
 
 
 @app.command()
@@ -216,6 +228,46 @@ def policy_install(file: Annotated[Path, typer.Argument(help="The rule base (YAM
     known = "are matched again" if result["on_install"] == "rematch" else "are kept"
     rules = f"{result['rules']} rules; known connections {known}"
     print(f"policy {result['policy']} installed on {_target['member']}: {rules}")
+
+
+@sync.command("compare")
+def sync_compare(as_json: Json = False) -> None:
+    """Compare this member's connections with those of the other members here: how many each lacks, by kind.
+
+    Exit code 0: equal; 1: they differ.
+    """
+    directory = run_directory(_target["lab"])
+    others = sorted(path.stem for path in directory.glob("*.sock") if path.stem != "supervisor")
+    members = [_target["member"], *(name for name in others if name != _target["member"])]
+    controls = {name: control for name in members if (control := _reachable(directory / f"{name}.sock")) is not None}
+    try:
+        if len(controls) < 2:
+            raise MemberError("there is no second running member here to compare with")
+        first, _ = _look(controls)
+        gone = compare.differences(first)
+        if gone:
+            time.sleep(compare.LOOKS_APART_S)
+        second, unsynchronised = _look(controls)
+        data = compare.summary(second, gone & compare.differences(second), unsynchronised)
+    finally:
+        for control in controls.values():
+            control.close()
+    _print(data, as_json, compare.show)
+    if not data["equal"]:
+        sys.exit(1)
+
+
+def _reachable(path: Path) -> Control | None:
+    try:
+        return Control(path)
+    except MemberError:
+        return None
+
+
+def _look(controls: dict[str, Control]) -> tuple[dict[str, compare.Table], int]:
+    answers = {name: control.ask("keys") for name, control in controls.items()}
+    tables = {name: compare.unpack(answer) for name, answer in answers.items()}
+    return tables, sum(answer["unsynchronised"] for answer in answers.values())
 
 
 def lab_first(words: list[str]) -> list[str]:

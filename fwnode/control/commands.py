@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from fwnode.clock import LabClock, wire_now
 from fwnode.cluster.membership import ADMIN_DOWN, MemberState
+from fwnode.control import compare
 from fwnode.control.server import Client, ControlError
 from fwnode.files import FileError
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.firewall import Hook, LogEntry, Reason
+from fwnode.firewall.load import ENABLED
 from fwnode.firewall.packet import ICMP, ICMPV6, TCP, describe_key, flag_names, split_key
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, parse_value
 from fwnode.policy_file import build_policy
+from syncproto.limits import SYNC_TICK_S
 
 if TYPE_CHECKING:
     from fwnode.node import Node
@@ -58,12 +61,16 @@ class Commands:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._reset_at, self._reset_by = time.time(), "start of the member"
+        self._blocked_before = 0
         self._commands: dict[str, Callable[..., Any]] = {
             "status": self.status,
             "stat": self.stat,
             "pstat": self.pstat,
             "syncstat": self.syncstat,
             "tab": self.tab,
+            "keys": self.keys,
+            "reset": self.reset,
             "drops": self.drops,
             "log": self.log,
             "events": self.events,
@@ -119,6 +126,10 @@ class Commands:
                 "lost_socket": overruns.socket,
             },
             "records": self._records(),
+            "counters": self._counters(),
+            "blocking": self._blocking(),
+            "holding": self._holding(),
+            "healed": node.sync.healer.healed,
             "refused_messages": self._refused(),
             "lab_time": node.clock.now(),
             "uptime_s": wire_now() - node.started_at,
@@ -129,6 +140,24 @@ class Commands:
         counters = self._node.sync.engine.counters()
         values = {field.name: getattr(counters, field.name) for field in fields(counters)}
         return {name: value for name, value in values.items() if not isinstance(value, Counter)}
+
+    def _blocking(self) -> dict[str, Any]:
+        """Whether new connections are refused because sync is under load, how often that was so, and how long."""
+        firewall, load = self._node.firewall, self._node.firewall.load
+        return {
+            "enabled": self._node.parameters["fw_sync_block_new_conns"] == ENABLED,
+            "heavy": load.heavy,
+            "blocking": load.blocking,
+            "threshold": load.threshold,
+            "scenarios": load.episodes,
+            "seconds": round(load.blocked_s(wire_now()), 3),
+            "packets": firewall.counters.drops[Reason.SYNC_LOAD] - self._blocked_before,
+        }
+
+    def _holding(self) -> dict[str, Any]:
+        """Flush and ack: packets that waited for the other active members."""
+        held = self._node.sync.held
+        return {"pending": len(held), **{f.name: getattr(held.counters, f.name) for f in fields(held.counters)}}
 
     def _records(self) -> dict[str, dict[str, int]]:
         """Records of delta sync, by what they do."""
@@ -221,7 +250,10 @@ class Commands:
             "drops": status["drops"],
             "queue_buffer_bytes": node.queue.buffer_bytes,
             "sync": status["sync"],
+            "saving": node.sync.engine.saving,
+            "memory_bytes": node.sync.engine.memory_bytes(),
             "counters": self._counters(),
+            "holding": self._holding(),
         }
 
     def syncstat(self) -> dict[str, Any]:
@@ -234,6 +266,13 @@ class Commands:
             "records": self._records(),
             "synced": dict(node.sync.synced),
             "counters": self._counters(),
+            "blocking": self._blocking(),
+            "holding": self._holding(),
+            "healed": node.sync.healer.healed,
+            "heals": bool(node.parameters["fwlab_sync_heal"]),
+            "interval_ms": round(SYNC_TICK_S * 1000),
+            "reset": {"at": self._reset_at, "by": self._reset_by},
+            "active_peers": node.active_peers(),
             "bytes": {"sent": node.datagrams.sent_bytes, "received": node.datagrams.received_bytes},
             "refused_messages": self._refused(),
         }
@@ -263,6 +302,10 @@ class Commands:
             "learned": chosen.learned,
             "rows": rows,
         }
+
+    def keys(self) -> dict[str, Any]:
+        """All synchronised connections, for a comparison with the other members."""
+        return compare.pack(self._node.firewall.connections, self._node.clock.now())
 
     def drops(self, client: Client, follow: bool = False) -> dict[str, Any]:
         """Counts by reason and the last dropped packets; with `follow`, the next ones as they come."""
@@ -306,12 +349,9 @@ class Commands:
         """Set a kernel parameter until the member stops."""
         node = self._node
         try:
-            node.parameters.set(name, parse_value(str(name), str(value)))
+            node.set_parameter(name, parse_value(str(name), str(value)))
         except ParameterError as error:
             raise ControlError(str(error)) from error
-        node.cluster.heartbeat_s = node.parameters["fwha_heartbeat_ms"] / 1000
-        node.cluster.dead_timeout_s = node.parameters["fwha_dead_timeout_ms"] / 1000
-        node.event("policy", f"kernel parameter {name} is now {node.parameters[name]}")
         return {name: node.parameters[name]}
 
     def policy_install(self, policy: dict[str, Any], file: str = "policy") -> dict[str, Any]:
@@ -323,6 +363,16 @@ class Commands:
             raise ControlError(str(error)) from error
         node.install_policy(built)
         return {"policy": built.name, "rules": len(built.rules), "on_install": built.on_install.value}
+
+    def reset(self) -> dict[str, Any]:
+        """`cphaprob -reset syncstat`: the figures of synchronisation count from here."""
+        node = self._node
+        node.sync.engine.reset_counters()
+        node.sync.held.reset()
+        node.firewall.load.reset(wire_now())
+        self._blocked_before = node.firewall.counters.drops[Reason.SYNC_LOAD]
+        self._reset_at, self._reset_by = time.time(), "command"
+        return {"reset": self._reset_at}
 
     def down(self) -> dict[str, Any]:
         """Administratively down; synchronisation goes on."""

@@ -4,34 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from math import ceil
 from typing import Any
 
 _LABEL_WIDTH = 45
 """The product pads a label with dots to this column."""
-
-
-# The product's sections and labels (R80.20 and later) and the counter that each shows.
-_SYNC_SECTIONS = {
-    "Drops:": {"Lost updates": "lost_updates", "Oversized updates not sent": "oversized_not_sent"},
-    "Sync at risk:": {
-        "Sent reject notifications": "sent_rejects",
-        "Received reject notifications": "received_rejects",
-    },
-    "Sent updates:": {
-        "Total generated sync messages": "generated_updates",
-        "Sent retransmission requests": "sent_retransmission_requests",
-        "Sent retransmission updates": "sent_retransmission_updates",
-    },
-    "Received updates:": {
-        "Total received updates": "received_updates",
-        "Received retransmission requests": "received_retransmission_requests",
-    },
-    "Queue sizes (num of updates):": {
-        "Sending queue size": "sending_queue_size",
-        "Receiving queue size": "receiving_queue_size",
-        "Not yet acknowledged": "unacknowledged",
-    },
-}
 
 
 def _clock(at: float) -> str:
@@ -112,9 +89,15 @@ def pstat(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"        {reason}: {count}"
     if not drops:
         yield "        none"
-    status, counters = data["sync"]["status"], data["counters"]
+    yield from _pstat_sync(data)
+
+
+def _pstat_sync(data: Mapping[str, Any]) -> Iterator[str]:
+    status, counters, holding = data["sync"]["status"], data["counters"], data["holding"]
+    receives = "Saving incoming" if data["saving"] else "Able to Send/Receive"
     yield "Sync:"
-    yield f"        Status: {'Able to Send/Receive sync packets' if status == 'OK' else status}"
+    yield "        Version: new"
+    yield f"        Status: {f'{receives} sync packets' if status == 'OK' else status}"
     yield "        Sync packets sent:"
     yield (
         f"         total : {counters['sent_packets']}, retransmitted : {counters['sent_retransmission_updates']}, "
@@ -131,42 +114,154 @@ def pstat(data: Mapping[str, Any]) -> Iterator[str]:
     )
     yield f"         retrans reqs for illegal seq : {counters['illegal_requests']}"
     yield f"         dropped updates as a result of sync overload: {counters['overload_dropped']}"
+    yield f"        Delta Sync memory usage: currently using {ceil(data['memory_bytes'] / 1024)} KB mem"
+    average = holding["total_s"] / holding["released"] if holding["released"] else 0.0
+    yield (
+        f"        Callback statistics: handled {holding['released']} cb, average delay : {_ticks(average)},  "
+        f"max delay : {_ticks(holding['longest_s'])}"
+    )
+    if holding["pending"]:
+        yield f"        Number of Pending packets currently held: {holding['pending']}"
+    if holding["timed_out"]:
+        yield f"        Packets released due to timeout: {holding['timed_out']}"
 
 
 def syncstat(data: Mapping[str, Any]) -> Iterator[str]:
-    """`cphaprob syncstat`: sections and padding as the product has them."""
+    """`cphaprob syncstat`: first as the product has it from R80.20 on, then the figures that it had up to R80.10, then
+    what this lab adds."""
+    counters = data["counters"]
     yield "Delta Sync Statistics"
     yield ""
     yield f"Sync status: {data['status']}"
+    for title, rows in _sync_sections(data).items():
+        yield ""
+        yield title
+        yield from (dotted(label, value) for label, value in rows.items())
     yield ""
-    yield "Peers:"
+    yield f"Reset on {_clock(data['reset']['at'])} (triggered by {data['reset']['by']})."
+    yield ""
+    peers = data["active_peers"]
+    yield f"Sync Statistics (IDs of F&A Peers - {', '.join(map(str, peers)) or 'none'}):"
+    for title, rows in _older_sections(counters, data["blocking"], data["holding"]).items():
+        yield ""
+        yield title
+        yield from (dotted(label, value) for label, value in rows.items())
+    for title, rows in _added_sections(data).items():
+        yield ""
+        yield title
+        yield from (dotted(label, value) for label, value in rows.items())
+
+
+_Rows = dict[str, object]
+
+
+def _sync_sections(data: Mapping[str, Any]) -> dict[str, _Rows]:
+    """Layout of R80.20 and later."""
+    counters = data["counters"]
+    return {
+        "Drops:": {
+            "Lost updates": counters["lost_updates"],
+            "Lost bulk update events": counters["lost_bulks"],
+            "Oversized updates not sent": counters["oversized_not_sent"],
+        },
+        "Sync at risk:": {
+            "Sent reject notifications": counters["sent_rejects"],
+            "Received reject notifications": counters["received_rejects"],
+        },
+        "Sent updates:": {
+            "Total generated sync messages": counters["generated_updates"],
+            "Sent retransmission requests": counters["sent_retransmission_requests"],
+            "Sent retransmission updates": counters["sent_retransmission_updates"],
+            # An update of this lab fits a datagram: what would not is packed into several updates.
+            "Peak fragments per update": min(counters["generated_updates"], 1),
+        },
+        "Received updates:": {
+            "Total received updates": counters["received_updates"],
+            "Received retransmission requests": counters["received_retransmission_requests"],
+        },
+        "Queue sizes (num of updates):": {
+            "Sending queue size": counters["sending_queue_size"],
+            "Receiving queue size": counters["receiving_queue_size"],
+            "Fragments queue size": 0,
+        },
+        "Timers:": {"Delta Sync interval (ms)": data["interval_ms"]},
+    }
+
+
+def _older_sections(
+    counters: Mapping[str, Any], blocking: Mapping[str, Any], holding: Mapping[str, Any]
+) -> dict[str, _Rows]:
+    """The product's figures up to R80.10."""
+    requests, bursts, released = counters["sent_retransmission_requests"], counters["bursts"], holding["released"]
+    return {
+        "Other Member Updates:": {
+            "Sent retransmission requests": requests,
+            "Avg missing updates per request": round(counters["requested_updates"] / requests) if requests else 0,
+            "Old or too-new arriving updates": counters["duplicates"],
+            "Unsynced missing updates": counters["lost_updates"],
+            "Lost sync connection (num of events)": counters["silent_peers"],
+            "Timed out sync connection": holding["slow"],
+        },
+        "Local Updates:": {
+            "Total generated updates": counters["generated_updates"],
+            "Recv retransmission requests": counters["received_retransmission_requests"],
+            "Recv duplicate retrans request": counters["duplicate_requests"],
+            "Blocking scenarios": blocking["scenarios"],
+            "Blocked packets": blocking["packets"],
+            "Max length of sending queue": counters["max_unacknowledged"],
+            "Avg length of sending queue": round(counters["unacknowledged_sum"] / bursts) if bursts else 0,
+            "Hold Pkts events": holding["held"],
+            "Unhold Pkt events": released,
+            "Not held due to no members": holding["no_members"],
+            "Max held duration (ticks)": _ticks(holding["longest_s"]),
+            "Avg held duration (ticks)": _ticks(holding["total_s"] / released) if released else 0,
+        },
+    }
+
+
+def _added_sections(data: Mapping[str, Any]) -> dict[str, _Rows]:
+    """What this lab shows besides."""
+    counters, blocking, full, heals = data["counters"], data["blocking"], data["full_sync"], data["heals"]
+    state = "yes" if blocking["blocking"] else "no"
+    enabled = "" if blocking["enabled"] else " (fw_sync_block_new_conns is -1)"
+    reason = f" ({full['reason']})" if full["reason"] else ""
+    refused = data["refused_messages"]
+    peers: _Rows = {}
     for name, peer in data["peers"].items():
         exchange = f", exchanges: {peer['exchange'].replace('_', ' ')}" if peer["exchange"] else ""
-        yield dotted(f"{name} ({peer['release'] or 'release not known'})", f"{peer['status']}{exchange}")
-    yield ""
-    yield "Full sync:"
-    full = data["full_sync"]
-    reason = f" ({full['reason']})" if full["reason"] else ""
-    yield dotted("Last full sync of this member", f"{full['state']}{reason}")
-    yield dotted("Connections received by full sync", data["synced"]["full"])
-    yield dotted("Connections updated by delta sync", data["synced"]["delta"])
-    for way, title in (("sent", "Sent records:"), ("received", "Received records:")):
-        yield ""
-        yield title
-        for op in ("SET", "MODIFY", "REFRESH", "DELETE"):
-            yield dotted(op, data["records"][way].get(op, 0))
-    yield ""
-    for title, labels in _SYNC_SECTIONS.items():
-        yield title
-        for label, counter in labels.items():
-            yield dotted(label, data["counters"][counter])
-        yield ""
-    refused = data["refused_messages"]
-    yield dotted("Refused messages", ", ".join(f"{count} {reason}" for reason, count in refused.items()) or 0)
-    yield ""
-    yield "Sync interface:"
-    yield dotted("Bytes sent", data["bytes"]["sent"])
-    yield dotted("Bytes received", data["bytes"]["received"])
+        peers[f"{name} ({peer['release'] or 'release not known'})"] = f"{peer['status']}{exchange}"
+    ways = {"sent": "Sent records:", "received": "Received records:"}
+    records: dict[str, _Rows] = {
+        title: {op: data["records"][way].get(op, 0) for op in ("SET", "MODIFY", "REFRESH", "DELETE")}
+        for way, title in ways.items()
+    }
+    return {
+        "Blocking new connections:": {
+            "Blocking now": state + enabled,
+            "Not yet acknowledged": counters["unacknowledged"],
+            "Threshold": f"{blocking['threshold']} of {counters['sending_queue_size']}",
+            "Seconds of blocking": f"{blocking['seconds']:.1f}",
+        },
+        "Peers:": peers,
+        "Full sync:": {
+            "Last full sync of this member": f"{full['state']}{reason}",
+            "Connections received by full sync": data["synced"]["full"],
+            "Connections updated by delta sync": data["synced"]["delta"],
+            "After a lost update": "stays diverged, as in the product" if not heals else "heals by a full sync",
+            "Healed": data["healed"],
+        },
+        **records,
+        "Sync interface:": {
+            "Bytes sent": data["bytes"]["sent"],
+            "Bytes received": data["bytes"]["received"],
+            "Refused messages": ", ".join(f"{count} {why}" for why, count in refused.items()) or 0,
+        },
+    }
+
+
+def _ticks(seconds: float) -> int:
+    """Sync ticks of 100 ms, begun ones counted."""
+    return ceil(seconds * 10)
 
 
 def tab_summary(data: Mapping[str, Any]) -> Iterator[str]:

@@ -19,6 +19,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("cphaprob", "-l", "list"): ("devices",),
     ("cphaprob", "-a", "if"): ("interfaces",),
     ("cphaprob", "syncstat"): ("syncstat",),
+    ("cphaprob", "-reset", "syncstat"): ("reset", "syncstat"),
     ("fw", "tab"): ("tab",),
     ("fw", "log"): ("log",),
     ("fw", "ctl", "pstat"): ("pstat",),

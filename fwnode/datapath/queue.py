@@ -2,7 +2,8 @@
 
 The `netfilterqueue` package reads packets; it is opened on a netlink socket of our own, because the same socket must
 also do what the package has no call for: set the GSO flag (a segment of 64 KiB arrives as one packet) and send batch
-verdicts (one message accepts every packet up to an id). A dropped packet ends a batch.
+verdicts (one message accepts every packet up to an id). A dropped or held packet ends a batch, and while a packet is
+held, others are accepted one by one: a batch would let it go.
 
 The queue is fail-closed: with no member listening, the kernel drops.
 """
@@ -33,7 +34,7 @@ TURN_MAX = 512
 
 _NETLINK_NETFILTER = 12
 _NLM_F_REQUEST = 1
-_MSG_CONFIG, _MSG_VERDICT_BATCH = 0x0302, 0x0303
+_MSG_VERDICT, _MSG_CONFIG, _MSG_VERDICT_BATCH = 0x0301, 0x0302, 0x0303
 _ATTRIBUTE_VERDICT_HEADER = 2
 _CONFIG_MASK, _CONFIG_FLAGS = 4, 5
 _FLAG_GSO = 1 << 2
@@ -53,7 +54,8 @@ class _TurnOver(Exception):
 
 class PacketQueue:
     """Binds queue `number`. `decide(data, hook, now)` gives verdicts, `clock()` the lab time, read once a batch,
-    `reply(packet)` sends what a reject answers with. Raises `OSError` when the kernel refuses the queue."""
+    `reply(packet)` sends what a reject answers with, `hold(queue, id)` says whether a packet is to wait for `release`.
+    Raises `OSError` when the kernel refuses the queue."""
 
     def __init__(
         self,
@@ -61,11 +63,14 @@ class PacketQueue:
         decide: Callable[[bytes, int, float], Verdict],
         clock: Callable[[], float],
         reply: Callable[[bytes], None],
+        hold: Callable[[PacketQueue, int], bool],
     ) -> None:
         self.number = number
         self._decide = decide
         self._clock = clock
         self._reply = reply
+        self._hold = hold
+        self._held = 0
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
         self._queue = NetfilterQueue(sockfd=self._socket.fileno())
         with warnings.catch_warnings():
@@ -105,7 +110,13 @@ class PacketQueue:
 
     def _receive(self, packet: Packet) -> None:
         verdict = self._decide(packet.get_payload(), packet.hook, self._now)
-        if verdict.accept:
+        if verdict.hold and self._hold(self, packet.id):
+            if self._waiting:
+                self._flush()
+            self._held += 1
+        elif verdict.accept and self._held:
+            packet.accept()
+        elif verdict.accept:
             self._accepted_id = packet.id
             self._waiting += 1
             if self._waiting >= BATCH_MAX:
@@ -121,10 +132,18 @@ class PacketQueue:
         if not self._left:
             raise _TurnOver
 
+    def release(self, packet_id: int) -> None:
+        """Accept a packet that was held."""
+        self._held -= 1
+        self._accept(_MSG_VERDICT, packet_id)
+
     def _flush(self) -> None:
-        attribute = pack("=HH", 12, _ATTRIBUTE_VERDICT_HEADER) + pack("!II", _NF_ACCEPT, self._accepted_id)
-        self._send(_MSG_VERDICT_BATCH, attribute)
+        self._accept(_MSG_VERDICT_BATCH, self._accepted_id)
         self._waiting = 0
+
+    def _accept(self, kind: int, packet_id: int) -> None:
+        attribute = pack("=HH", 12, _ATTRIBUTE_VERDICT_HEADER) + pack("!II", _NF_ACCEPT, packet_id)
+        self._send(kind, attribute)
 
     def _set_flags(self, flags: int) -> None:
         attributes = pack("=HH", 8, _CONFIG_MASK) + pack("!I", flags)

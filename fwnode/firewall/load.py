@@ -16,7 +16,7 @@ from math import ceil
 from .parameters import Parameters
 
 ENABLED = 0
-"""The value of `fw_sync_block_new_conns` that enables blocking; -1 (0xFFFFFFFF) disables it. So it is in the product."""
+"""The value of `fw_sync_block_new_conns` that enables blocking; -1 (0xFFFFFFFF) disables it. As in the product."""
 
 
 class Kind(IntFlag):

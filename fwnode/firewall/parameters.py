@@ -50,7 +50,7 @@ PARAMETERS = {
         Parameter("connections_limit", 1_000_000, 1, 10_000_000, "connections that the table holds at most"),
         Parameter("fw_sync_block_new_conns", -1, -1, 0, "0: sync load blocks new connections; -1: it does not"),
         Parameter("fw_sync_buffer_threshold", 80, 1, 100, "percent of the sending queue, unacknowledged, that is load"),
-        Parameter("fw_sync_allowed_protocols", 24, 0, 31, "never blocked: ICMP 1, TCP 2, UDP 4, TCP data 8, UDP data 16"),
+        Parameter("fw_sync_allowed_protocols", 24, 0, 31, "not blocked: ICMP 1, TCP 2, UDP 4, TCP data 8, UDP data 16"),
         Parameter("fw_sync_sending_queue_size", 512, 512, 1 << 20, "updates kept for retransmission", at_start=True),
         Parameter("fw_sync_recv_queue_size", 256, 256, 1 << 20, "updates held behind a missing one", at_start=True),
         Parameter("fwlab_sync_heal", 0, 0, 1, "1: a lost update is mended by a full sync of the member's own accord"),

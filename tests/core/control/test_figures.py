@@ -16,9 +16,11 @@ from fwnode.control import render
 from fwnode.control.commands import Commands
 from fwnode.control.server import ControlError
 from fwnode.firewall.firewall import Firewall, Hook
+from fwnode.firewall.holding import HeldPackets
 from fwnode.firewall.parameters import Parameters
 from fwnode.policy_file import build_policy
 from syncproto.engine import SyncEngine
+from syncproto.heal import Healer
 from syncproto.record import Op, Record, Update
 
 
@@ -42,6 +44,8 @@ def node() -> Any:
             engine=SyncEngine(member=1, incarnation=1, release="R77.30", compatibility=releases, peers=[2], now=0.0),
             synced={"full": 0, "delta": 0},
             full_sync={"state": "none", "records": 0, "reason": ""},
+            held=HeldPackets(),
+            healer=Healer(),
         ),
         queue=SimpleNamespace(overruns=lambda: SimpleNamespace(queue=0, socket=0), buffer_bytes=0),
         datagrams=SimpleNamespace(sent_bytes=0, received_bytes=0),
@@ -51,6 +55,8 @@ def node() -> Any:
         event=lambda *_, **__: None,
     )
     made.firewall.forwarding = True
+    made.active_peers = lambda: []
+    made.set_parameter = parameters.set_running
     return made
 
 

@@ -9,9 +9,14 @@ from fwnode.clock import LabClock
 from fwnode.control import render
 from fwnode.control.commands import log_line
 from fwnode.firewall.firewall import LogEntry, Reason
+from fwnode.firewall.holding import HoldCounters
 from syncproto.events import Counters
 
 COUNTERS = asdict(Counters())
+HOLDING = {"pending": 0, **asdict(HoldCounters())}
+BLOCKING: dict[str, Any] = {
+    "enabled": False, "heavy": False, "blocking": False, "threshold": 410, "scenarios": 0, "seconds": 0.0, "packets": 0,
+}  # fmt: skip
 
 STAT: dict[str, Any] = {
     "mode": "High Availability (Active Up)",
@@ -73,6 +78,13 @@ def test_sync_statistics_name_every_peer_with_its_reason() -> None:
         "counters": COUNTERS | {"lost_updates": 12},
         "refused_messages": {"WRONG_CLUSTER": 2, "MALFORMED": 1},
         "bytes": {"sent": 100, "received": 0},
+        "blocking": BLOCKING | {"enabled": True, "blocking": True, "scenarios": 3, "packets": 40, "seconds": 1.25},
+        "holding": HOLDING | {"held": 8, "released": 8, "total_s": 0.8, "longest_s": 0.31},
+        "healed": 1,
+        "heals": False,
+        "interval_ms": 100,
+        "reset": {"at": 0.0, "by": "command"},
+        "active_peers": [2, 3],
     }
     lines = list(render.syncstat(data))
     assert "Sync status: Off - Release version mismatch" in lines
@@ -83,6 +95,47 @@ def test_sync_statistics_name_every_peer_with_its_reason() -> None:
     assert dotted["Connections updated by delta sync"] == "7"
     assert (dotted["SET"], dotted["Lost updates"]) == ("0", "12")
     assert dotted["Refused messages"] == "2 WRONG_CLUSTER, 1 MALFORMED"
+    assert "Sync Statistics (IDs of F&A Peers - 2, 3):" in lines
+    assert (dotted["Blocking scenarios"], dotted["Blocked packets"], dotted["Blocking now"]) == ("3", "40", "yes")
+    assert (dotted["Max held duration (ticks)"], dotted["Avg held duration (ticks)"]) == ("4", "1")
+    assert lines.index("Drops:") < lines.index("Sync at risk:") < lines.index("Sent updates:") < lines.index("Timers:")
+
+
+def test_the_products_layout_is_kept_to_the_letter() -> None:
+    """`cphaprob syncstat` of R80.20 and later: titles, order, and labels padded to 45 columns."""
+    data: dict[str, Any] = {
+        "status": "OK", "peers": {}, "full_sync": {"state": "none", "reason": ""}, "synced": {"full": 0, "delta": 0},
+        "records": {"sent": {}, "received": {}}, "refused_messages": {}, "bytes": {"sent": 0, "received": 0},
+        "counters": COUNTERS | {"generated_updates": 12316, "received_updates": 12, "sending_queue_size": 512,
+                                "receiving_queue_size": 256},
+        "blocking": BLOCKING, "holding": HOLDING, "healed": 0, "heals": False, "interval_ms": 100,
+        "reset": {"at": 0.0, "by": "command"}, "active_peers": [],
+    }  # fmt: skip
+    lines = list(render.syncstat(data))
+    assert lines[:26] == [
+        "Delta Sync Statistics", "",
+        "Sync status: OK", "",
+        "Drops:",
+        "Lost updates................................. 0",
+        "Lost bulk update events...................... 0",
+        "Oversized updates not sent................... 0", "",
+        "Sync at risk:",
+        "Sent reject notifications.................... 0",
+        "Received reject notifications................ 0", "",
+        "Sent updates:",
+        "Total generated sync messages................ 12316",
+        "Sent retransmission requests................. 0",
+        "Sent retransmission updates.................. 0",
+        "Peak fragments per update.................... 1", "",
+        "Received updates:",
+        "Total received updates....................... 12",
+        "Received retransmission requests............. 0", "",
+        "Queue sizes (num of updates):",
+        "Sending queue size........................... 512",
+        "Receiving queue size......................... 256",
+    ]  # fmt: skip
+    assert lines[28:30] == ["Timers:", "Delta Sync interval (ms)..................... 100"]
+    assert lines[31].startswith("Reset on ")
 
 
 def test_statistics_show_drops_by_reason_and_packets_that_were_never_seen() -> None:
@@ -92,6 +145,9 @@ def test_statistics_show_drops_by_reason_and_packets_that_were_never_seen() -> N
         "drops": {"OUT_OF_STATE": 3, "POLICY": 0},
         "sync": {"status": "OK", "peers": {}},
         "counters": COUNTERS | {"sent_packets": 9, "received_acks": 175},
+        "saving": False,
+        "memory_bytes": 2049,
+        "holding": HOLDING | {"pending": 2, "released": 4, "total_s": 1.0, "longest_s": 5.0, "timed_out": 1},
     }
     lines = [line.strip() for line in render.pstat(data)]
     assert "200 in the table, peak 210, 300 created, 20 learned out of state" in lines
@@ -100,6 +156,13 @@ def test_statistics_show_drops_by_reason_and_packets_that_were_never_seen() -> N
     assert "Status: Able to Send/Receive sync packets" in lines
     assert "total : 9, retransmitted : 0, retrans reqs : 0, acks : 0" in lines
     assert "retrans reqs : 0, received 175 acks" in lines
+    assert "Delta Sync memory usage: currently using 3 KB mem" in lines
+    assert "Callback statistics: handled 4 cb, average delay : 3,  max delay : 50" in lines
+    assert lines[-2:] == [
+        "Number of Pending packets currently held: 2",
+        "Packets released due to timeout: 1",
+    ]
+    assert "Status: Saving incoming sync packets" in [line.strip() for line in render.pstat({**data, "saving": True})]
     assert "none" in [line.strip() for line in render.pstat({**data, "drops": {}})]
 
 
