@@ -22,11 +22,13 @@ from fwnode.files import FileError
 from labs.network import control as wire
 from labs.network import namespaces
 from labs.network.errors import ControlError, LabError
+from labs.network.faults import Faults, pause_process, resume_process
 from labs.network.members import RUN_DIRECTORY, MemberSettings, configuration_text, member_configuration
 from labs.network.namespaces import Namespaces, node_sysctls
 from labs.network.private import system_path
 from labs.network.steps import StepServer
 from labs.network.topology import Topology, link_name
+from labs.quantities import Way
 from syncproto.errors import SyncError
 
 START_TIMEOUT_S = 30.0
@@ -65,6 +67,8 @@ class Lab:
         self._members: dict[str, asyncio.subprocess.Process] = {}
         self._cut: set[str] = set()
         self._powered_off: set[str] = set()
+        self._paused: set[str] = set()
+        self._faults = Faults(topology, self.spawn)
         self._links_lock = asyncio.Lock()
         self._server = StepServer(self)
 
@@ -105,6 +109,8 @@ class Lab:
             await process.wait()
         self._processes.clear()
         self._members.clear()
+        self._paused.clear()
+        self._faults = Faults(self.topology, self.spawn)  # they ended with the wires
         if self._built:
             self._built = False
             await asyncio.to_thread(namespaces.delete_links, [*self.topology.links(), *self.topology.switches])
@@ -181,6 +187,7 @@ class Lab:
             begins = log.tell()
             process = await self.spawn(member, [*self.member_command, "--config", str(path)], stdout=log, stderr=log)
         self._members[member] = process
+        self._paused.discard(member)
         await self._wait_ready(member, process, begins)
 
     async def start_all(self) -> None:
@@ -239,6 +246,19 @@ class Lab:
         _kill_group(process)
         await process.wait()
 
+    async def pause(self, member: str) -> None:
+        """SIGSTOP: the process is there, answers nobody and reads nothing; its kernel goes on."""
+        await pause_process(self._process(member).pid)
+        self._paused.add(member)
+
+    async def resume(self, member: str) -> None:
+        """SIGCONT: it goes on where it was, however late it is."""
+        process = self._process(member)
+        if member not in self._paused:
+            raise LabError(f"{member} is not paused")
+        await resume_process(process.pid)
+        self._paused.discard(member)
+
     async def power_cut(self, member: str) -> None:
         """The member dies and every wire that it is on goes dark."""
         self._known(member)
@@ -269,6 +289,8 @@ class Lab:
         path = self.control_path(member)
         if not self.running(member):
             raise ControlError(f"{member} is not running")
+        if member in self._paused:
+            raise ControlError(f"{member} is paused and answers nothing; resume it first")
         try:
             return await wire.request(path, {"command": command, "arguments": arguments})
         except ControlError as error:
@@ -282,25 +304,68 @@ class Lab:
 
     # -- wires --------------------------------------------------------------------------------------------------
 
-    async def cut(self, link: str) -> None:
-        """Take down a link (`fw1-sync`) or every port of a switch (`sync`) at the switch's side."""
-        self._cut |= set(self._links_of(link))
-        await self._apply_links()
+    async def cut(self, link: str, way: Way = "both") -> None:
+        """Take down a link (`fw1-sync`) or every port of a switch (`sync`) at the switch's side. One way: the link
+        stays up, and nothing passes into its node (`in`), or out of it."""
+        links = self._links_of(link, way)
+        if way == "both":
+            self._cut |= set(links)
+            await self._apply_links()
+        else:
+            await self._faults.cut(links, way)
 
     async def restore(self, link: str) -> None:
-        """Undo `cut` for a link or for every port of a switch."""
-        self._cut -= set(self._links_of(link))
+        """Undo `cut`, whichever way, for a link or for every port of a switch."""
+        links = self._links_of(link)
+        self._cut -= set(links)
         await self._apply_links()
+        for deed in ("cut in", "cut out"):
+            await self._faults.undo(deed, links)
+
+    async def limit(self, link: str, rate: int) -> None:
+        """So many bits a second, in both directions; a short queue, then drops."""
+        await self._faults.limit(self._links_of(link), rate)
+
+    async def unlimit(self, link: str) -> None:
+        """Undo `limit`."""
+        await self._faults.unlimit(self._links_of(link))
+
+    async def lose(self, link: str, share: float, way: Way = "both") -> None:
+        """Lose packets at random. Over a switch by its name, each packet is lost with this probability once."""
+        await self._faults.lose(self._links_of(link, way), share, way, link in self.topology.switches)
+
+    async def unlose(self, link: str) -> None:
+        """Undo `lose`."""
+        await self._faults.undo("lose", self._links_of(link))
+
+    async def delay(self, link: str, by: float, way: Way = "both") -> None:
+        """Each packet comes `by` wall seconds later, in order."""
+        await self._faults.delay(self._links_of(link, way), by, way, link in self.topology.switches)
+
+    async def undelay(self, link: str) -> None:
+        """Undo `delay`."""
+        await self._faults.undelay(self._links_of(link))
+
+    async def block(self, between: Sequence[str], protocol: str, port: int) -> None:
+        """Drop, in both members, what the other one sends to or from this service."""
+        await self._faults.block([self._known(member) for member in between], protocol, port)
+
+    async def unblock(self, between: Sequence[str], protocol: str, port: int) -> None:
+        """Undo `block`."""
+        await self._faults.unblock([self._known(member) for member in between], protocol, port)
 
     async def links(self) -> dict[str, bool]:
         """Link -> up, as the kernel says it now."""
         seen = await asyncio.to_thread(namespaces.read_links)
         return {link: seen.get(link, False) for link in self.topology.links()}
 
-    def _links_of(self, link: str) -> list[str]:
+    def _links_of(self, link: str, way: Way = "both") -> list[str]:
         if link not in self.topology.switches and link not in self.topology.links():
             raise LabError(f"there is no link or switch {link}; switches: {', '.join(self.topology.switches)}; "
                            f"links: {', '.join(self.topology.links())}")
+        if way != "both" and link in self.topology.switches:
+            raise LabError(f"{link} is a switch and has no way {way}; name a link, such as "
+                           f"{self.topology.links(link)[-1]}")
         return self.topology.links(link)
 
     async def _apply_links(self) -> None:
@@ -332,13 +397,15 @@ class Lab:
                         for name, switch in topology.switches.items() if switch.virtual},
             "switches": list(topology.switches),
             "links": await self.links(),
+            "faults": self._faults.active(),
             "members": dict(zip(topology.members, states, strict=True)),
         }
 
     async def _state(self, member: str) -> dict[str, Any]:
         state = "off" if member in self._powered_off else "stopped"
         if self.running(member):
-            state = "starting"
+            state = "paused" if member in self._paused else "starting"
+        if state == "starting":
             with suppress(ControlError):
                 status = await wire.request(self.control_path(member), {"command": "status", "arguments": {}}, 2.0)
                 state = str(status.get("state"))

@@ -10,12 +10,16 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 from labs.network.errors import LabError
+from labs.quantities import Way, parse_rate, parse_service, parse_share
+from labs.traffic.durations import parse_duration
 
 if TYPE_CHECKING:
     from labs.network.lab import Lab
+
+T = TypeVar("T")
 
 REQUEST_MAX = 16 * 1024 * 1024
 """Bytes of one request line: a large rule base fits."""
@@ -45,12 +49,72 @@ async def _upgrade(lab: "Lab", member: str, release: str) -> None:
     await lab.upgrade(member, release)
 
 
-async def _cut(lab: "Lab", link: str) -> None:
-    await lab.cut(link)
+async def _pause(lab: "Lab", member: str) -> None:
+    await lab.pause(member)
+
+
+async def _resume(lab: "Lab", member: str) -> None:
+    await lab.resume(member)
+
+
+async def _cut(lab: "Lab", link: str, way: str = "both") -> None:
+    await lab.cut(link, _way(way))
 
 
 async def _restore(lab: "Lab", link: str) -> None:
     await lab.restore(link)
+
+
+async def _limit(lab: "Lab", link: str, rate: str) -> None:
+    await lab.limit(link, _read(parse_rate, rate))
+
+
+async def _unlimit(lab: "Lab", link: str) -> None:
+    await lab.unlimit(link)
+
+
+async def _lose(lab: "Lab", link: str, share: str, way: str = "both") -> None:
+    await lab.lose(link, _read(parse_share, share), _way(way))
+
+
+async def _unlose(lab: "Lab", link: str) -> None:
+    await lab.unlose(link)
+
+
+async def _delay(lab: "Lab", link: str, by: str, way: str = "both") -> None:
+    await lab.delay(link, _read(parse_duration, by), _way(way))
+
+
+async def _undelay(lab: "Lab", link: str) -> None:
+    await lab.undelay(link)
+
+
+async def _block(lab: "Lab", between: str | list[str], service: str) -> None:
+    await lab.block(_two(between), *_read(parse_service, service))
+
+
+async def _unblock(lab: "Lab", between: str | list[str], service: str) -> None:
+    await lab.unblock(_two(between), *_read(parse_service, service))
+
+
+def _read(parse: Callable[[object], T], text: object) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise LabError(str(error)) from None
+
+
+def _way(text: str) -> Way:
+    if text not in get_args(Way):
+        raise LabError(f"{text!r} is no way; write {', '.join(get_args(Way))}")
+    return cast(Way, text)
+
+
+def _two(between: str | list[str]) -> list[str]:
+    members = between.split(",") if isinstance(between, str) else between
+    if len(members) != 2:
+        raise LabError("between: name two members, such as fw1,fw2")
+    return members
 
 
 async def _down(lab: "Lab", member: str) -> Any:
@@ -82,8 +146,18 @@ STEPS: dict[str, Step] = {
     "power_cut": _power_cut,
     "power_on": _power_on,
     "upgrade": _upgrade,
+    "pause": _pause,
+    "resume": _resume,
     "cut": _cut,
     "restore": _restore,
+    "limit": _limit,
+    "unlimit": _unlimit,
+    "lose": _lose,
+    "unlose": _unlose,
+    "delay": _delay,
+    "undelay": _undelay,
+    "block": _block,
+    "unblock": _unblock,
     "down": _down,
     "up": _up,
     "set": _set,

@@ -26,13 +26,15 @@ class MemberAccount:
     release: str
     status: dict[str, Any] = field(default_factory=lambda: dict(_EMPTY_STATUS))
     running: bool = False
+    paused: bool = False
+    """Stopped by a signal: it says nothing, and what it said last stays."""
     ended_as: str = "Stopped"
     starts: int = 0
     past_drops: dict[str, int] = field(default_factory=dict)
 
     def begin(self, release: str) -> None:
         """A new life."""
-        self.release, self.running = release, True
+        self.release, self.running, self.paused = release, True, False
         self.starts += 1
         self.past_drops = self.drops()
         self.status = dict(_EMPTY_STATUS, state="Initializing")
@@ -42,7 +44,18 @@ class MemberAccount:
 
     def end(self, how: str) -> None:
         """The process ended; its last words stay."""
-        self.running, self.ended_as = False, how
+        self.running, self.paused, self.ended_as = False, False, how
+
+    @property
+    def state(self) -> str:
+        if not self.running:
+            return self.ended_as
+        return "Paused" if self.paused else str(self.status["state"])
+
+    @property
+    def able(self) -> bool:
+        """Whether it might be the active one."""
+        return self.running and self.state not in ("Down", "Paused")
 
     def drops(self) -> dict[str, int]:
         total = dict(self.past_drops)
@@ -53,7 +66,7 @@ class MemberAccount:
     def as_json(self) -> dict[str, Any]:
         status = self.status
         return {
-            "state": status["state"] if self.running else self.ended_as,
+            "state": self.state,
             "release": self.release,
             "running": self.running,
             "starts": self.starts,
@@ -132,9 +145,10 @@ def verdict(judgements: Iterable[Judgement], problem: str) -> str:
 
 
 def _workload(kind: str, tally: Tally, rate: float, epoch: float) -> dict[str, Any]:
-    """Times of last good answers become lab time, in seconds."""
+    """Times of last good answers become lab time, in seconds; what a kind counts of its own stands beside the fates."""
     figures = tally.as_json()
     figures["last_answer"] = {
         fate: [round((at - epoch) * rate, 3) for at in span] for fate, span in figures["last_answer"].items()
     }
-    return {"kind": kind, **figures}
+    own = figures.pop("figures")
+    return {"kind": kind, **figures, **own}

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from fwnode.files import FileError, load_yaml
+from labs.traffic.workload import KINDS
 
 _COMMA = "a text with a comma in it, inside {…}, has to be in quotes"
 
@@ -76,7 +77,7 @@ def _key(where: str, loc: tuple[int | str, ...]) -> str:
     for part in loc:
         if isinstance(part, int):
             key += f"[{part}]"
-        elif part not in ("sessions", "short") or key.count(".") != 1 or not key.startswith("workloads."):
+        elif part not in KINDS or key.count(".") != 1 or not key.startswith("workloads."):
             key += f".{part}" if key else part  # the kind of a workload is no key of the file
     return key
 
@@ -93,7 +94,7 @@ def _what(found: Any) -> str:
     if kind == "union_tag_invalid":
         return f"unknown kind {found['ctx']['tag']!r}; write one of {found['ctx']['expected_tags']}"
     if kind == "union_tag_not_found":
-        return "has no kind; write kind: sessions or kind: short"
+        return f"has no kind; write kind: and one of {', '.join(KINDS)}"
     if kind == "value_error":
         return str(message)
     return f"{message[0].lower()}{message[1:]}; it is {found['input']!r}"

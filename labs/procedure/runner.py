@@ -14,10 +14,13 @@ from typing import Any, Protocol
 
 from labs.network.errors import LabError
 from labs.network.members import MemberSettings
-from labs.procedure import model
+from labs.procedure import steps
 from labs.procedure.document import Entry, MemberAccount, Takeover, build
 from labs.procedure.expectations import Judgement, Until, judge
-from labs.procedure.model import LabFile, Step, lay_over
+from labs.procedure.model import LabFile
+from labs.procedure.references import lay_over
+from labs.procedure.steps import Step, describe
+from labs.quantities import Way
 from labs.traffic.driver import TrafficError
 from labs.traffic.durations import format_duration
 from labs.traffic.fates import Tally
@@ -45,10 +48,19 @@ class Ground(Protocol):
     async def power_cut(self, member: str) -> None: ...
     async def power_on(self, member: str) -> None: ...
     async def upgrade(self, member: str, release: str) -> None: ...
-    async def cut(self, link: str) -> None: ...
+    async def pause(self, member: str) -> None: ...
+    async def resume(self, member: str) -> None: ...
+    async def cut(self, link: str, way: Way = "both") -> None: ...
     async def restore(self, link: str) -> None: ...
+    async def limit(self, link: str, rate: int) -> None: ...
+    async def unlimit(self, link: str) -> None: ...
+    async def lose(self, link: str, share: float, way: Way = "both") -> None: ...
+    async def unlose(self, link: str) -> None: ...
+    async def delay(self, link: str, by: float, way: Way = "both") -> None: ...
+    async def undelay(self, link: str) -> None: ...
+    async def block(self, between: list[str], protocol: str, port: int) -> None: ...
+    async def unblock(self, between: list[str], protocol: str, port: int) -> None: ...
     async def control(self, member: str, command: str, **arguments: Any) -> Any: ...
-    async def spawn(self, node: str, argv: list[str], **kw: Any) -> asyncio.subprocess.Process: ...
     def events(self, member: str) -> AsyncIterator[dict[str, Any]]: ...
 
 
@@ -58,6 +70,8 @@ class Load(Protocol):
     async def start(self) -> None: ...
     async def open(self) -> dict[str, Any]: ...
     async def speak(self) -> dict[str, Any]: ...
+    async def announce(self) -> dict[str, Any]: ...
+    async def transfer(self, wait: bool) -> dict[str, Any]: ...
     async def reconnect(self, which: str, share: float) -> dict[str, Any]: ...
     async def finish(self) -> Tally: ...
     async def report(self) -> Tally: ...
@@ -123,65 +137,68 @@ class Runner:
         watch = step.verb in MAY_TAKE_OVER
         before = await self._refresh() if watch else None
         try:
-            await getattr(self, f"_do_{step.verb}")(step.what)
+            if isinstance(step.what, steps.Links):
+                await self._to_links(step.verb, step.what)
+            else:
+                await getattr(self, f"_do_{step.verb}")(step.what)
         except LabError as error:
             raise RunError(f"{step.where}.{step.verb}: {error}") from error
         if before is not None:
             await self._see_takeover(before, step)
 
-    async def _do_start(self, what: model.Members) -> None:
+    async def _do_start(self, what: steps.Members) -> None:
         for member in what.members:
             await self._begin_life(member, self.ground.start(member))
 
-    async def _do_power_on(self, what: model.Members) -> None:
+    async def _do_power_on(self, what: steps.Members) -> None:
         for member in what.members:
             await self._begin_life(member, self.ground.power_on(member))
 
-    async def _do_upgrade(self, what: model.Upgrade) -> None:
+    async def _do_upgrade(self, what: steps.Upgrade) -> None:
         account = self.accounts[what.member]
         if account.running:
             await self._end_life(what.member, self.ground.stop(what.member), "Stopped")
         account.release = what.release
         await self._begin_life(what.member, self.ground.upgrade(what.member, what.release))
 
-    async def _do_stop(self, what: model.Members) -> None:
+    async def _do_stop(self, what: steps.Members) -> None:
         for member in what.members:
             await self._end_life(member, self.ground.stop(member), "Stopped")
 
-    async def _do_kill(self, what: model.Members) -> None:
+    async def _do_kill(self, what: steps.Members) -> None:
         for member in what.members:
             await self._end_life(member, self.ground.kill(member), "Killed")
 
-    async def _do_power_cut(self, what: model.Members) -> None:
+    async def _do_power_cut(self, what: steps.Members) -> None:
         for member in what.members:
             await self._end_life(member, self.ground.power_cut(member), "Power cut")
 
-    async def _do_down(self, what: model.Members) -> None:
+    async def _do_down(self, what: steps.Members) -> None:
         for member in what.members:
             await self.ground.control(member, "down")
 
-    async def _do_up(self, what: model.Members) -> None:
+    async def _do_up(self, what: steps.Members) -> None:
         for member in what.members:
             await self.ground.control(member, "up")
 
-    async def _do_failover(self, what: model.Failover) -> None:
+    async def _do_failover(self, what: steps.Failover) -> None:
         member = what.member or self._active()
         if member is None:
             raise RunError("no member is active, so none can be failed over; start one, or name the member")
         await self.ground.control(member, "down")
 
-    async def _do_policy(self, what: model.Policy) -> None:
+    async def _do_policy(self, what: steps.Policy) -> None:
         for member in what.members or list(self.accounts):
             policy = what.rules if what.rules is not None else lay_over(self.file.policy, what.patch or {})
             if self.accounts[member].running:
                 await self.ground.control(member, "policy_install", policy=policy, file=str(self.file.path))
             self.ground.members[member].policy = policy  # also at its next start
 
-    async def _do_set(self, what: model.Set) -> None:
+    async def _do_set(self, what: steps.Set) -> None:
         for name, value in what.parameters.items():
             await self.ground.control(what.member, "ctl_set", name=name, value=value)
 
-    async def _do_open(self, what: model.Workloads) -> None:
+    async def _do_open(self, what: steps.Workloads) -> None:
         for name in what.workloads:
             if name not in self.loads:
                 load = self._make_load(name)
@@ -189,25 +206,36 @@ class Runner:
                 self.loads[name] = load
         results = await asyncio.gather(*(self.loads[name].open() for name in what.workloads))
         for name, result in zip(what.workloads, results, strict=True):
-            if self.file.workloads[name].kind == "short":
-                self._note("workload", f"{name}: new connections from now on")
-            else:
-                self._note("workload", f"{name}: {_counted(result['opened'], 'session')} opened{_failed(result)}")
+            opened = f"{_counted(result['opened'], 'session')} opened{_failed(result)}"
+            self._note("workload", f"{name}: {ON_THE_WAY.get(self.file.workloads[name].kind, opened)}")
 
-    async def _do_speak(self, what: model.Workloads) -> None:
+    async def _do_speak(self, what: steps.Workloads) -> None:
         for name in what.workloads:
             result = await self._load(name).speak()
             self._note("workload", f"{name}: {result['spoke']} spoke, {result['answered']} were answered")
 
-    async def _do_reconnect(self, what: model.Reconnect) -> None:
+    async def _do_announce(self, what: steps.Workloads) -> None:
+        for name in what.workloads:
+            result = await self._load(name).announce()
+            self._note("workload", f"{name}: {_counted(result['announced'], 'data connection')} announced"
+                                   f"{_failed(result)}")
+
+    async def _do_transfer(self, what: steps.Transfer) -> None:
+        results = await asyncio.gather(*(self._load(name).transfer(what.wait) for name in what.workloads))
+        for name, result in zip(what.workloads, results, strict=True):
+            number = result["transferred" if what.wait else "started"]
+            self._note("workload", f"{name}: {_counted(number, 'transfer')} {'complete' if what.wait else 'under way'}"
+                                   f"{_failed(result)}")
+
+    async def _do_reconnect(self, what: steps.Reconnect) -> None:
         result = await self._load(what.workload).reconnect(what.which, what.share)
         opened = _counted(result["opened"], "session")
         self._note("workload", f"{what.workload}: {opened} opened anew{_failed(result)}")
 
-    async def _do_finish(self, what: model.Workloads) -> None:
+    async def _do_finish(self, what: steps.Workloads) -> None:
         await self._finish(what.workloads)
 
-    async def _do_wait(self, what: model.Wait) -> None:
+    async def _do_wait(self, what: steps.Wait) -> None:
         await asyncio.sleep(what.duration / self.ground.rate)
 
     async def _do_until(self, what: Until) -> None:
@@ -222,21 +250,28 @@ class Runner:
                                f"{format_duration(what.within)}")
             await asyncio.sleep(POLL_S)
 
-    async def _do_cut(self, what: model.Links) -> None:
+    async def _to_links(self, deed: str, what: steps.Links) -> None:
+        """Deeds done to wires have the same names and arguments in a lab file and in the ground."""
         for link in what.links:
-            await self.ground.cut(link)
+            await getattr(self.ground, deed)(link, **what.how())
 
-    async def _do_restore(self, what: model.Links) -> None:
-        for link in what.links:
-            await self.ground.restore(link)
+    async def _do_pause(self, what: steps.Members) -> None:
+        for member in what.members:
+            await self.ground.pause(member)
+            self.accounts[member].paused = True
 
-    async def _do_block(self, what: model.Block) -> None:
-        await self._iptables(what, "-I", wanted=True)
+    async def _do_resume(self, what: steps.Members) -> None:
+        for member in what.members:
+            await self.ground.resume(member)
+            self.accounts[member].paused = False
 
-    async def _do_unblock(self, what: model.Block) -> None:
-        await self._iptables(what, "-D", wanted=False)
+    async def _do_block(self, what: steps.Block) -> None:
+        await self.ground.block(what.between, *what.protocol_and_port)
 
-    async def _do_check(self, what: model.Check) -> None:
+    async def _do_unblock(self, what: steps.Block) -> None:
+        await self.ground.unblock(what.between, *what.protocol_and_port)
+
+    async def _do_check(self, what: steps.Check) -> None:
         await self._refresh()
         document = await self.document()
         at = f"{format_duration(document['lab_seconds'])}"
@@ -245,23 +280,6 @@ class Runner:
             self.judgements.append(judgement)
             word = "held" if judgement.held else "NOT HELD"
             self._note("check", f"{word}: {judgement.text} (seen: {judgement.seen})")
-
-    async def _iptables(self, what: model.Block, action: str, wanted: bool) -> None:
-        """In both members, what the other one sends to or from this service; proven by reading the rules back."""
-        protocol, port = what.protocol_and_port
-        for member, other in (what.between, what.between[::-1]):
-            for address in _addresses(self.file, other):
-                for direction in ("--dport", "--sport"):
-                    rule = ["INPUT", "-s", address, "-p", protocol, direction, str(port), "-j", "DROP"]
-                    if await self._call(member, ["iptables", "-w", action, *rule]) != 0:
-                        raise RunError(f"iptables in {member} refused the rule {' '.join(rule)}")
-                    if (await self._call(member, ["iptables", "-w", "-C", *rule]) == 0) is not wanted:
-                        raise RunError(f"the rule {' '.join(rule)} did not take in {member}")
-
-    async def _call(self, node: str, argv: list[str]) -> int:
-        process = await self.ground.spawn(node, argv, stdout=asyncio.subprocess.DEVNULL,
-                                          stderr=asyncio.subprocess.DEVNULL)
-        return await process.wait()
 
     # -- workloads
 
@@ -275,7 +293,9 @@ class Runner:
         for name, tally in zip(names, tallies, strict=True):
             self.finished[name] = tally
             fates = ", ".join(f"{number} {fate}" for fate, number in tally.fates.items() if number)
-            self._note("workload", f"{name}: {_counted(tally.sessions, 'session')}: {fates or 'none'}")
+            own = ", ".join(f"{figure} {number:,}" for figure, number in tally.figures.items())
+            fates = f"{_counted(tally.sessions, 'session')}: {fates or 'none'}"
+            self._note("workload", f"{name}: {own or fates}")
 
     async def _tallies(self) -> dict[str, tuple[str, Tally]]:
         tallies = {}
@@ -304,7 +324,7 @@ class Runner:
     async def _refresh(self) -> dict[str, dict[str, Any]]:
         """Every running member's figures, as of now."""
         for member, account in self.accounts.items():
-            if account.running:
+            if account.running and not account.paused:
                 try:
                     account.said(await self.ground.control(member, "status"))
                 except LabError as error:
@@ -314,12 +334,15 @@ class Runner:
 
     def _active(self) -> str | None:
         for member, account in self.accounts.items():
-            if account.running and account.status["state"] in ACTIVE:
+            if account.state in ACTIVE:
                 return member
         return None
 
     async def _see_takeover(self, before: Mapping[str, Mapping[str, Any]], step: Step) -> None:
-        """Waits until the cluster has settled on an active member again, and tells when it is another one."""
+        """Waits until the cluster has settled on an active member again, and tells when it is another one. In load
+        sharing several are active at once, and nobody takes over: a share moves."""
+        if self.file.topology.cluster.mode != "high-availability":
+            return
         former = next((m for m, was in before.items() if was["running"] and was["state"] in ACTIVE), None)
         deadline = time.monotonic() + TAKEOVER_WAIT_S
         while True:
@@ -329,7 +352,7 @@ class Runner:
                 return
             if taker is not None and taker != former:
                 break
-            alive = any(a.running and a.status["state"] != "Down" for m, a in self.accounts.items() if m != former)
+            alive = any(a.able for m, a in self.accounts.items() if m != former)
             if not alive or time.monotonic() > deadline:
                 if self._active() is None:
                     self._note("problem", f"no member took over from {former}")
@@ -374,50 +397,14 @@ class Runner:
         return entry
 
 
-MAY_TAKE_OVER = frozenset({"stop", "kill", "power_cut", "upgrade", "failover", "down"})
-
-
-def describe(step: Step) -> str:
-    """The step in an operator's words."""
-    what, verb = step.what, step.verb.replace("_", " ")
-    if isinstance(what, model.Members):
-        return f"{verb} {', '.join(what.members)}"
-    if isinstance(what, model.Upgrade):
-        return f"upgrade {what.member} to {what.release}"
-    if isinstance(what, model.Failover):
-        return f"failover away from {what.member or 'the active member'}"
-    if isinstance(what, model.Policy):
-        how = f"with {_flat(what.patch)}" if what.patch is not None else "another rule base"
-        return f"install policy on {', '.join(what.members or ['every member'])}: {how}"
-    if isinstance(what, model.Set):
-        return f"set on {what.member}: " + ", ".join(f"{name} = {value}" for name, value in what.parameters.items())
-    if isinstance(what, model.Workloads):
-        return f"{verb} {', '.join(what.workloads)}"
-    if isinstance(what, model.Reconnect):
-        whose = "all sessions" if what.which == "all" else "the sessions that ended"
-        share = "" if what.share == 1 else f"{what.share:.0%} of "
-        return f"reconnect {share}{whose} of {what.workload}"
-    if isinstance(what, model.Wait):
-        return f"wait {format_duration(what.duration)}"
-    if isinstance(what, Until):
-        return f"wait until {what.says or what.that} (at most {format_duration(what.within)})"
-    if isinstance(what, model.Links):
-        return f"{verb} {', '.join(what.links)}"
-    if isinstance(what, model.Block):
-        return f"{verb} {what.service} between {' and '.join(what.between)}"
-    return verb
-
-
-def _flat(patch: Mapping[str, Any], prefix: str = "") -> str:
-    parts = []
-    for key, value in patch.items():
-        parts.append(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else f"{prefix}{key} = {value}")
-    return ", ".join(parts)
-
-
-def _addresses(file: LabFile, member: str) -> list[str]:
-    interfaces = file.topology.interfaces(member)
-    return [str(address.ip) for addresses in interfaces.values() for address in addresses if address.version == 4]
+MAY_TAKE_OVER = frozenset({"stop", "kill", "pause", "power_cut", "upgrade", "failover", "down"})
+ON_THE_WAY = {
+    "short": "new connections from now on",
+    "ping": "new echo exchanges from now on",
+    "flood": "new connections are being offered",
+    "tftp": "ready",
+}
+"""What opening a workload begins, where it is not a number of sessions."""
 
 
 def _counted(number: int, noun: str) -> str:
@@ -425,4 +412,4 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _failed(result: Mapping[str, Any]) -> str:
-    return f", {result['failed']} could not" if result["failed"] else ""
+    return f", {result['failed']} could not" if result.get("failed") else ""

@@ -91,6 +91,16 @@ def _said_no(error: BaseException | None) -> bool:
     return isinstance(error, ConnectionRefusedError | ConnectionResetError)
 
 
+def fate_of(error: BaseException) -> Fate:
+    """What an error of a file transfer, or of its control connection, makes of it."""
+    code = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, TimeoutError) or code in (errno.ETIMEDOUT, errno.EHOSTUNREACH):
+        return Fate.HUNG
+    if isinstance(error, EOFError | OSError | WrongAnswer) and not isinstance(error, ConnectionRefusedError):
+        return Fate.RESET
+    return Fate.REFUSED
+
+
 @dataclass
 class Tally:
     """What became of many sessions; tallies of two processes add up."""
@@ -102,6 +112,7 @@ class Tally:
     longest_silence_s: float = 0.0
     longest_open_s: float = 0.0
     last_answer: dict[str, tuple[float, float]] = field(default_factory=dict)  # by fate: earliest, latest
+    figures: dict[str, int | float] = field(default_factory=dict)  # what its kind of workload counts besides
 
     @classmethod
     def of(cls, sessions: Iterable[Session]) -> Tally:
@@ -133,6 +144,8 @@ class Tally:
             longest_silence_s=max(self.longest_silence_s, other.longest_silence_s),
             longest_open_s=max(self.longest_open_s, other.longest_open_s),
             last_answer=dict(self.last_answer),
+            figures={name: self.figures.get(name, 0) + other.figures.get(name, 0)
+                     for name in [*self.figures, *other.figures]},
         )
         for name, (first, last) in other.last_answer.items():
             total._span(name, first, last)
@@ -148,6 +161,7 @@ class Tally:
             "longest_open_s": round(self.longest_open_s, 3),
             "last_answer": {name: [round(first, 3), round(last, 3)] for name, (first, last) in
                             self.last_answer.items()},
+            "figures": dict(self.figures),
         }
 
     @classmethod
@@ -160,6 +174,7 @@ class Tally:
             longest_silence_s=data["longest_silence_s"],
             longest_open_s=data["longest_open_s"],
             last_answer={name: (span[0], span[1]) for name, span in data["last_answer"].items()},
+            figures=dict(data.get("figures", {})),
         )
 
     def _span(self, name: str, first: float, last: float) -> None:

@@ -1,30 +1,69 @@
-"""What a lab file may say about a workload, and what the processes are told. Durations are lab time."""
+"""What a lab file may say about a workload, and what the processes are told. Durations are lab time; rates and paces
+load the machine, not the story, so they are per second of wall time."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from labs.quantities import Size, parse_size
 from labs.traffic.durations import Duration, Spread
 
 SESSIONS_MAX = 14_000  # one client address has some 28,000 ports towards a server port; all may connect anew once
 OPEN_RATE_MAX = 5_000.0
+CLIENTS_MAX = 200  # of file transfers: each is a thread
+FILE_MAX = 256 * 2**20
+PING_RATE_MAX = 100.0  # each ping is a process
+FLOOD_RATE_MAX = 20_000.0
+FLOOD_COUNT_MAX = 100_000
+FLOOD_PORTS_MAX = 64
+FLOOD_SOURCE_FIRST = 10_000
+"""A flood's source ports begin here; all up to the last port may be used."""
+
+
+def _file_size(value: object) -> int:
+    size = parse_size(value)
+    if size > FILE_MAX:
+        raise ValueError(f"{value!r} is more than {FILE_MAX} bytes, which both ends hold in memory")
+    return size
+
+
+FileSize = Annotated[int, BeforeValidator(_file_size)]
 
 
 class _Workload(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    port: int = Field(ge=1, le=65535)
+    verbs: ClassVar[frozenset[str]]
+    """The steps that it takes."""
+    figures: ClassVar[frozenset[str]] = frozenset()
+    """What it counts besides the fates of its sessions."""
+
     family: Literal["ipv4", "ipv6"] = "ipv4"
     patience: Duration = 60.0
     """How long the application waits for an answer, or for the connection to open, before it gives up."""
     says: str = ""
     """What the application is, in the words of the one who runs it."""
 
+    @property
+    def ports(self) -> tuple[str, range]:
+        """The server's ports and their protocol."""
+        return "", range(0)
 
-class Sessions(_Workload):
+
+class _OnPort(_Workload):
+    port: int = Field(ge=1, le=65535)
+
+    @property
+    def ports(self) -> tuple[str, range]:
+        return "tcp", range(self.port, self.port + 1)
+
+
+class Sessions(_OnPort):
     """Long-lived sessions of numbered questions and answers."""
+
+    verbs = frozenset({"open", "speak", "reconnect", "finish"})
 
     kind: Literal["sessions"]
     count: int = Field(ge=1, le=SESSIONS_MAX)
@@ -38,19 +77,100 @@ class Sessions(_Workload):
     """Connections opened a second of wall time."""
 
 
-class Short(_Workload):
+class Short(_OnPort):
     """New connections all the time: open, one exchange, (stay a while, one more exchange,) close."""
+
+    verbs = frozenset({"open", "finish"})
 
     kind: Literal["short"]
     rate: float = Field(default=10.0, gt=0, le=OPEN_RATE_MAX)
-    """New connections a second of *wall* time: it loads the machine, not the story."""
+    """New connections a second of *wall* time."""
     hold: Spread = (0.0, 0.0)
     """How long a connection stays open before its second exchange; nothing: it closes after the first."""
 
 
-Workload = Annotated[Sessions | Short, Field(discriminator="kind")]
+class Ftp(_OnPort):
+    """FTP clients that log in and fetch a file: a control connection each, and a data connection a transfer."""
+
+    verbs = frozenset({"open", "announce", "transfer", "finish"})
+    figures = frozenset({"transfers", "transferred", "failed"})
+
+    kind: Literal["ftp"]
+    port: int = Field(default=21, ge=1, le=65535)
+    count: int = Field(default=1, ge=1, le=CLIENTS_MAX)
+    mode: Literal["passive", "active"] = "passive"
+    extended: bool = False
+    """EPSV and EPRT over IPv4, too. Over IPv6 there is nothing else."""
+    size: FileSize = 1_000_000
+    pace: Size | None = None
+    """Bytes a second of *wall* time that the server sends on each data connection; nothing: as fast as it goes."""
+    split: bool = False
+    """Each command goes out in two segments."""
 
 
-def orders(name: str, workload: Sessions | Short, *, address: str, rate: float, epoch: float) -> dict[str, Any]:
+class Tftp(_OnPort):
+    """TFTP clients: each transfer is a new UDP conversation, answered from a new port."""
+
+    verbs = frozenset({"open", "transfer", "finish"})
+    figures = frozenset({"transfers", "transferred", "failed"})
+
+    kind: Literal["tftp"]
+    port: int = Field(default=69, ge=1, le=65535)
+    count: int = Field(default=1, ge=1, le=CLIENTS_MAX)
+    family: Literal["ipv4"] = "ipv4"
+    """The server speaks IPv4 only."""
+    size: FileSize = 20_000
+
+    @property
+    def ports(self) -> tuple[str, range]:
+        return "udp", range(self.port, self.port + 1)
+
+
+class Ping(_Workload):
+    """New ICMP echo exchanges all the time, each with an identifier of its own."""
+
+    verbs = frozenset({"open", "finish"})
+    figures = frozenset({"sent", "answered"})
+
+    kind: Literal["ping"]
+    rate: float = Field(default=5.0, gt=0, le=PING_RATE_MAX)
+    """New exchanges a second of *wall* time."""
+
+
+class Flood(_OnPort):
+    """So many new connections, as packets that were prepared beforehand: one UDP datagram or one SYN each."""
+
+    verbs = frozenset({"open", "finish"})
+    figures = frozenset({"offered", "arrived", "seconds"})
+
+    kind: Literal["flood"]
+    protocol: Literal["udp", "tcp"] = "udp"
+    rate: float = Field(gt=0, le=FLOOD_RATE_MAX)
+    """New connections a second of *wall* time."""
+    count: int = Field(ge=1, le=FLOOD_COUNT_MAX)
+    server_ports: int = Field(default=4, ge=1, le=FLOOD_PORTS_MAX)
+    """The connections go to so many ports, from `port` on."""
+
+    @property
+    def ports(self) -> tuple[str, range]:
+        return self.protocol, range(self.port, self.port + self.server_ports)
+
+    @model_validator(mode="after")
+    def _enough_ports(self) -> Flood:
+        if self.port + self.server_ports > 65536:
+            raise ValueError(f"port: {self.server_ports} ports from {self.port} on go past 65535")
+        room = (65536 - FLOOD_SOURCE_FIRST) * self.server_ports
+        if self.count > room:
+            raise ValueError(f"count: {self.server_ports} server ports have room for {room} connections; raise "
+                             "server_ports")
+        return self
+
+
+AnyWorkload = Sessions | Short | Ftp | Tftp | Ping | Flood
+Workload = Annotated[AnyWorkload, Field(discriminator="kind")]
+KINDS = ("sessions", "short", "ftp", "tftp", "ping", "flood")
+
+
+def orders(name: str, workload: AnyWorkload, *, address: str, rate: float, epoch: float) -> dict[str, Any]:
     """The orders for the two processes of a workload, as JSON: durations in seconds of lab time."""
     return {**workload.model_dump(), "name": name, "address": address, "clock": {"rate": rate, "epoch": epoch}}

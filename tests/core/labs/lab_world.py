@@ -17,12 +17,8 @@ from labs.traffic.fates import Fate, Tally
 RATE = 1000.0
 
 
-class FakeProcess:
-    def __init__(self, code: int) -> None:
-        self.code = code
-
-    async def wait(self) -> int:
-        return self.code
+DEEDS = frozenset({"cut", "restore", "limit", "unlimit", "lose", "unlose", "delay", "undelay", "block", "unblock",
+                   "pause", "resume"})  # fmt: skip
 
 
 class FakeGround:
@@ -37,8 +33,7 @@ class FakeGround:
         self.down: set[str] = set()
         self.figures: dict[str, dict[str, Any]] = {name: {} for name in members}
         self.told: dict[str, list[dict[str, Any]]] = {name: [] for name in members}
-        self.rules: list[tuple[str, ...]] = []
-        self.deaf_iptables = False
+        self.faults: list[tuple[Any, ...]] = []
 
     async def start(self, member: str) -> None:
         self.calls.append(f"start {member}")
@@ -67,11 +62,16 @@ class FakeGround:
         self.calls.append(f"upgrade {member} {release}")
         self.running.append(member)
 
-    async def cut(self, link: str) -> None:
-        self.calls.append(f"cut {link}")
+    def __getattr__(self, deed: str) -> Any:
+        """Every deed done to wires, and those to paused members, only leave their call behind."""
+        if deed not in DEEDS:
+            raise AttributeError(deed)
 
-    async def restore(self, link: str) -> None:
-        self.calls.append(f"restore {link}")
+        async def do(*arguments: Any, **how: Any) -> None:
+            self.calls.append(" ".join([deed, *map(str, arguments)]))
+            self.faults.append((deed, *arguments, *how.values()))
+
+        return do
 
     async def control(self, member: str, command: str, **arguments: Any) -> Any:
         if member not in self.running:
@@ -91,15 +91,6 @@ class FakeGround:
         peers = {peer: {"status": "OK", "exchange": "full"} for peer in self.members if peer != member}
         return {"ready": True, "state": state, "sync": {"status": "OK", "peers": peers}, **self.figures[member]}
 
-    async def spawn(self, _node: str, argv: list[str], **_kw: Any) -> Any:
-        assert argv[:2] == ["iptables", "-w"]
-        rule = (_node, *argv[3:])
-        if argv[2] == "-I" and not self.deaf_iptables:
-            self.rules.append(rule)
-        if argv[2] == "-D":
-            self.rules.remove(rule)
-        return FakeProcess(0 if argv[2] != "-C" or rule in self.rules else 1)
-
     async def events(self, member: str) -> AsyncIterator[dict[str, Any]]:
         for event in self.told[member]:
             yield event
@@ -118,6 +109,14 @@ class FakeLoad:
     async def open(self) -> dict[str, Any]:
         self.calls.append("open")
         return {"opened": self.count, "failed": 0}
+
+    async def announce(self) -> dict[str, Any]:
+        self.calls.append("announce")
+        return {"announced": self.count, "failed": 0}
+
+    async def transfer(self, wait: bool) -> dict[str, Any]:
+        self.calls.append(f"transfer {wait}")
+        return {"transferred" if wait else "started": self.count, "failed": 0}
 
     async def speak(self) -> dict[str, Any]:
         self.calls.append("speak")
@@ -143,7 +142,10 @@ class FakeLoad:
         self.calls.append("close")
 
 
-def lab_file(folder: Path, steps: list[Any], expect: list[Any] | None = None) -> LabFile:
+DATABASE = {"database": {"kind": "sessions", "port": 1521, "count": 3}}
+
+
+def lab_file(folder: Path, steps: list[Any], expect: list[Any] | None = None, **more: Any) -> LabFile:
     path = folder / "lab.yaml"
     path.write_text(
         json.dumps(  # JSON is YAML, and has no aliases
@@ -153,9 +155,10 @@ def lab_file(folder: Path, steps: list[Any], expect: list[Any] | None = None) ->
                 "clock": {"rate": RATE},
                 "members": {"fw1": {"release": "R77.30"}, "fw2": {"release": "R77.30"}},
                 "policy": {"name": "p", "rules": [{"name": "all", "action": "accept"}]},
-                "workloads": {"database": {"kind": "sessions", "port": 1521, "count": 3}},
+                "workloads": DATABASE,
                 "steps": steps,
                 "expect": expect or [],
+                **more,
             }
         )
     )
@@ -165,8 +168,8 @@ def lab_file(folder: Path, steps: list[Any], expect: list[Any] | None = None) ->
 class World:
     """A run on the fakes."""
 
-    def __init__(self, folder: Path, steps: list[Any], expect: list[Any] | None = None) -> None:
-        self.file = lab_file(folder, steps, expect)
+    def __init__(self, folder: Path, steps: list[Any], expect: list[Any] | None = None, **more: Any) -> None:
+        self.file = lab_file(folder, steps, expect, **more)
         self.ground = FakeGround(list(self.file.members))
         self.load = FakeLoad(3)
         self.told: list[Entry] = []

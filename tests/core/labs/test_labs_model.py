@@ -8,8 +8,10 @@ import yaml
 
 from fwnode.files import FileError
 from labs.procedure import catalog
-from labs.procedure.model import LabFile, Policy, lay_over, load
+from labs.procedure.model import LabFile, load
 from labs.procedure.problems import LabFileError
+from labs.procedure.references import lay_over
+from labs.procedure.steps import Policy
 
 GOOD: dict[str, Any] = {
     "title": "a lab",
@@ -132,6 +134,27 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ({"steps": [block("FW1"), block("tcp/256")]}, "steps[1].block: tcp/256 between fw1 and fw2 is blocked already"),
         ({"expect": [{"that": "drops.fw1.OUT_OFF_STATE", "is": 0}]}, "have no 'OUT_OFF_STATE'; did you mean OUT_OF_"),
         ({"steps": [{"until": {"that": "drops.fw1.NONE", "is": 0, "within": "1s"}}]}, "drops have no 'NONE'; known: "),
+        ({"steps": [{"limit": "sync"}]}, "steps[0].limit: "),
+        ({"steps": [{"limit": {"links": "sync"}}]}, "steps[0].limit.rate: is missing"),
+        ({"steps": [{"limit": {"links": "sync", "rate": 1000}}]}, "1000 is no rate; write a number with its unit (bit"),
+        ({"steps": [{"lose": {"links": "sync", "share": "120%"}}]}, "steps[0].lose.share: '120%' is no share"),
+        ({"steps": [{"lose": {"links": "sync", "share": "20%", "way": "in"}}]}, "sync is a switch and has no way in"),
+        ({"steps": [{"cut": {"links": "fw2-sync", "way": "up"}}]}, "steps[0].cut.way: "),
+        ({"steps": [{"delay": {"links": "fw3-sync", "by": "50ms"}}]}, "unknown link or switch 'fw3-sync'"),
+        ({"steps": [{"delay": {"links": "fw2-sync", "by": "0s"}}]}, "steps[0].delay.by: "),
+        ({"steps": [{"pause": "fw7"}]}, "steps[0].pause: unknown member 'fw7'"),
+        ({"steps": [{"transfer": "web"}]}, "web is of kind short, which cannot transfer; name one of kind ftp or tftp"),
+        ({"steps": [{"announce": "nothing"}]}, "steps[0].announce: unknown workload 'nothing'"),
+        ({"workloads": {"a": {"kind": "ftp", "size": "1GB"}}}, "workloads.a.size: '1GB' is no size"),
+        ({"workloads": {"a": {"kind": "ftp", "size": "999MB"}}}, "workloads.a.size: '999MB' is more than"),
+        ({"workloads": {"a": {"kind": "tftp", "family": "ipv6"}}}, "workloads.a.family: "),
+        ({"workloads": {"a": {"kind": "ping", "port": 7}}}, "workloads.a.port: unknown key"),
+        ({"workloads": {"a": {"kind": "flood", "port": 80, "rate": 1, "count": 100000, "server_ports": 1}}},
+         "workloads.a: count: 1 server ports have room for 55536 connections"),
+        ({"workloads": {"a": {"kind": "flood", "port": 78, "protocol": "tcp", "rate": 1, "count": 1},
+                        "b": {"kind": "short", "port": 80}}}, "workloads.b.port: 80 is taken by a"),
+        ({"expect": [{"that": "workloads.web.refusals", "is": 0}]}, "have no 'refusals'"),
+        ({"expect": [{"that": "workloads.web.transferred", "is": 0}]}, "have no 'transferred'"),
         ({"workloads": {"a": {"kind": "short", "port": 80}, "b": {"kind": "short", "port": 80}}}, "80 is taken by a"),
     ],
 )
@@ -168,6 +191,16 @@ def test_a_file_next_to_the_lab(tmp_path: Path) -> None:
 def test_a_block_may_come_back(tmp_path: Path) -> None:
     steps = [block("FW1"), block("tcp/256", "unblock"), block("FW1"), block("FW1", "unblock")]
     assert [step.verb for step in read(tmp_path, steps=steps).steps] == ["block", "unblock"] * 2
+
+
+def test_the_figures_of_each_kind_can_be_expected(tmp_path: Path) -> None:
+    workloads = {
+        "files": {"kind": "ftp"}, "boot": {"kind": "tftp"}, "echo": {"kind": "ping"},
+        "burst": {"kind": "flood", "port": 9000, "rate": 3000, "count": 30000},
+    }  # fmt: skip
+    figures = ["files.transferred", "boot.failed", "echo.answered", "burst.arrived", "burst.refused"]
+    expect = [{"that": f"workloads.{figure}", "at_least": 1} for figure in figures]
+    assert len(read(tmp_path, workloads=workloads, expect=expect, steps=[{"open": "files"}]).expect) == 5
 
 
 def test_lay_over() -> None:

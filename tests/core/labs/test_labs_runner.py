@@ -166,17 +166,68 @@ def test_what_members_say_is_in_the_timeline(tmp_path: Path) -> None:
     assert world.texts("member") == ["fw2: Initializing -> Standby"]
 
 
-def test_a_block_is_proven(tmp_path: Path) -> None:
+def test_faults_of_wires_reach_the_ground_as_they_are_written(tmp_path: Path) -> None:
     block = {"between": ["fw1", "fw2"], "service": "FW1"}
-    world = World(tmp_path, [START, {"block": block}, {"unblock": block}])
+    world = World(
+        tmp_path,
+        [
+            {"limit": {"links": "sync", "rate": "1mbit"}}, {"lose": {"links": ["fw1-lan", "sync"], "share": "20%"}},
+            {"delay": {"links": "fw2-sync", "by": "50ms", "way": "in"}}, {"cut": {"links": "fw2-sync", "way": "out"}},
+            {"unlimit": "sync"}, {"unlose": "sync"}, {"undelay": "fw2-sync"}, {"restore": "fw2-sync"},
+            {"block": block}, {"unblock": block},
+        ],
+    )  # fmt: skip
     assert world.run()["problem"] == ""
-    assert world.ground.rules == []
-    world = World(tmp_path, [START, {"block": block}])
-    world.run()
-    assert ("fw1", "INPUT", "-s", "203.0.113.2", "-p", "tcp", "--dport", "256", "-j", "DROP") in world.ground.rules
-    world = World(tmp_path, [START, {"block": block}])
-    world.ground.deaf_iptables = True
-    assert "did not take in fw1" in world.run()["problem"]
+    assert world.ground.faults == [
+        ("limit", "sync", 1_000_000), ("lose", "fw1-lan", 0.2, "both"), ("lose", "sync", 0.2, "both"),
+        ("delay", "fw2-sync", 0.05, "in"), ("cut", "fw2-sync", "out"), ("unlimit", "sync"), ("unlose", "sync"),
+        ("undelay", "fw2-sync"), ("restore", "fw2-sync"), ("block", ["fw1", "fw2"], "tcp", 256),
+        ("unblock", ["fw1", "fw2"], "tcp", 256),
+    ]  # fmt: skip
+    assert world.texts("step")[:4] == [
+        "limit sync to 1mbit", "lose fw1-lan, sync: 20% of the packets",
+        "delay fw2-sync by 0.05s of wall time, inwards alone", "cut fw2-sync, outwards alone",
+    ]  # fmt: skip
+
+
+def test_a_paused_member_keeps_its_last_words_and_is_not_asked(tmp_path: Path) -> None:
+    world = World(tmp_path, [START, {"pause": "fw1"}, {"check": {"that": "members.fw1.state", "is": "Paused"}},
+                             {"resume": "fw1"}])  # fmt: skip
+    world.ground.figures["fw1"] = {"connections": 7}
+    asked = world.ground.control
+
+    async def control(member: str, command: str, **arguments: Any) -> Any:
+        assert "pause fw1" not in world.ground.calls or "resume fw1" in world.ground.calls or member != "fw1"
+        return await asked(member, command, **arguments)
+
+    async def pause(member: str) -> None:
+        world.ground.calls.append(f"pause {member}")
+        world.ground.down.add(member)  # to the others it is gone
+
+    world.ground.control, world.ground.pause = control, pause  # type: ignore[method-assign]
+    document = world.run()
+    assert document["problem"] == ""
+    assert document["verdict"] == "pass"
+    assert (document["takeovers"][0]["former"], document["takeovers"][0]["taker"]) == ("fw1", "fw2")
+    assert (document["members"]["fw1"]["state"], document["members"]["fw1"]["connections"]) == ("Down", 7)
+
+
+def test_nobody_takes_over_in_load_sharing(tmp_path: Path) -> None:
+    topology = {"base": "pair", "cluster": {"mode": "load-sharing-multicast"}}
+    document = World(tmp_path, [START, {"kill": "fw1"}], topology=topology).run()
+    assert (document["problem"], document["takeovers"]) == ("", [])
+
+
+def test_transfers(tmp_path: Path) -> None:
+    files = {"files": {"kind": "ftp", "count": 3}}
+    steps = [START, {"open": "files"}, {"announce": "files"}, {"transfer": "files"},
+             {"transfer": {"workloads": "files", "wait": True}}]  # fmt: skip
+    world = World(tmp_path, steps, workloads=files)
+    assert world.run()["problem"] == ""
+    assert world.load.calls == ["start", "open", "announce", "transfer False", "transfer True", "close"]
+    assert world.texts("workload")[1:4] == [
+        "files: 3 data connections announced", "files: 3 transfers under way", "files: 3 transfers complete"
+    ]
 
 
 def test_a_workload_that_is_not_open(tmp_path: Path) -> None:
