@@ -11,8 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fwnode.control.client import Control, run_directory
+
 EVIDENCE = Path(__file__).parents[1] / "evidence"
 TALK = Path(__file__).with_name("talk.py")
+UDP = Path(__file__).with_name("udp.py")
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
@@ -42,6 +45,39 @@ class Talk:
         self._process.stdin.close()
         self._process.wait(timeout=10)
         self._process.stdout.close()
+
+
+class Opener:
+    """UDP connections, each from a source port of its own."""
+
+    def __init__(self, sender: subprocess.Popen[str], receiver: subprocess.Popen[str]) -> None:
+        self._sender, self._receiver = sender, receiver
+        self.next = 10_000
+
+    def open(self, count: int = 1) -> None:
+        """So many new connections."""
+        self.again(self.next, count)
+        self.next += count
+
+    def again(self, first: int, count: int = 1) -> None:
+        """One more datagram of each of these connections."""
+        _say(self._sender, f"{first} {count}")
+
+    @property
+    def newest(self) -> int:
+        """Source port of the newest connection."""
+        return self.next - 1
+
+    def arrived(self, source_port: int) -> bool:
+        """Whether the server has heard of this connection."""
+        return _say(self._receiver, str(source_port)).strip() == "yes"
+
+
+def _say(process: subprocess.Popen[str], line: str) -> str:
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+    return process.stdout.readline()
 
 
 class UpLab:
@@ -100,6 +136,21 @@ class UpLab:
     def talk(self, port: int, address: str = "198.51.100.100", node: str = "client") -> Talk:
         """An application in a node with one connection."""
         return Talk(self.background(node, sys.executable, str(TALK), "ask", address, str(port)))
+
+    def udp(self, port: int = 9000, address: str = "198.51.100.100") -> Opener:
+        """A client that opens UDP connections, and a server that says which of them arrive."""
+        receiver = self.background("server", sys.executable, str(UDP), "receive", str(port))
+        assert receiver.stdout is not None
+        assert receiver.stdout.readline().strip() == "ready"
+        return Opener(self.background("client", sys.executable, str(UDP), "send", address, str(port)), receiver)
+
+    def control(self, member: str, command: str = "status", **arguments: Any) -> Any:
+        """As `fwctl`, without starting a program: for questions that are asked again and again."""
+        control = Control(run_directory(self.name) / f"{member}.sock")
+        try:
+            return control.ask(command, **arguments)
+        finally:
+            control.close()
 
     def ask_udp(self, address: str, port: int) -> str:
         """Send a datagram from the client and wait for an answer: what Python says when there is none."""
