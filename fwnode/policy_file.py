@@ -3,7 +3,9 @@
     name: standard
     networks: {inside: [192.0.2.0/24, "2001:db8:1::/64"]}
     hosts: {db: [198.51.100.100]}
-    services: {oracle: {protocol: tcp, port: 1521, session_timeout: 90d}}
+    services:
+      oracle: {protocol: tcp, port: 1521, session_timeout: 90d}
+      upload: {protocol: tcp, port: 2121, inspect: ftp}
     rules:
       - {name: database, source: inside, destination: db, service: oracle, action: accept, track: log}
     implied_rules: {control_connections: true, outgoing: true, icmp_errors: true}
@@ -21,6 +23,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from fwnode.files import FileError, Strict, validate
+from fwnode.firewall.inspection import INSPECTED_PROTOCOLS
 from fwnode.firewall.packet import ICMP, TCP, UDP
 from fwnode.firewall.policy import PREDEFINED, Action, Network, OnInstall, Policy, Rule, Service
 
@@ -73,6 +76,7 @@ class ServiceModel(Strict):
     port: Annotated[tuple[int, int], BeforeValidator(_ports)] | None = None
     icmp: Literal["echo"] | None = None
     session_timeout: Duration | None = None
+    inspect: Literal["ftp", "tftp", "sip"] | None = None
 
 
 class RuleModel(Strict):
@@ -152,7 +156,11 @@ def _service(name: str, model: ServiceModel, where: str, problems: list[str]) ->
         problems.append(f"{where}: services.{name}.port: only tcp and udp have ports")
     if model.icmp and protocol != ICMP:
         problems.append(f"{where}: services.{name}.icmp: only for protocol icmp")
-    return Service(name, protocol, (model.port,) if model.port else (), model.icmp == "echo", model.session_timeout)
+    if model.inspect and (protocol != INSPECTED_PROTOCOLS[model.inspect] or not model.port):
+        needed = "tcp" if INSPECTED_PROTOCOLS[model.inspect] == TCP else "udp"
+        problems.append(f"{where}: services.{name}.inspect: {model.inspect} needs protocol {needed} and a port")
+    ports = (model.port,) if model.port else ()
+    return Service(name, protocol, ports, model.icmp == "echo", model.session_timeout, model.inspect or "")
 
 
 def _resolve_networks(

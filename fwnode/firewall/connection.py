@@ -16,6 +16,8 @@ from math import ceil
 
 from syncproto.record import Op, Record, RecordFlag, Update
 
+from .expectations import Expectations
+from .inspection import Inspector
 from .packet import reverse_key
 from .tcp import START_STATES, State
 
@@ -23,6 +25,9 @@ REFRESHES_PER_TIMEOUT = 3
 """A connection with traffic is announced again this often within its timeout, so that copies don't expire."""
 COPY_GRACE = 0.5
 """Share of its timeout by which a synchronised copy outlives its last announcement: more than one missed refresh."""
+
+# Plain numbers: arithmetic of flags is slow.
+_LEARNED, _DATA, _EXPECTED = int(RecordFlag.LEARNED), int(RecordFlag.DATA), int(RecordFlag.EXPECTED)
 
 
 class Connection:
@@ -33,9 +38,11 @@ class Connection:
         "bucket",
         "expires",
         "generation",
+        "inspector",
         "key",
         "learned",
         "owned",
+        "parent",
         "pending",
         "refresh_at",
         "reverse",
@@ -63,6 +70,10 @@ class Connection:
         """When the next packet has more to do than move `expires`: announce, take over, match again."""
         self.rule = 0
         self.service = ""
+        self.parent = b""
+        """Key of the control connection that announced this one; empty for what is no data connection."""
+        self.inspector: Inspector | None = None
+        """Of a control connection, on the member that forwards it."""
         self.learned = False
         self.owned = True
         self.generation = 0
@@ -82,9 +93,10 @@ class Connection:
             timeout_s=self.session_timeout,
             rule=self.rule,
             service=self.service,
-            flags=RecordFlag.LEARNED if self.learned else 0,
+            flags=(_LEARNED if self.learned else 0) | (_DATA if self.parent else 0),
             born=self.born,
             revision=self.revision,
+            parent=self.parent,
         )
 
 
@@ -95,6 +107,8 @@ class ConnectionTable:
         self.entries: dict[bytes, Connection] = {}
         self.peak = 0
         self.learned = 0
+        self.expected = Expectations(timer_floor)
+        """Data connections that control connections of this table have announced."""
         self._floor = timer_floor
         self._width = bucket_width
         self._changed: dict[bytes, Connection] = {}
@@ -119,6 +133,7 @@ class ConnectionTable:
             if old.born >= connection.born:  # two members' clocks may differ; peers must take it as the newer one
                 connection.born, connection.revision = old.born, old.revision + 1
             self._drop(old)
+            self.expected.parent_ended(old.key, tell=True)
             if old.key == connection.key:
                 connection.told = old.told
             elif old.told:
@@ -146,6 +161,7 @@ class ConnectionTable:
     def remove(self, connection: Connection) -> None:
         """The connection ended here; peers that heard of it are told."""
         self._drop(connection)
+        self.expected.parent_ended(connection.key, tell=connection.owned)
         if connection.owned and connection.told:
             self._deleted[connection.key] = connection
 
@@ -183,12 +199,16 @@ class ConnectionTable:
             connection.revision += 1
             connection.refresh_at = now + self.lifetime(connection.timeout) / REFRESHES_PER_TIMEOUT
             updates.append(Update(op, connection.key, connection.record(now)))
-        return updates
+        return updates + self.expected.take_updates(now)
 
     def apply(self, update: Update, now: float, generation: int = 0) -> bool:
         """What a peer said. False when it was older than what is known, or about nothing known."""
         known = self.entries.get(update.key)
         record = update.record
+        if record is not None and record.flags & _EXPECTED:
+            return self.expected.apply(update, now)
+        if record is None and update.key in self.expected.entries and self.expected.apply(update, now):
+            return True
         if known is not None and known.key != update.key:
             # The peer saw the connection begin in the other direction; the newer view wins.
             if record is None or (record.born, record.revision) <= (known.born, known.revision):
@@ -200,6 +220,7 @@ class ConnectionTable:
             if known is None or (version != (0.0, 0) and version < (known.born, known.revision)):
                 return False
             self._drop(known)
+            self.expected.parent_ended(known.key, tell=False)
             return True
         if record is None:
             return False
@@ -215,7 +236,8 @@ class ConnectionTable:
         connection.revision = record.revision
         connection.rule = record.rule
         connection.service = record.service
-        connection.learned = bool(record.flags & RecordFlag.LEARNED)
+        connection.parent = record.parent
+        connection.learned = bool(record.flags & _LEARNED)
         connection.owned = False
         connection.told = True
         connection.generation = generation
@@ -230,6 +252,7 @@ class ConnectionTable:
     def expire(self, now: float) -> int:
         """End what has been idle for too long; returns how many. Cost follows what is due, not what is held."""
         ended = 0
+        self.expected.expire(now)
         while self._due and self._due[0] * self._width <= now:
             bucket = heappop(self._due)
             for connection in self._buckets.pop(bucket):
@@ -252,6 +275,7 @@ class ConnectionTable:
             if connection.bucket >= 0:
                 connection.told = True
                 yield connection.record(now)
+        yield from self.expected.snapshot(now)
 
     def visit_all(self) -> None:
         """Make the next packet of every connection take the longer way (the policy has changed)."""
