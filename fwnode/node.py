@@ -38,8 +38,8 @@ from fwnode.datapath.addresses import (
     place_on_loopback,
     prepare_kernel,
 )
-from fwnode.datapath.queue import PacketQueue
-from fwnode.datapath.rules import OWN_MARK, QUEUE_NUMBER, DivertError, divert, remove
+from fwnode.datapath.queue import PAYLOAD_BYTES, Overruns, PacketQueue
+from fwnode.datapath.rules import INSPECTION_QUEUE_NUMBER, OWN_MARK, QUEUE_NUMBER, DivertError, divert, remove
 from fwnode.files import FileError
 from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.parameters import ParameterError, Parameters
@@ -132,10 +132,15 @@ class Node:
         names = [i.kernel_name for i in interfaces]
         sync = self.config.sync_interface
         prepare_kernel(names)
-        divert(names, [str(i.members[peer][0].ip) for i in interfaces for peer in self.config.peers.values()])
+        self._divert(self.firewall.policy)
         place_on_loopback([VirtualAddress(i.kernel_name, v) for i in interfaces for v in i.virtual])
         self.queue = PacketQueue(QUEUE_NUMBER, self.firewall.decide, self.clock.now, self._send_reply, self._hold)
         self._watch(self.queue, lambda _mask: self.queue.run())
+        decide = self.firewall.decide_inspected
+        self.inspection_queue = PacketQueue(
+            INSPECTION_QUEUE_NUMBER, decide, self.clock.now, self._send_reply, self._hold, PAYLOAD_BYTES
+        )
+        self._watch(self.inspection_queue, lambda _mask: self.inspection_queue.run())
         self.keepers = [AddressKeeper(i.kernel_name, i.virtual) for i in interfaces if i.virtual]
         for keeper in self.keepers:
             for link in keeper.sockets:
@@ -160,6 +165,16 @@ class Node:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OWN_MARK)
         self._flags_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.control = ControlServer(self.config.control_path, self._selector, Commands(self).handle)
+
+    def _divert(self, policy: Policy) -> None:
+        """The kernel sends us the packets, those of services that this policy inspects with their payload."""
+        interfaces = self.config.cluster.interfaces
+        peers = [str(i.members[peer][0].ip) for i in interfaces for peer in self.config.peers.values()]
+        divert([i.kernel_name for i in interfaces], peers, list(policy.inspected.values()))
+
+    def overruns(self) -> Overruns:
+        """Packets lost in front of us, in both queues."""
+        return Overruns(*map(sum, zip(self.queue.overruns(), self.inspection_queue.overruns(), strict=True)))
 
     def _watch(self, source: Any, callback: Callable[[int], None], events: int = selectors.EVENT_READ) -> None:
         self._selector.register(source, events, callback)
@@ -345,6 +360,9 @@ class Node:
         self.event("policy", f"kernel parameter {name} is now {self.parameters[name]}")
 
     def install_policy(self, policy: Policy) -> None:
+        """Raises `DivertError`, and changes nothing, when the kernel refuses the rules that the policy needs."""
+        if policy.inspected != self.firewall.policy.inspected:
+            self._divert(policy)
         self.firewall.install(policy)
         self.cluster.policy_name = policy.name
         self.event("policy", f"policy {policy.name} installed: {len(policy.rules)} rules")
@@ -374,6 +392,7 @@ class Node:
     def _close(self) -> None:
         self.control.close()
         self.queue.close()
+        self.inspection_queue.close()
         for keeper in self.keepers:
             keeper.close()
         self.datagrams.close()

@@ -7,6 +7,7 @@
       oracle: {protocol: tcp, port: 1521, session_timeout: 90d}
       dns: {protocol: udp, port: 53, synchronise: false}
       web: {protocol: tcp, port: 80, synchronise_after: 10s}
+      upload: {protocol: tcp, port: 2121, inspect: ftp}
     rules:
       - {name: database, source: inside, destination: db, service: oracle, action: accept, track: log}
     implied_rules: {control_connections: true, outgoing: true, icmp_errors: true}
@@ -25,6 +26,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from fwnode.files import FileError, Strict, validate
+from fwnode.firewall.inspection import INSPECTED_PROTOCOLS
 from fwnode.firewall.packet import ICMP, TCP, UDP
 from fwnode.firewall.policy import PREDEFINED, Action, Network, OnInstall, Policy, Rule, Service
 
@@ -79,6 +81,7 @@ class ServiceModel(Strict):
     session_timeout: Duration | None = None
     synchronise: bool = True
     synchronise_after: Duration | None = None
+    inspect: Literal["ftp", "tftp", "sip"] | None = None
 
 
 class RuleModel(Strict):
@@ -162,9 +165,13 @@ def _service(name: str, model: ServiceModel, where: str, problems: list[str]) ->
         problems.append(f"{where}: services.{name}.synchronise_after: only for tcp")
     if model.synchronise_after and not model.synchronise:
         problems.append(f"{where}: services.{name}: synchronise: false and synchronise_after exclude each other")
+    if model.inspect and (protocol != INSPECTED_PROTOCOLS[model.inspect] or not model.port):
+        needed = "tcp" if INSPECTED_PROTOCOLS[model.inspect] == TCP else "udp"
+        problems.append(f"{where}: services.{name}.inspect: {model.inspect} needs protocol {needed} and a port")
     ports = (model.port,) if model.port else ()
     sync_after = (model.synchronise_after or 0.0) if model.synchronise else inf
-    return Service(name, protocol, ports, model.icmp == "echo", model.session_timeout, sync_after)
+    inspect = model.inspect or ""
+    return Service(name, protocol, ports, model.icmp == "echo", model.session_timeout, sync_after, inspect)
 
 
 def _resolve_networks(

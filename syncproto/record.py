@@ -51,11 +51,16 @@ class Op(IntEnum):
 class RecordFlag(IntFlag):
     LEARNED = 1
     """Created by an out-of-state packet."""
+    DATA = 2
+    """A data connection: another one, `parent`, announced it."""
+    EXPECTED = 4
+    """No connection yet: one that `parent` announced. Its key has source port 0, which stands for any."""
 
 
 @dataclass(slots=True)
 class Record:
-    """One connection. `key`: proto(1) src dst sport(2) dport(2), network order, initiator's direction."""
+    """One connection. `key`: proto(1) src dst sport(2) dport(2), network order, initiator's direction.
+    `parent` is the key of the control connection that announced it, or empty."""
 
     key: bytes
     state: int
@@ -66,6 +71,7 @@ class Record:
     flags: int
     born: float
     revision: int
+    parent: bytes = b""
 
 
 @dataclass(slots=True)
@@ -115,6 +121,8 @@ def _check(record: Record) -> None:
     """The caps, on what comes in and on what goes out: a record that a peer would refuse must never be sent."""
     if len(record.key) not in (KEY_IPV4, KEY_IPV6):
         raise _bad(f"key of {len(record.key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
+    if record.parent or record.flags & _OF_A_PARENT:
+        _check_parent(record)
     if not 0.0 <= record.ttl_s <= DURATION_MAX_S or not 0.0 <= record.timeout_s <= DURATION_MAX_S:
         raise _bad("a time is out of range")
     if not -RULE_MAX <= record.rule <= RULE_MAX:
@@ -130,6 +138,19 @@ def _check(record: Record) -> None:
             raise _bad("service name is not text") from None
         if length > SERVICE_NAME_MAX:
             raise _bad(f"service name longer than {SERVICE_NAME_MAX} bytes")
+
+
+_DATA, _EXPECTED = int(RecordFlag.DATA), int(RecordFlag.EXPECTED)
+_OF_A_PARENT = _DATA | _EXPECTED
+
+
+def _check_parent(record: Record) -> None:
+    if record.flags & _OF_A_PARENT not in (_DATA, _EXPECTED):
+        raise _bad("a parent, but neither or both of the flags DATA and EXPECTED")
+    if len(record.parent) != len(record.key):
+        raise _bad(f"parent's key of {len(record.parent)} bytes, expected {len(record.key)}")
+    if record.flags & _EXPECTED and record.key[-4:-2] != b"\0\0":
+        raise _bad("an announced connection with a source port")
 
 
 def _check_version(born: float, revision: int) -> None:
@@ -166,17 +187,18 @@ def _pack_1(r: Record) -> list[Any]:
         r.flags,
         r.revision,
         float(r.born),
+        _turned(r.parent) if r.parent else b"",
     ]
 
 
-_TYPES_1 = [int, bytes, int, int, int, str, int, int, float]
+_TYPES_1 = [int, bytes, int, int, int, str, int, int, float, bytes]
 
 
 def _unpack_1(f: list[Any]) -> Record:
-    state, key, timeout, ttl, rule, service, flags, revision, born = f
+    state, key, timeout, ttl, rule, service, flags, revision, born, parent = f
     return Record(
         _turned_back(key), _FROM_1[state], ttl / _TICKS_A_SECOND, timeout / _TICKS_A_SECOND, rule, service, flags,
-        born, revision,
+        born, revision, _turned_back(parent) if parent else b"",
     )  # fmt: skip
 
 
@@ -194,16 +216,17 @@ def _pack_2(r: Record) -> list[Any]:
         r.flags,
         float(r.born),
         r.revision,
+        r.parent,
     ]
 
 
-_TYPES_2 = [bytes, int, int, int, int, str, int, float, int]
+_TYPES_2 = [bytes, int, int, int, int, str, int, float, int, bytes]
 
 
 def _unpack_2(f: list[Any]) -> Record:
-    key, state, ttl, timeout, rule, service, flags, born, revision = f
+    key, state, ttl, timeout, rule, service, flags, born, revision, parent = f
     return Record(
-        key, _FROM_2[state], ttl / _MILLISECONDS, timeout / _MILLISECONDS, rule, service, flags, born, revision
+        key, _FROM_2[state], ttl / _MILLISECONDS, timeout / _MILLISECONDS, rule, service, flags, born, revision, parent
     )
 
 
@@ -225,16 +248,17 @@ def _pack_3(r: Record) -> list[Any]:
         r.service,
         r.rule,
         r.flags,
+        r.parent,
     ]
 
 
-_TYPES_3 = [float, int, int, bytes, int, int, int, float, float, str, int, int]
+_TYPES_3 = [float, int, int, bytes, int, int, int, float, float, str, int, int, bytes]
 
 
 def _unpack_3(f: list[Any]) -> Record:
-    born, revision, proto, addresses, sport, dport, state, timeout, ttl, service, rule, flags = f
+    born, revision, proto, addresses, sport, dport, state, timeout, ttl, service, rule, flags, parent = f
     key = bytes((proto,)) + addresses + sport.to_bytes(2, "big") + dport.to_bytes(2, "big")
-    return Record(key, _FROM_3[state], ttl, timeout, rule, service, flags, born, revision)
+    return Record(key, _FROM_3[state], ttl, timeout, rule, service, flags, born, revision, parent)
 
 
 _PACK: dict[int, Callable[[Record], list[Any]]] = {1: _pack_1, 2: _pack_2, 3: _pack_3}

@@ -105,7 +105,9 @@ def status(as_json: Json = False) -> None:
 
 @app.command()
 def tab(
-    table: Annotated[str, typer.Option("-t", help="connections, or local: the member's own.")] = "connections",
+    table: Annotated[
+        str, typer.Option("-t", help="connections, local (the member's own), or expected (announced ones).")
+    ] = "connections",
     summary: Annotated[bool, typer.Option("-s", help="Only counts.")] = False,
     unlimited: Annotated[bool, typer.Option("-u", help="All rows.")] = False,
     formatted: Annotated[bool, typer.Option("-f", help="Readable; it always is.")] = False,

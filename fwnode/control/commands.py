@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from ipaddress import ip_address
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from fwnode.clock import LabClock, wire_now
 from fwnode.cluster.membership import ADMIN_DOWN, MemberState
 from fwnode.control import compare
 from fwnode.control.server import Client, ControlError
+from fwnode.datapath.rules import DivertError
 from fwnode.files import FileError
-from fwnode.firewall.connection import Connection
+from fwnode.firewall.connection import Connection, ConnectionTable
+from fwnode.firewall.expectations import Expectation, Expectations
 from fwnode.firewall.firewall import Hook, LogEntry, Reason
 from fwnode.firewall.load import ENABLED
 from fwnode.firewall.packet import ICMP, ICMPV6, TCP, describe_key, flag_names, split_key
@@ -101,7 +104,7 @@ class Commands:
         """Everything in one answer, for programs."""
         node = self._node
         firewall, table, cluster = node.firewall, node.firewall.connections, node.cluster
-        overruns = node.queue.overruns()
+        overruns = node.overruns()
         return {
             "ready": cluster.state is not MemberState.INITIALIZING,
             "member": node.config.member,
@@ -280,26 +283,26 @@ class Commands:
     def tab(
         self, table: str = "connections", summary: bool = False, unlimited: bool = False, max: int = TABLE_ROWS_DEFAULT
     ) -> dict[str, Any]:
-        """The connections table, or the member's own connections (`local`)."""
+        """The connections table, the member's own connections (`local`), or announced data connections (`expected`)."""
         firewall, now = self._node.firewall, self._node.clock.now()
-        tables = {"connections": firewall.connections, "local": firewall.local}
+        expected = firewall.connections.expected
+        tables: dict[str, ConnectionTable | Expectations] = {
+            "connections": firewall.connections, "local": firewall.local, "expected": expected
+        }  # fmt: skip
         if table not in tables:
             raise ControlError(f"no table {table!r}; tables are {', '.join(tables)}")
         chosen = tables[table]
         rows: list[dict[str, Any]] = []
         if not summary:
-            limit = len(chosen) if unlimited else max
-            for connection in chosen:
-                if len(rows) >= limit:
-                    break
-                rows.append(_row(connection, now))
+            shown: Iterable[Connection | Expectation] = islice(chosen, None if unlimited else max)
+            rows = [_row(c, now) if isinstance(c, Connection) else _expected_row(c, now) for c in shown]
         return {
             "name": table,
             "id": TABLE_ID,
             "values": len(chosen),
             "peak": chosen.peak,
             "links": len(chosen.entries) - len(chosen),
-            "learned": chosen.learned,
+            "learned": chosen.learned if isinstance(chosen, ConnectionTable) else 0,
             "rows": rows,
         }
 
@@ -359,9 +362,9 @@ class Commands:
         node = self._node
         try:
             built = build_policy(policy, file, frozenset(node.config.members))
-        except FileError as error:
+            node.install_policy(built)
+        except (FileError, DivertError) as error:
             raise ControlError(str(error)) from error
-        node.install_policy(built)
         return {"policy": built.name, "rules": len(built.rules), "on_install": built.on_install.value}
 
     def reset(self) -> dict[str, Any]:
@@ -390,19 +393,41 @@ class Commands:
         return {"stopping": True}
 
 
-def _row(connection: Connection, now: float) -> dict[str, Any]:
-    protocol, source, destination, source_port, destination_port = split_key(connection.key)
+def _ends(key: bytes) -> dict[str, Any]:
+    protocol, source, destination, source_port, destination_port = split_key(key)
     return {
         "source": str(ip_address(source)),
         "source_port": source_port,
         "destination": str(ip_address(destination)),
         "destination_port": destination_port,
         "protocol": protocol,
-        "state": connection.state.name if protocol == TCP else "",
+    }
+
+
+def _expected_row(announced: Expectation, now: float) -> dict[str, Any]:
+    """A data connection that has not begun; its source port 0 is any."""
+    return {
+        **_ends(announced.key),
+        "state": "",
+        "rule": announced.rule,
+        "service": announced.service,
+        "learned": False,
+        "synchronised": not announced.owned,
+        "data_of": describe_key(announced.parent),
+        "ttl_s": round(announced.expires - now, 1),
+        "timeout_s": announced.lifetime,
+    }
+
+
+def _row(connection: Connection, now: float) -> dict[str, Any]:
+    return {
+        **_ends(connection.key),
+        "state": connection.state.name if connection.key[0] == TCP else "",
         "rule": connection.rule,
         "service": connection.service,
         "learned": connection.learned,
         "synchronised": not connection.owned,
+        "data_of": describe_key(connection.parent) if connection.parent else "",
         # A copy is kept for a grace longer than its owner keeps the entry; shown is what the owner said.
         "ttl_s": round(min(connection.expires - now, connection.timeout), 1),
         "timeout_s": connection.timeout,

@@ -275,6 +275,7 @@ def tab(data: Mapping[str, Any]) -> Iterator[str]:
     yield f"{data['name']}: {data['values']} connections, {data['links']} links, peak {data['peak']}"
     for row in data["rows"]:
         marks = [name for name, on in (("learned", row["learned"]), ("synchronised", row["synchronised"])) if on]
+        marks += [f"data of {row['data_of']}"] if row["data_of"] else []
         yield (
             f"{_endpoint(row['source'], row['source_port']):>24} -> "
             f"{_endpoint(row['destination'], row['destination_port']):<24} "

@@ -1,4 +1,4 @@
-"""The netfilter queue: packets' headers in, verdicts out.
+"""The netfilter queue: packets' headers in (and of inspected control connections, their payload), verdicts out.
 
 The `netfilterqueue` package reads packets; it is opened on a netlink socket of our own, because the same socket must
 also do what the package has no call for: set the GSO flag (a segment of 64 KiB arrives as one packet) and send batch
@@ -25,6 +25,8 @@ QUEUE_LENGTH_MAX = 16_384
 """Packets that the kernel keeps for us; about 0.1 s at the rate a busy member reaches."""
 HEADER_BYTES = 192
 """Copied of each packet: IPv6 with extension headers, or an ICMP error with what it quotes."""
+PAYLOAD_BYTES = 4_016
+"""Copied of a packet of an inspected service: what fits the package's receive buffer of 4,096 bytes."""
 SOCKET_BUFFER_BYTES = 32 << 20
 """Asked for; an ordinary user gets `net.core.rmem_max`."""
 BATCH_MAX = 32
@@ -54,7 +56,8 @@ class _TurnOver(Exception):
 
 class PacketQueue:
     """Binds queue `number`. `decide(data, hook, now)` gives verdicts, `clock()` the lab time, read once a batch,
-    `reply(packet)` sends what a reject answers with, `hold(queue, id)` says whether a packet is to wait for `release`.
+    `reply(packet)` sends what a reject answers with, `hold(queue, id)` says whether a packet is to wait for `release`;
+    `copied` bytes of each packet are looked at.
     Raises `OSError` when the kernel refuses the queue."""
 
     def __init__(
@@ -64,6 +67,7 @@ class PacketQueue:
         clock: Callable[[], float],
         reply: Callable[[bytes], None],
         hold: Callable[[PacketQueue, int], bool],
+        copied: int = HEADER_BYTES,
     ) -> None:
         self.number = number
         self._decide = decide
@@ -80,7 +84,7 @@ class PacketQueue:
                 self._receive,
                 max_len=QUEUE_LENGTH_MAX,
                 mode=COPY_PACKET,
-                range=HEADER_BYTES,
+                range=copied,
                 sock_len=SOCKET_BUFFER_BYTES,
             )
         self._set_flags(_FLAG_GSO)

@@ -4,15 +4,22 @@
 packets, and the member's own. Beneath the policy are the cluster protocol (UDP 8116), the answer "nobody listens here"
 between members (it tells that a process died), neighbour discovery, and the member's own rejects.
 
+Forwarded packets of inspected services go to a queue of their own, which copies their payload, too. Which they are
+follows the policy: `divert` replaces the chains in one step each, so no packet passes between two sets of rules.
+
 The rules stay when the member stops: a queue without a listener drops, so a firewall that is not running is closed.
 """
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from fwnode.firewall.packet import TCP
+from fwnode.firewall.policy import Service
 
 QUEUE_NUMBER = 0
+INSPECTION_QUEUE_NUMBER = 1
 OWN_MARK = 0xF1
 """Firewall mark of packets that the member itself makes in answer to a rejected one."""
 CLUSTER_PORT = 8116
@@ -26,11 +33,11 @@ class DivertError(RuntimeError):
     """iptables refused; the message has its words and what to do."""
 
 
-def divert(interfaces: Sequence[str], peers: Sequence[str]) -> None:
-    """Send what passes `interfaces` into the queue; `peers` are the other members' IPv4 addresses. Idempotent.
-    Raises `DivertError`."""
+def divert(interfaces: Sequence[str], peers: Sequence[str], inspected: Sequence[Service] = ()) -> None:
+    """Send what passes `interfaces` into the queue; `peers` are the other members' IPv4 addresses, `inspected` the
+    services whose payload is needed. Idempotent. Raises `DivertError`."""
     for command in ("iptables", "ip6tables"):
-        _restore(command, _chains(command, interfaces, peers))
+        _restore(command, _chains(command, interfaces, peers, inspected))
         for hook, chain in (("INPUT", _LOCAL), ("OUTPUT", _LOCAL), ("FORWARD", _FORWARD)):
             if _run([command, "-w", "-C", hook, "-j", chain]).returncode:
                 _check(_run([command, "-w", "-I", hook, "-j", chain]))
@@ -46,7 +53,7 @@ def remove() -> None:
             _run([command, "-w", "-X", chain])
 
 
-def _chains(command: str, interfaces: Sequence[str], peers: Sequence[str]) -> str:
+def _chains(command: str, interfaces: Sequence[str], peers: Sequence[str], inspected: Sequence[Service]) -> str:
     queue = f"-j NFQUEUE --queue-num {QUEUE_NUMBER}"
     lines = ["*filter", f":{_LOCAL} - [0:0]", f":{_FORWARD} - [0:0]"]
     lines.append(f"-A {_LOCAL} -p udp -m udp --dport {CLUSTER_PORT} -j ACCEPT")
@@ -56,11 +63,23 @@ def _chains(command: str, interfaces: Sequence[str], peers: Sequence[str]) -> st
     else:
         unreachable = "-p icmp -m icmp --icmp-type port-unreachable -j ACCEPT"
         lines += [f"-A {_LOCAL} {side} {peer} {unreachable}" for peer in peers for side in ("-s", "-d")]
+    matches = list(_inspected_ports(inspected))
     for interface in interfaces:
         for side in ("-i", "-o"):
+            payload = f"-j NFQUEUE --queue-num {INSPECTION_QUEUE_NUMBER}"
+            lines += [f"-A {_FORWARD} {side} {interface} {match} {payload}" for match in matches]
             lines.append(f"-A {_LOCAL} {side} {interface} {queue}")
             lines.append(f"-A {_FORWARD} {side} {interface} {queue}")
     return "\n".join([*lines, "COMMIT", ""])
+
+
+def _inspected_ports(inspected: Sequence[Service]) -> Iterator[str]:
+    """Both directions of the control connections."""
+    for service in inspected:
+        protocol = "tcp" if service.protocol == TCP else "udp"
+        for low, high in service.ports:
+            for side in ("--dport", "--sport"):
+                yield f"-p {protocol} -m {protocol} {side} {low}:{high}"
 
 
 def _restore(command: str, text: str) -> None:

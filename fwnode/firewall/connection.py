@@ -21,6 +21,8 @@ from math import ceil, inf, nextafter
 
 from syncproto.record import Op, Record, RecordFlag, Update
 
+from .expectations import Expectations
+from .inspection import Inspector
 from .packet import reverse_key
 from .tcp import START_STATES, State, further
 
@@ -34,6 +36,9 @@ is forgotten first. Lab's own: more than end within the seconds that a retransmi
 END_TIMEOUT_S = 20.0
 """How long an entry stays after both FINs where nobody says otherwise (`tcp_end_timeout`)."""
 
+# Plain numbers: arithmetic of flags is slow.
+_LEARNED, _DATA, _EXPECTED = int(RecordFlag.LEARNED), int(RecordFlag.DATA), int(RecordFlag.EXPECTED)
+
 
 class Connection:
     """One connection. `key` runs in the initiator's direction; `expires` and `refresh_at` are lab seconds."""
@@ -43,10 +48,12 @@ class Connection:
         "bucket",
         "expires",
         "generation",
+        "inspector",
         "key",
         "learned",
         "origin",
         "owned",
+        "parent",
         "pending",
         "refresh_at",
         "reverse",
@@ -75,6 +82,10 @@ class Connection:
         """When the next packet has more to do than move `expires`: announce, take over, match again."""
         self.rule = 0
         self.service = ""
+        self.parent = b""
+        """Key of the control connection that announced this one; empty for what is no data connection."""
+        self.inspector: Inspector | None = None
+        """Of a control connection, on the member that forwards it."""
         self.learned = False
         self.owned = True
         self.origin = 0
@@ -99,9 +110,10 @@ class Connection:
             timeout_s=self.session_timeout,
             rule=self.rule,
             service=self.service,
-            flags=RecordFlag.LEARNED if self.learned else 0,
+            flags=(_LEARNED if self.learned else 0) | (_DATA if self.parent else 0),
             born=self.born,
             revision=self.revision,
+            parent=self.parent,
         )
 
 
@@ -118,6 +130,8 @@ class ConnectionTable:
         self.entries: dict[bytes, Connection] = {}
         self.peak = 0
         self.learned = 0
+        self.expected = Expectations(timer_floor)
+        """Data connections that control connections of this table have announced."""
         self._floor = timer_floor
         self._width = bucket_width
         self._end_timeout = end_timeout
@@ -151,6 +165,7 @@ class ConnectionTable:
         if old is not None:
             self._be_younger(connection, old.born)
             self._drop(old)
+            self.expected.parent_ended(old.key, tell=True)
             if old.key == connection.key:
                 connection.told = old.told
             elif old.told:
@@ -184,6 +199,7 @@ class ConnectionTable:
     def remove(self, connection: Connection) -> None:
         """The connection ended here; peers that heard of it are told."""
         self._drop(connection)
+        self.expected.parent_ended(connection.key, tell=connection.owned)
         if connection.owned and connection.told:
             self._deleted[connection.key] = connection
             self._remember_end(connection.key, connection.born, connection.revision)
@@ -217,6 +233,7 @@ class ConnectionTable:
     def expire(self, now: float) -> int:
         """End what has been idle for too long; returns how many. Cost follows what is due, not what is held."""
         ended = 0
+        self.expected.expire(now)
         while self._due and self._due[0] * self._width <= now:
             bucket = heappop(self._due)
             for connection in self._buckets.pop(bucket):
@@ -261,7 +278,7 @@ class ConnectionTable:
             connection.revision += 1
             connection.refresh_at = now + self.lifetime(connection.timeout) / REFRESHES_PER_TIMEOUT
             updates.append(Update(op, connection.key, connection.record(now)))
-        return updates
+        return updates + self.expected.take_updates(now)
 
     def _postpone(self, connection: Connection, op: Op, now: float) -> None:
         """Its service is not synchronised, or not yet."""
@@ -275,6 +292,7 @@ class ConnectionTable:
             if connection.bucket >= 0 and (connection.told or connection.sync_at <= now):
                 connection.told = True
                 yield connection.record(now)
+        yield from self.expected.snapshot(now)
 
     # -- what peers say ------------------------------------------------------------------------------------------
 
@@ -282,9 +300,11 @@ class ConnectionTable:
         """What the peer `origin` said. False when it was older than what is known, or about nothing known."""
         for unconfirmed in self._unconfirmed.values():
             unconfirmed.pop(update.key, None)
-        if update.op is Op.DELETE:
-            return self._apply_end(update)
         record = update.record
+        if record is not None and record.flags & _EXPECTED:
+            return self.expected.apply(update, now)
+        if update.op is Op.DELETE:
+            return self._apply_end(update, now)
         if record is None or self._is_over(record):
             return False
         known = self.entries.get(update.key)
@@ -303,7 +323,9 @@ class ConnectionTable:
         ended = self._ended.get(record.key)
         return ended is not None and (record.born, record.revision) <= ended
 
-    def _apply_end(self, update: Update) -> bool:
+    def _apply_end(self, update: Update, now: float) -> bool:
+        if update.key in self.expected.entries and self.expected.apply(update, now):
+            return True
         known = self.entries.get(update.key)
         version = (update.born, update.revision)
         anything = version == (0.0, 0)
@@ -314,6 +336,7 @@ class ConnectionTable:
         if not anything and version < (known.born, known.revision):
             return False
         self._drop(known)
+        self.expected.parent_ended(known.key, tell=False)
         return True
 
     def _merge(self, known: Connection, record: Record, now: float, origin: int) -> bool:
@@ -358,7 +381,8 @@ class ConnectionTable:
         connection.revision = record.revision
         connection.rule = record.rule
         connection.service = record.service
-        connection.learned = bool(record.flags & RecordFlag.LEARNED)
+        connection.parent = record.parent
+        connection.learned = bool(record.flags & _LEARNED)
         connection.owned = False
         connection.origin = origin
         connection.told = True

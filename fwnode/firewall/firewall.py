@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 from syncproto.record import Op
 
+from .announcements import AnnouncementRefused
 from .connection import Connection, ConnectionTable
+from .data_connections import find_announced, inspect
 from .load import Kind, SyncLoad
 from .packet import (
     ACK,
@@ -60,6 +62,7 @@ class Reason(Enum):
     REJECTED = "the rule base rejects it, and the sender is told"
     FRAGMENT = "a fragment whose first fragment was not accepted or not seen"
     TABLE_FULL = "the connections table is at its limit"
+    ANNOUNCEMENT = "a control connection announces a data connection that it may not"
     SYNC_LOAD = "a new connection, while sync is under load"
 
 
@@ -170,6 +173,10 @@ class Firewall:
                     connection.expires = now + self.connections.lifetime(connection.timeout)
                     self.counters.accepted += 1
                     return ACCEPT
+        return self.decide_inspected(data, hook, now)
+
+    def decide_inspected(self, data: bytes, hook: int, now: float) -> Verdict:
+        """As `decide`, for packets of inspected services, which come with their payload: there is no short way."""
         self._changed_table = False
         verdict = self._decide_slowly(data, hook, now)
         if verdict.accept:
@@ -225,11 +232,18 @@ class Firewall:
                 # Neither an exchange nor an error: nothing to remember, the rule base alone decides.
                 return self._judge(self._match(packet.key, packet.icmp_type, hook), packet, data, hook, now)
         connection = table.entries.get(packet.key)
+        verdict = None
         if connection is not None:
             verdict = self._decide_known(connection, packet, data, table, hook, now)
-            if verdict is not None:
-                return verdict
-        return self._decide_unknown(packet, data, table, hook, now)
+        if verdict is None:
+            verdict = self._decide_unknown(packet, data, table, hook, now)
+        if verdict.accept and table is self.connections:
+            try:
+                inspect(table, self.policy, packet, data, now)
+            except AnnouncementRefused as error:
+                self._log(now, Reason.ANNOUNCEMENT, hook, packet, table.entries[packet.key].rule, str(error))
+                return DROP[Reason.ANNOUNCEMENT]
+        return verdict
 
     def _decide_icmp_error(self, packet: Packet, hook: int, now: float) -> Verdict:
         """An error passes when it is about a known connection (and the policy wants that)."""
@@ -314,7 +328,8 @@ class Firewall:
         connection.generation = self._generation
         if self.policy.on_install is OnInstall.KEEP:
             return None
-        match = self.policy.match(connection.key, ECHO_REQUEST.get(packet.protocol, -1))
+        # A data connection fits no rule; it stays while its control connection would.
+        match = self.policy.match(connection.parent or connection.key, ECHO_REQUEST.get(packet.protocol, -1))
         if match.action is Action.ACCEPT:
             connection.rule = match.rule
             return None
@@ -335,17 +350,24 @@ class Firewall:
             learn = True
         elif packet.icmp_type >= 0 and packet.icmp_type == ECHO_REPLY[packet.protocol]:
             return self._drop_out_of_state(packet, hook, now, "ICMP reply without a request")
-        match = self._match(packet.key, packet.icmp_type, hook)
+        announced = None
+        if not learn and table is self.connections:
+            announced = find_announced(table, self.policy, packet, now)
+        match = announced.match if announced else self._match(packet.key, packet.icmp_type, hook)
         verdict = self._judge(match, packet, data, hook, now)
         if not verdict.accept or (learn and packet.flags & RST):
             return verdict  # a RST ends what it is about: there is nothing left to learn
         if len(table) >= self.parameters["connections_limit"] and packet.key not in table.entries:
             self._log(now, Reason.TABLE_FULL, hook, packet, match.rule, Reason.TABLE_FULL.value)
             return DROP[Reason.TABLE_FULL]
-        if hook == Hook.FORWARD and self.load.blocking and self.load.refuses(_kind_of(packet.protocol)):
+        kind = _kind_of(packet.protocol, announced is not None)
+        if hook == Hook.FORWARD and self.load.refuses(kind):
             self._log(now, Reason.SYNC_LOAD, hook, packet, match.rule, Reason.SYNC_LOAD.value)
             return DROP[Reason.SYNC_LOAD]
-        self._create(packet, match, table, learn, now)
+        connection = self._create(packet, match, table, learn, now)
+        if announced:
+            connection.parent = announced.by.parent
+            table.expected.use(announced.by)
         return verdict
 
     @property
@@ -358,7 +380,9 @@ class Firewall:
             self._log(now, Reason.OUT_OF_STATE, hook, packet, 0, text)
         return DROP[Reason.OUT_OF_STATE]
 
-    def _create(self, packet: Packet, match: Match, table: ConnectionTable, learned: bool, now: float) -> None:
+    def _create(
+        self, packet: Packet, match: Match, table: ConnectionTable, learned: bool, now: float
+    ) -> Connection:
         session_timeout = match.session_timeout or self._protocol_timeout(packet.protocol)
         state = State.NONE
         if packet.protocol == TCP:
@@ -379,6 +403,7 @@ class Firewall:
             self._changed_table = True
             self.counters.created += 1
             self.counters.learned += learned
+        return connection
 
     def _protocol_timeout(self, protocol: int) -> float:
         names = {TCP: "tcp_session_timeout", UDP: "udp_timeout", ICMP: "icmp_timeout", ICMPV6: "icmp_timeout"}
@@ -444,7 +469,9 @@ class Firewall:
 
 
 _KINDS = {TCP: Kind.TCP, UDP: Kind.UDP, ICMP: Kind.ICMP, ICMPV6: Kind.ICMP}
+_DATA_KINDS = {TCP: Kind.TCP_DATA, UDP: Kind.UDP_DATA}
 
 
-def _kind_of(protocol: int) -> Kind:
-    return _KINDS.get(protocol, Kind.OTHER)
+def _kind_of(protocol: int, announced: bool) -> Kind:
+    """A new connection's kind; `announced`: it is the data connection of a control connection."""
+    return (_DATA_KINDS if announced else _KINDS).get(protocol, Kind.OTHER)

@@ -48,7 +48,8 @@ class Network:
 class Service:
     """`protocol` None is any. `ports` are inclusive ranges of destination ports, empty for all.
     `session_timeout` in seconds overrides the parameter of the protocol. `sync_after`: peers hear of its connections
-    when they are so many seconds old; infinity: never."""
+    when they are so many seconds old; infinity: never. `inspect` names how its connections are inspected for data
+    connections that they announce, empty for not."""
 
     name: str
     protocol: int | None = None
@@ -56,6 +57,7 @@ class Service:
     echo_only: bool = False
     session_timeout: float | None = None
     sync_after: float = 0.0
+    inspect: str = ""
 
     def covers(self, protocol: int, port: int, icmp_type: int) -> bool:
         if self.protocol is None:
@@ -75,7 +77,7 @@ PREDEFINED = {
     for service in (
         ANY_SERVICE,
         FW1,
-        Service("ftp", TCP, ((21, 21),)),
+        Service("ftp", TCP, ((21, 21),), inspect="ftp"),
         Service("ssh", TCP, ((22, 22),)),
         Service("telnet", TCP, ((23, 23),)),
         Service("smtp", TCP, ((25, 25),)),
@@ -86,7 +88,10 @@ PREDEFINED = {
         Service("postgresql", TCP, ((5432, 5432),)),
         Service("iperf3", TCP, ((5201, 5201),)),
         Service("dns", UDP, ((53, 53),)),
+        Service("tftp", UDP, ((69, 69),), inspect="tftp"),
         Service("ntp", UDP, ((123, 123),)),
+        # A telephone rings longer than a UDP session lasts; the product, too, has a timeout of its own for SIP.
+        Service("sip", UDP, ((5060, 5060),), session_timeout=180.0, inspect="sip"),
         Service("tcp", TCP),
         Service("udp", UDP),
         Service("icmp", ICMP),
@@ -137,7 +142,18 @@ class Policy:
     drop_out_of_state_tcp: bool = True
     out_of_state_exceptions: frozenset[str] = frozenset()
     on_install: OnInstall = OnInstall.REMATCH
+    inspected: dict[str, Service] = field(init=False, repr=False)
+    """By name: the services of accepting rules whose control connections are inspected."""
     _answers: dict[tuple[bytes, int], Match] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.inspected = {}
+        for rule in self.rules:
+            if rule.action is Action.ACCEPT:
+                # A rule for any service names a connection by the predefined service that fits.
+                named = [s for s in rule.services if s is not ANY_SERVICE]
+                everything = PREDEFINED.values() if len(named) < len(rule.services) or not rule.services else ()
+                self.inspected.update({s.name: s for s in (*everything, *named) if s.inspect})
 
     def allows_out_of_state(self, member: str) -> bool:
         return not self.drop_out_of_state_tcp or member in self.out_of_state_exceptions

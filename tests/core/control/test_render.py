@@ -170,7 +170,7 @@ def test_rows_of_the_table_show_both_ends_and_how_many_are_left_out() -> None:
     row = {
         "source": "2001:db8:1::100", "source_port": 40001, "destination": "198.51.100.100", "destination_port": 1521,
         "protocol": 6, "state": "ESTABLISHED", "rule": 3, "service": "oracle", "learned": True, "synchronised": True,
-        "ttl_s": 3599.6, "timeout_s": 3600.0,
+        "ttl_s": 3599.6, "timeout_s": 3600.0, "data_of": "",
     }  # fmt: skip
     data = {"name": "connections", "values": 20, "links": 20, "peak": 25, "rows": [row]}
     head, line, more = render.tab(data)
@@ -179,6 +179,9 @@ def test_rows_of_the_table_show_both_ends_and_how_many_are_left_out() -> None:
     assert line.endswith("3600/3600 s learned synchronised")
     assert more == "(19 more; -u shows all)"
     assert len(list(render.tab({**data, "values": 1}))) == 2
+    parent = "tcp 192.0.2.100:40001 -> 198.51.100.100:21"
+    _, line, _ = render.tab({**data, "rows": [{**row, "learned": False, "data_of": parent}]})
+    assert line.endswith("s synchronised data of tcp 192.0.2.100:40001 -> 198.51.100.100:21")
 
 
 def test_a_dropped_packet_is_one_line_of_the_log() -> None:

@@ -32,7 +32,7 @@ from syncproto.message import (
     Reject,
     Retransmit,
 )
-from syncproto.record import Op, Update, join, pack_record, pack_update
+from syncproto.record import Op, RecordFlag, Update, join, pack_record, pack_update
 
 WHO: dict[str, Any] = {"cluster": CLUSTER, "sender": 1, "incarnation": 1234}
 KEY = b"a key of the two members"
@@ -43,6 +43,7 @@ def delta_of(schema: int = 2, sequence: int = 5) -> Delta:
         Update(Op.SET, key_of(1), record_of(1)),
         Update(Op.DELETE, key_of(2), None, 7.5, 3),
         Update(Op.REFRESH, key_of(3), record_of(3, flags=1)),
+        Update(Op.SET, key_of(4), record_of(4, flags=RecordFlag.DATA, parent=key_of(3))),
     ]
     return Delta(sequence, schema, join([pack_update(update, schema) for update in updates]))
 
@@ -109,7 +110,7 @@ def test_every_kind_has_a_vector() -> None:
 def test_updates_come_out_read() -> None:
     message = decode(encode(delta_of(), **WHO), cluster=CLUSTER).message
     assert isinstance(message, Delta)
-    assert [update.op for update in message.updates] == [Op.SET, Op.DELETE, Op.REFRESH]
+    assert [update.op for update in message.updates] == [Op.SET, Op.DELETE, Op.REFRESH, Op.SET]
     assert message.updates[0].record == record_of(1)
 
 

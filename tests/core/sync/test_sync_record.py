@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,10 +11,23 @@ from sync_world import key6_of, key_of, record_of
 
 from syncproto.errors import Reason, SyncError
 from syncproto.limits import DURATION_MAX_S
-from syncproto.record import Op, Record, Update, pack, pack_update, unpack, unpack_update
+from syncproto.record import Op, Record, RecordFlag, Update, pack, pack_update, unpack, unpack_update
 
 SCHEMAS = (1, 2, 3)
+_DATA, _EXPECTED = int(RecordFlag.DATA), int(RecordFlag.EXPECTED)
 UNIT_S = {1: 0.1, 2: 0.001, 3: 0.0}
+
+
+@st.composite
+def parents(draw: st.DrawFn, record: Record) -> Record:
+    """The record as it is, as a data connection, or as an announced one."""
+    flag = draw(st.sampled_from([0, RecordFlag.DATA, RecordFlag.EXPECTED]))
+    if not flag:
+        return record
+    key = record.key[:-4] + bytes(2) + record.key[-2:] if flag is RecordFlag.EXPECTED else record.key
+    parent = draw(st.binary(min_size=len(key), max_size=len(key)))
+    return replace(record, key=key, flags=int(record.flags | flag), parent=parent)
+
 
 records = st.builds(
     Record,
@@ -22,17 +37,17 @@ records = st.builds(
     timeout_s=st.floats(0, 1e7),
     rule=st.integers(-1, 100_000),
     service=st.text(max_size=16),
-    flags=st.integers(0, 0xFFFF),
+    flags=st.integers(0, 0xFFFF).map(lambda flags: flags & ~(_DATA | _EXPECTED)),
     born=st.floats(-1e14, 1e14),
     revision=st.integers(0, 2**62),
-)
+).flatmap(parents)
 
 
 @given(records, st.sampled_from(SCHEMAS))
 def test_every_schema_keeps_the_record(record: Record, schema: int) -> None:
     back = unpack(pack(record, schema), schema)
-    assert (back.key, back.state, back.rule, back.service, back.flags) == (
-        record.key, record.state, record.rule, record.service, record.flags,
+    assert (back.key, back.state, back.rule, back.service, back.flags, back.parent) == (
+        record.key, record.state, record.rule, record.service, record.flags, record.parent,
     )  # fmt: skip
     assert (back.born, back.revision) == (record.born, record.revision), "the order of versions must be exact"
     for got, sent in ((back.ttl_s, record.ttl_s), (back.timeout_s, record.timeout_s)):
@@ -67,6 +82,13 @@ def test_schemas_number_states_and_measure_times_differently() -> None:
         {"service": "x" * 65},
         {"service": "\ud800"},
         {"flags": 70_000},
+        {"flags": RecordFlag.DATA},
+        {"flags": RecordFlag.EXPECTED, "key": key_of(-1024)},
+        {"parent": key_of(2)},
+        {"flags": RecordFlag.DATA, "parent": b"short"},
+        {"flags": RecordFlag.DATA, "parent": key6_of(2)},
+        {"flags": RecordFlag.DATA | RecordFlag.EXPECTED, "key": key_of(-1024), "parent": key_of(2)},
+        {"flags": RecordFlag.EXPECTED, "parent": key_of(2)},
         {"born": float("nan")},
         {"born": float("inf")},
         {"revision": -1},

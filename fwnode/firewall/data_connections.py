@@ -1,0 +1,49 @@
+"""What is special about data connections when a packet is decided: they were announced, and no rule is asked for them.
+
+Between `inspection` (what a packet says), `expectations` (what was said) and the rule base. Pure, as its neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from .connection import ConnectionTable
+from .expectations import Expectation
+from .inspection import inspector
+from .packet import Packet, split_key
+from .policy import Action, Match, OnInstall, Policy
+
+
+class Announced(NamedTuple):
+    """A new connection that a control connection has announced, and what stands in for a rule of its own."""
+
+    by: Expectation
+    match: Match
+
+
+def find_announced(table: ConnectionTable, policy: Policy, packet: Packet, now: float) -> Announced | None:
+    """What was said of this new connection, as long as the rule base accepts the control connection that said it."""
+    known = table.expected.find(packet.key, now)
+    if known is None:
+        return None
+    match = policy.match(known.parent, -1)
+    if match.action is not Action.ACCEPT:
+        if policy.on_install is OnInstall.REMATCH:
+            return None
+        match = replace(match, action=Action.ACCEPT, rule=known.rule, rule_name=f"rule {known.rule}", log=False)
+    return Announced(known, replace(match, service=known.service, session_timeout=None))
+
+
+def inspect(table: ConnectionTable, policy: Policy, packet: Packet, data: bytes, now: float) -> None:
+    """Look into a packet that is accepted, if its connection is of an inspected service. Raises
+    `AnnouncementRefused` when it announces what it may not."""
+    connection = table.entries.get(packet.key)
+    service = policy.inspected.get(connection.service) if connection is not None else None
+    if connection is None or service is None:
+        return
+    if connection.inspector is None:
+        _, client, server, _, _ = split_key(connection.key)
+        connection.inspector = inspector(service.inspect, client, server)
+    for found in connection.inspector.see(packet, data, packet.key == connection.key):
+        table.expected.announce(found, connection.key, connection.rule, now)
