@@ -46,7 +46,8 @@ class Ring:
         blocks = -(-(count + SPARE_FRAMES) // frames_a_block)
         self.frames = blocks * frames_a_block
         ether = _ETH_P_IPV6 if ipv6 else _ETH_P_IP
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+        # On every interface from the start; what comes before the ring is there does not get into it.
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ether))
         program = packet_filter(ipv6, protocol, ports)
         code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *item) for item in program))
         fprog = struct.pack("HP", len(program), ctypes.addressof(code))
@@ -56,7 +57,6 @@ class Ring:
         ring = struct.pack("IIII", BLOCK_BYTES, blocks, FRAME_BYTES, self.frames)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, ring)
         self._memory = mmap.mmap(self._socket.fileno(), blocks * BLOCK_BYTES)
-        self._socket.bind(("", ether))  # every interface
         self._read = 0
         self.missed = 0
         self.flows: set[bytes] = set()
@@ -89,6 +89,8 @@ class Server:
     def _bound(address: str, port: int, ipv6: bool, kind: socket.SocketKind) -> socket.socket:
         bound = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, kind)
         try:
+            if ipv6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             bound.bind((address, port))
             if kind == socket.SOCK_STREAM:
                 bound.listen(BACKLOG)

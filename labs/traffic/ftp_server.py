@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import socket
 import sys
 import threading
 from typing import Any
@@ -94,7 +95,11 @@ def make_server(orders: dict[str, Any]) -> Any:
         banner = "fwpair-lab"
 
     Control.authorizer.add_anonymous("/")
-    return FTPServer(("::" if orders["family"] == "ipv6" else "0.0.0.0", orders["port"]), Control, backlog=BACKLOG)
+    ipv6 = orders["family"] == "ipv6"
+    # Ours, because the library's own IPv6 socket takes the IPv4 port as well.
+    listener = socket.create_server(("::" if ipv6 else "0.0.0.0", orders["port"]), backlog=BACKLOG,
+                                    family=socket.AF_INET6 if ipv6 else socket.AF_INET)  # fmt: skip
+    return FTPServer(listener, Control, backlog=BACKLOG)
 
 
 async def main(orders: dict[str, Any]) -> None:

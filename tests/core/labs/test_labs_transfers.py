@@ -1,6 +1,7 @@
 """File transfers on the loopback: real FTP and TFTP servers and clients, a real ping, and what became of each."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -41,11 +42,15 @@ def test_a_transfer_goes_on_while_other_things_happen() -> None:
     async def story(traffic: Traffic) -> Tally:
         await traffic.open()
         assert await traffic.transfer(False) == {"started": 2, "failed": 0}
+        server = traffic._server
+        assert server is not None
+        server._process.send_signal(signal.SIGSTOP)
         under_way = await traffic.report()
-        assert (under_way.open, under_way.figures["transferred"]) == (2, 0), "paced: it takes half a second"
+        server._process.send_signal(signal.SIGCONT)
+        assert (under_way.open, under_way.figures["transferred"]) == (2, 0)
         return await traffic.finish()
 
-    tally = play(ftp(size="50kB", pace="100kB"), story)
+    tally = play(ftp(size="200kB", pace="400kB"), story)
     assert (tally.figures["transferred"], tally.fates[Fate.FINISHED]) == (2, 2)
 
 
@@ -78,7 +83,7 @@ def test_a_transfer_whose_server_dies_is_not_complete() -> None:
         assert (await traffic.report()).fates[Fate.REFUSED] == 2
         return tally
 
-    tally = play(ftp(size="50kB", pace="100kB"), story)
+    tally = play(ftp(size="1MB", pace="100kB"), story)
     assert tally.figures == {"transfers": 2, "transferred": 0, "failed": 2}
     assert tally.fates[Fate.RESET] == 2
 
@@ -88,7 +93,7 @@ def test_a_server_that_says_nothing_hangs_a_transfer() -> None:
         await traffic.open()
         server = traffic._server
         assert server is not None
-        server._process.send_signal(19)  # SIGSTOP
+        server._process.send_signal(signal.SIGSTOP)
         try:
             assert await traffic.transfer(True) == {"transferred": 0, "failed": 2}
             return await traffic.finish()
