@@ -10,7 +10,7 @@
 # Root is needed for missing system packages alone (through sudo where it is there), and for --vm.
 set -eu
 
-PACKAGES="python3 python3-venv python3-dev gcc libnetfilter-queue-dev libnfnetlink-dev iptables iproute2 util-linux \
+PACKAGES="python3 python3-venv python3-dev gcc libnetfilter-queue-dev libnfnetlink-dev iptables nftables iproute2 util-linux \
 tcpdump iperf3 nmap curl procps iputils-ping"
 VM_VENV=/opt/fwpair-lab
 

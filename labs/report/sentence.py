@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 Document = Mapping[str, Any]
+LASTING = ("sessions", "ftp")
+"""Kinds of workloads whose sessions outlive one exchange."""
 DROPPED = {"OUT_OF_STATE": "as out of state", "POLICY": "by the rule base"}
 """Reasons for which a packet of a session is dropped silently, as the sentence says them."""
 
@@ -17,6 +19,8 @@ def sentence(document: Document) -> str:
         *_why(document),
         *_tables(document),
         *_new_connections(document),
+        *_transfers(document),
+        *_floods(document),
     ]
     text = "; ".join(clause for clause in clauses if clause) or "no workload ran"
     return text[0].upper() + text[1:] + "."
@@ -26,8 +30,10 @@ def _fates(document: Document) -> list[str]:
     """What became of the long-lived sessions."""
     clauses = []
     for name, figures in document["workloads"].items():
-        if figures["kind"] != "sessions" or not figures["sessions"]:
+        if figures["kind"] not in LASTING or not figures["sessions"]:
             continue
+        if figures["kind"] == "ftp" and figures["finished"] == figures["sessions"]:
+            continue  # its transfers say it all
         settled = {fate: figures[fate] for fate in ("survived", "hung", "reset", "refused") if figures[fate]}
         total = sum(settled.values())
         if figures["finished"] and not settled:
@@ -122,6 +128,34 @@ def _new_connections(document: Document) -> list[str]:
         if figures["kind"] == "short" and figures["sessions"]:
             worked, total = figures["finished"], figures["sessions"]
             clauses.append(f"{worked:,} of {total:,} short connections of `{name}` worked")
+    return clauses
+
+
+def _transfers(document: Document) -> list[str]:
+    clauses = []
+    for name, figures in document["workloads"].items():
+        if figures.get("transfers"):
+            complete, total = figures["transferred"], figures["transfers"]
+            if complete == total:
+                clauses.append(f"{_all(total, 'transfer')} of `{name}` {'was' if total == 1 else 'were'} complete")
+            else:
+                clauses.append(f"{complete:,} of {total:,} transfers of `{name}` were complete")
+    return clauses
+
+
+def _floods(document: Document) -> list[str]:
+    clauses = []
+    for name, figures in document["workloads"].items():
+        if figures["kind"] == "flood" and figures["offered"]:
+            arrived, offered = figures["arrived"], figures["offered"]
+            if arrived == offered:
+                clauses.append(f"{_all(offered, 'new connection')} of `{name}` passed")
+            else:
+                clauses.append(f"{arrived:,} of {offered:,} new connections of `{name}` passed, {figures['refused']:,} "
+                               "were refused")
+        elif figures["kind"] == "ping" and figures["sent"]:
+            clauses.append(f"{figures['answered']:,} of {_count(figures['sent'], 'ping')} of `{name}` "
+                           f"{'was' if figures['sent'] == 1 else 'were'} answered")
     return clauses
 
 

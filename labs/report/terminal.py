@@ -21,6 +21,9 @@ from labs.report.sentence import sentence
 from labs.traffic.durations import format_duration
 
 PIPE_WIDTH = 120
+COUNTED = {"ftp": ("transfers", "transferred"), "tftp": ("transfers", "transferred"), "ping": ("sent", "answered"),
+           "flood": ("offered", "arrived")}  # fmt: skip
+"""Of a kind: what it tried, and what came through."""
 FATES = ("survived", "hung", "reset", "refused", "finished")
 _STYLES = {"step": "bold", "note": "italic", "member": "cyan", "takeover": "bold magenta", "problem": "bold red"}
 _MARKS = {"step": "", "note": "", "member": "  · ", "workload": "  · ", "check": "  · ", "takeover": "  » ",
@@ -63,6 +66,7 @@ def report(document: Mapping[str, Any], to: Console | None = None) -> None:
     out.print()
     for title, table in (
         ("What became of the sessions", fates(document)),
+        ("Transfers, pings and floods", counts(document)),
         ("The members", members(document)),
         ("Packets dropped, by reason", drops(document)),
     ):
@@ -81,8 +85,21 @@ def report(document: Mapping[str, Any], to: Console | None = None) -> None:
 def fates(document: Mapping[str, Any]) -> Table:
     table = _table("workload", "sessions", *FATES, "still open", "slowest answer (wall)")
     for name, figures in document["workloads"].items():
+        if figures["kind"] in COUNTED and figures["kind"] != "ftp":
+            continue
         numbers = [f"{figures[key]:,}" for key in ("sessions", *FATES, "open")]
         table.add_row(name, *numbers, f"{figures['longest_silence_s']:.2f} s")
+    return table
+
+
+def counts(document: Mapping[str, Any]) -> Table:
+    """Workloads of which it matters how many came through."""
+    table = _table("workload", "kind", "tried", "came through", "did not", "seconds (wall)")
+    for name, figures in document["workloads"].items():
+        if figures["kind"] in COUNTED:
+            tried, through = (figures[key] for key in COUNTED[figures["kind"]])
+            seconds = f"{figures['seconds']:.1f}" if "seconds" in figures else ""
+            table.add_row(name, figures["kind"], f"{tried:,}", f"{through:,}", f"{tried - through:,}", seconds)
     return table
 
 
@@ -135,5 +152,5 @@ def _table(first: str, *others: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column(first)
     for heading in others:
-        table.add_column(heading, justify="left" if heading in ("release", "state") else "right")
+        table.add_column(heading, justify="left" if heading in ("release", "state", "kind") else "right")
     return table

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from labs.traffic.fates import Tally
-from labs.traffic.workload import Sessions, Short, orders
+from labs.traffic.fates import Fate, Tally
+from labs.traffic.workload import AnyWorkload, Flood, Ping, Sessions, orders
 
 Spawn = Callable[..., Awaitable[asyncio.subprocess.Process]]
 READY_S = 20.0
+MODULES = {"sessions": ("client", "server"), "short": ("client", "server")}
+"""The client's and the server's, of kinds that do not name theirs KIND_client and KIND_server."""
 
 
 class TrafficError(Exception):
@@ -24,7 +26,7 @@ class Traffic:
     """The processes of one workload. `spawn` starts a program in a node."""
 
     def __init__(
-        self, name: str, workload: Sessions | Short, *, spawn: Spawn, client: str, server: str, address: str,
+        self, name: str, workload: AnyWorkload, *, spawn: Spawn, client: str, server: str, address: str,
         rate: float, epoch: float,
     ) -> None:  # fmt: skip
         self.name = name
@@ -34,16 +36,27 @@ class Traffic:
         self._orders = orders(name, workload, address=address, rate=rate, epoch=epoch)
         self._client: _Process | None = None
         self._server: _Process | None = None
+        self._finished = False
 
     @property
     def _server_asks(self) -> bool:
         return isinstance(self.workload, Sessions) and self.workload.speaks_first == "server"
 
+    @property
+    def _server_tells(self) -> bool:
+        """Whether a part of the account is the server's."""
+        return self._server_asks or isinstance(self.workload, Flood)
+
     async def start(self) -> None:
-        """Both processes, the server first; nothing is opened yet."""
+        """Both processes, the server first; nothing is opened yet. A ping is answered by the server's kernel."""
         client, server = self._nodes
-        self._server = await _Process.start(self._spawn, server, "labs.traffic.server", self.name, self._orders)
-        self._client = await _Process.start(self._spawn, client, "labs.traffic.client", self.name, self._orders)
+        kind = self.workload.kind
+        modules = MODULES.get(kind, (f"{kind}_client", f"{kind}_server"))
+        if not isinstance(self.workload, Ping):
+            module = f"labs.traffic.{modules[1]}"
+            self._server = await _Process.start(self._spawn, server, module, self.name, self._orders)
+        module = f"labs.traffic.{modules[0]}"
+        self._client = await _Process.start(self._spawn, client, module, self.name, self._orders)
 
     async def open(self) -> dict[str, Any]:
         return dict(await self._command(self._client, "open"))
@@ -54,18 +67,36 @@ class Traffic:
     async def reconnect(self, which: str, share: float) -> dict[str, Any]:
         return dict(await self._command(self._client, "reconnect", which=which, share=share))
 
+    async def announce(self) -> dict[str, Any]:
+        return dict(await self._command(self._client, "announce"))
+
+    async def transfer(self, wait: bool) -> dict[str, Any]:
+        return dict(await self._command(self._client, "transfer", wait=wait))
+
     async def finish(self) -> Tally:
         await self._command(self._client, "finish")
-        if self._server_asks:
+        self._finished = True
+        if self._server_tells:
             await self._command(self._server, "finish")
         return await self.report()
 
     async def report(self) -> Tally:
         mine = await self._command(self._client, "report")
         tally = Tally.from_json(mine["tally"])
-        if self._server_asks:
+        if self._server_tells:
             theirs = await self._command(self._server, "report", without=mine["unopened"])
             tally = tally.plus(Tally.from_json(theirs))
+        return self._settled(tally) if isinstance(self.workload, Flood) else tally
+
+    def _settled(self, tally: Tally) -> Tally:
+        """Of a flood: what was offered and has not arrived is refused, once the last of it had its time."""
+        arrived = int(tally.figures["arrived"])
+        tally.fates[Fate.FINISHED] = arrived
+        missing = max(0, tally.sessions - arrived)
+        if self._finished:
+            tally.fates[Fate.REFUSED] = missing
+        else:
+            tally.open = missing
         return tally
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from labs.traffic.driver import Traffic, TrafficError
 from labs.traffic.fates import Fate, Tally
-from labs.traffic.workload import Sessions, Short
+from labs.traffic.workload import AnyWorkload, Sessions, Short
 
 RATE = 20.0
 
@@ -24,7 +24,7 @@ async def spawn(_node: str, argv: list[str], **kw: Any) -> asyncio.subprocess.Pr
     return await asyncio.create_subprocess_exec(*argv, **kw)
 
 
-def play(workload: Sessions | Short, story: Callable[[Traffic], Awaitable[Tally]], address: str = "127.0.0.1") -> Tally:
+def play(workload: AnyWorkload, story: Callable[[Traffic], Awaitable[Tally]], address: str = "127.0.0.1") -> Tally:
     async def run() -> Tally:
         traffic = Traffic("load", workload, spawn=spawn, client="c", server="s", address=address, rate=RATE,
                           epoch=time.time())  # fmt: skip

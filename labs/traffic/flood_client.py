@@ -1,0 +1,98 @@
+"""The client process of a flood: packets that were prepared beforehand, sent at a rate through a raw socket.
+
+Nobody answers what comes back. For TCP the kernel would answer a SYN-ACK with RST, for it knows nothing of our SYN: a
+rule in this node drops what comes from the flood's server ports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+from labs.traffic.fates import Tally
+from labs.traffic.flood_packets import packets
+from labs.traffic.process import say, serve_commands
+
+BATCH_S = 0.005
+"""Wall seconds between two batches of packets."""
+
+
+class Flood:
+    def __init__(self, orders: dict[str, Any]) -> None:
+        self.orders = orders
+        self.family = socket.AF_INET6 if orders["family"] == "ipv6" else socket.AF_INET
+        self.ports = range(orders["port"], orders["port"] + orders["server_ports"])
+        self.packets = list(packets(self._source(), orders["address"], orders["protocol"], self.ports, orders["count"]))
+        self.offered = 0
+        self.seconds = 0.0
+        self._sending: asyncio.Task[None] | None = None
+
+    def _source(self) -> str:
+        """Our own address towards the server."""
+        with socket.socket(self.family, socket.SOCK_DGRAM) as probe:
+            probe.connect((self.orders["address"], self.ports[0]))
+            return str(probe.getsockname()[0])
+
+    # -- commands
+
+    async def open(self) -> dict[str, Any]:
+        if self._sending is not None:
+            raise ValueError("this flood was offered already; write another workload for a second one")
+        self._sending = asyncio.create_task(asyncio.to_thread(self._send_all))
+        return {"opened": 0, "failed": 0}
+
+    async def finish(self) -> dict[str, Any]:
+        if self._sending is not None:
+            await self._sending
+        return await self.report()
+
+    async def report(self) -> dict[str, Any]:
+        tally = Tally(sessions=self.offered)
+        tally.figures = {"offered": self.offered, "seconds": round(self.seconds, 3)}
+        return {"tally": tally.as_json(), "unopened": []}
+
+    # -- in a thread
+
+    def _send_all(self) -> None:
+        where = (self.orders["address"], 0)
+        with socket.socket(self.family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:  # the header is ours
+            begin = time.monotonic()
+            while self.offered < len(self.packets):
+                self.seconds = time.monotonic() - begin
+                due = min(len(self.packets), int(self.seconds * self.orders["rate"]) + 1)
+                for packet in self.packets[self.offered : due]:
+                    sender.sendto(packet, where)
+                self.offered = due
+                time.sleep(BATCH_S)
+            self.seconds = time.monotonic() - begin
+
+    # -- the rule
+
+    def silence(self, action: str) -> None:
+        """What comes from the server's ports is not shown to this kernel's TCP."""
+        tool = "ip6tables" if self.family == socket.AF_INET6 else "iptables"
+        subprocess.run([tool, "-w", "-t", "raw", action, "PREROUTING", "-p", "tcp", "-s", self.orders["address"],
+                        "--sport", f"{self.ports[0]}:{self.ports[-1]}", "-j", "DROP"], check=True)  # fmt: skip
+
+
+async def main(orders: dict[str, Any]) -> None:
+    try:
+        flood = Flood(orders)
+        if orders["protocol"] == "tcp":
+            flood.silence("-I")
+    except (OSError, subprocess.CalledProcessError) as error:
+        say({"milestone": "failed", "error": f"cannot prepare its packets: {error}"})
+        return
+    say({"milestone": "ready"})
+    await serve_commands({"open": flood.open, "finish": flood.finish, "report": flood.report})
+    if orders["protocol"] == "tcp":
+        flood.silence("-D")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(sys.argv[1])))

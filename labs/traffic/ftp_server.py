@@ -1,0 +1,119 @@
+"""The server process of an FTP workload: pyftpdlib, which serves one file to whoever asks. Nothing touches a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import socket
+import sys
+import threading
+from typing import Any
+
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.filesystems import AbstractedFS
+from pyftpdlib.handlers import DTPHandler, FTPHandler
+from pyftpdlib.servers import FTPServer
+
+from labs.traffic.process import raise_file_limit, say, serve_commands
+from labs.traffic.transfers import content
+
+BACKLOG = 1024
+CHUNK = 65_536
+CHUNK_MIN = 512
+CHUNK_S = 0.05
+"""A paced data connection sends as much at a time as its pace is worth in so many wall seconds."""
+
+
+class PacedData(DTPHandler):  # type: ignore[misc]
+    """A data connection that rests after each chunk for as long as its pace allows no more.
+
+    The library's own throttle lets twice its rate pass before it first waits, which may be the whole file.
+    """
+
+    pace: int | None = None
+    _rest: Any = None
+
+    def send(self, data: bytes) -> int:
+        sent = int(super().send(data))
+        if self.pace and sent:
+            self.del_channel()
+            self._rest = self.ioloop.call_later(sent / self.pace, self._go_on, _errback=self.handle_error)
+        return sent
+
+    def _go_on(self) -> None:
+        self.add_channel(events=self.ioloop.WRITE)
+
+    def close(self) -> None:
+        if self._rest is not None and not self._rest.cancelled:
+            self._rest.cancel()
+        super().close()
+
+
+class Connecting(FTPHandler.active_dtp):  # type: ignore[misc]
+    """Lets go of a connection that it has handed over.
+
+    The library's own closes it again at the next PORT, by its number, which may be another client's connection by then.
+    """
+
+    _handed_over = False
+
+    def handle_connect(self) -> None:
+        super().handle_connect()
+        self._handed_over = True
+
+    def close(self) -> None:
+        if not self._handed_over:
+            super().close()
+
+
+class _File(io.BytesIO):
+    name = "file"
+
+
+def make_server(orders: dict[str, Any]) -> Any:
+    """Listening; OSError where the port is taken."""
+    data = content(orders["size"])
+
+    class OneFile(AbstractedFS):  # type: ignore[misc]
+        """Whatever is asked for, it is the file."""
+
+        def open(self, _name: str, _mode: str) -> _File:
+            return _File(data)
+
+    class Data(PacedData):
+        pace = orders["pace"]
+        ac_out_buffer_size = CHUNK if pace is None else max(CHUNK_MIN, min(CHUNK, int(pace * CHUNK_S)))
+
+    class Control(FTPHandler):  # type: ignore[misc]
+        authorizer = DummyAuthorizer()
+        abstracted_fs = OneFile
+        dtp_handler = Data
+        active_dtp = Connecting
+        use_sendfile = False  # it wants a file on a disk
+        banner = "fwpair-lab"
+
+    Control.authorizer.add_anonymous("/")
+    ipv6 = orders["family"] == "ipv6"
+    # Ours, because the library's own IPv6 socket takes the IPv4 port as well.
+    listener = socket.create_server(("::" if ipv6 else "0.0.0.0", orders["port"]), backlog=BACKLOG,
+                                    family=socket.AF_INET6 if ipv6 else socket.AF_INET)  # fmt: skip
+    return FTPServer(listener, Control, backlog=BACKLOG)
+
+
+async def main(orders: dict[str, Any]) -> None:
+    logging.disable(logging.CRITICAL)
+    try:
+        server = make_server(orders)
+    except OSError as error:
+        say({"milestone": "failed", "error": f"cannot listen on port {orders['port']}: {error}"})
+        return
+    threading.Thread(target=lambda: server.serve_forever(handle_exit=False), daemon=True).start()
+    say({"milestone": "ready"})
+    await serve_commands({})
+
+
+if __name__ == "__main__":
+    raise_file_limit()
+    asyncio.run(main(json.loads(sys.argv[1])))

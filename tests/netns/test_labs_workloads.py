@@ -1,0 +1,95 @@
+"""The workloads through a real pair with a rule base that accepts everything: all pass, and all are counted."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+LAB: dict[str, Any] = {
+    "title": "every workload once",
+    "shows": "transfers, pings and floods through a pair",
+    "clock": {"rate": 1},
+    "members": {"fw1": {"release": "R77.30"}, "fw2": {"release": "R77.30"}},
+    "policy": {"name": "open", "rules": [{"action": "accept"}]},
+}
+START = [{"start": ["fw1", "fw2"]}, {"until": {"that": "members.fw2.state", "is": "Standby", "within": "20s"}}]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """`fwlab run` on a lab of these workloads, steps and expectations; its document and what it printed."""
+    def go(**parts: Any) -> tuple[dict[str, Any], str]:
+        lab, result = tmp_path / "lab.yaml", tmp_path / "result.json"
+        lab.write_text(json.dumps({**LAB, **parts}))
+        line = [sys.executable, "-m", "labs.cli", "run", str(lab), "--json", str(result)]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(result.read_text()), done.stdout
+
+    return go
+
+
+def test_transfers_pass_and_are_counted(run):
+    document, said = run(
+        workloads={
+            "passive": {"kind": "ftp", "count": 2, "size": "200kB", "split": True},
+            "active": {"kind": "ftp", "port": 2121, "mode": "active", "extended": True, "size": "200kB"},
+            "ipv6": {"kind": "ftp", "family": "ipv6", "size": "200kB"},
+            "boot": {"kind": "tftp", "count": 3, "size": "20kB"},
+            "echo": {"kind": "ping", "rate": 20},
+            "echo6": {"kind": "ping", "rate": 20, "family": "ipv6"},
+        },
+        steps=[
+            *START, {"open": ["passive", "active", "ipv6", "boot", "echo", "echo6"]}, {"announce": "passive"},
+            {"transfer": {"workloads": ["passive", "active", "ipv6", "boot"], "wait": True}},
+            {"until": {"that": "workloads.echo.answered", "at_least": 3, "within": "20s"}},
+            {"until": {"that": "workloads.echo6.answered", "at_least": 3, "within": "20s"}},
+        ],
+        expect=[
+            {"that": "workloads.passive.transferred", "is": 2}, {"that": "workloads.active.transferred", "is": 1},
+            {"that": "workloads.ipv6.transferred", "is": 1}, {"that": "workloads.boot.transferred", "is": 3},
+            {"that": "workloads.passive.finished", "is": 2}, {"that": "workloads.boot.failed", "is": 0},
+            {"that": "workloads.echo.sent", "same_as": "workloads.echo.answered"},
+            {"that": "members.fw1.connections", "at_least": 10},
+        ],
+    )  # fmt: skip
+    assert "all 2 transfers of `passive` were complete" in said
+    assert document["workloads"]["passive"]["failed"] == 0
+
+
+def test_a_transfer_and_an_announcement_outlive_a_failover(run):
+    run(
+        workloads={"files": {"kind": "ftp", "count": 2, "size": "300kB", "pace": "100kB"}},
+        steps=[
+            *START, {"open": "files"}, {"transfer": "files"}, {"failover": "fw1"}, {"finish": "files"},
+        ],
+        expect=[{"that": "workloads.files.transferred", "is": 2}, {"that": "takeovers.0.taker", "is": "fw2"}],
+    )  # fmt: skip
+
+
+def test_floods_pass_and_are_counted(run):
+    document, said = run(
+        workloads={
+            "udp": {"kind": "flood", "port": 9000, "rate": 2000, "count": 2000},
+            "tcp": {"kind": "flood", "protocol": "tcp", "port": 9000, "rate": 500, "count": 500, "server_ports": 2},
+            "ipv6": {"kind": "flood", "port": 9000, "rate": 500, "count": 500, "family": "ipv6"},
+            "kept": {"kind": "flood", "port": 7000, "server_ports": 1, "rate": 500, "count": 100},
+        },
+        steps=[
+            *START, {"open": ["udp", "tcp", "ipv6"]}, {"finish": ["udp", "tcp", "ipv6"]},
+            {"check": {"that": "members.fw1.connections", "at_least": 3000}},
+            {"policy": {"member": "fw1", "patch": {"rules": [{"action": "drop"}]}}},
+            {"open": "kept"}, {"finish": "kept"},
+        ],
+        expect=[
+            {"that": "workloads.udp.arrived", "is": 2000}, {"that": "workloads.udp.refused", "is": 0},
+            {"that": "workloads.tcp.arrived", "is": 500}, {"that": "workloads.ipv6.arrived", "is": 500},
+            {"that": "workloads.kept.offered", "is": 100}, {"that": "workloads.kept.refused", "is": 100},
+            {"that": "drops.fw1.POLICY", "at_least": 100},
+        ],
+    )  # fmt: skip
+    assert document["workloads"]["tcp"]["reset"] == 0
+    assert "all 2,000 new connections of `udp` passed" in said
+    assert "0 of 100 new connections of `kept` passed, 100 were refused" in said
