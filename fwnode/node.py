@@ -87,6 +87,7 @@ class Node:
             virtual_addresses=frozenset(v.ip.packed for i in config.cluster.interfaces for v in i.virtual),
             timer_floor=self.clock.floor,
             bucket_width=max(1.0, self.clock.floor / 10),
+            number=config.number,
         )
         now = wire_now()
         self.incarnation = time.time_ns() // 1_000_000

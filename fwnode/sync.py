@@ -202,7 +202,7 @@ class Synchroniser:
                 self._owner.event("sync", self._describe(event))
                 if isinstance(event, engine.PeerRestarted):
                     self.healer.forget(event.peer)
-                elif isinstance(event, engine.LostUpdates) and self._firewall.parameters["fwlab_sync_heal"]:
+                elif isinstance(event, engine.LostUpdates) and self._heals:
                     self.healer.lost(event.peer, now)
 
     def _describe(self, event: engine.LostUpdates | engine.PeerUnreachable | engine.PeerRestarted) -> str:
@@ -218,6 +218,9 @@ class Synchroniser:
         word = event.gate.exchange.name.lower().replace("_", " ")
         reason = f" ({event.gate.reason})" if event.gate.reason else ""
         self._owner.event("sync", f"with {name}: {word}{reason}", peer=name)
+        if self._heals and event.gate.allows_full_sync and self.engine.is_older(event.peer):
+            # One member's table is not what each member knows, and the one that was asked may not have answered.
+            self.healer.lost(event.peer, now)
         self._try_to_join(now)
 
     def _apply(self, event: engine.Updates) -> None:
@@ -228,6 +231,10 @@ class Synchroniser:
         )
 
     # -- healing -------------------------------------------------------------------------------------------------
+
+    @property
+    def _heals(self) -> bool:
+        return bool(self._firewall.parameters["fwlab_sync_heal"])
 
     def _heal(self, now: float) -> None:
         """Take the table of a peer anew of which updates were lost, if that is wanted and due."""
@@ -241,7 +248,7 @@ class Synchroniser:
             self.healer.ended(False, now)
             return
         self._owner.event("sync", f"updates of {self._config.peers[peer]} were lost: its whole table is taken anew")
-        self._begin_full_sync(peer, now)
+        self._begin_full_sync(peer, now, own_only=True)
 
     def _end_whole(self, peer: int, complete: bool, now: float) -> None:
         gone = self._firewall.connections.whole_has_come(peer, complete)
@@ -271,13 +278,14 @@ class Synchroniser:
             self._end_join("failed", "no sync interface is configured")
             return
         self._join = None
-        self._begin_full_sync(peer, now)
+        self._begin_full_sync(peer, now, own_only=False)
 
-    def _begin_full_sync(self, peer: int, now: float) -> None:
+    def _begin_full_sync(self, peer: int, now: float, own_only: bool) -> None:
         assert self._interface is not None
         name = self._config.peers[peer]
         self._owner.event("sync", f"full sync from {name} begins", peer=name)
-        self._firewall.connections.await_whole(peer)
+        self.healer.forget(peer)  # whatever was lost before now is in it
+        self._firewall.connections.await_whole(peer, own_only)
         own = self._config.own_addresses(self._interface)[0].ip
         other = self._interface.members[name][0].ip
         port = self._compatibility.release(self.engine.peer_release(peer)).full_sync_port

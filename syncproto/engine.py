@@ -211,6 +211,10 @@ class SyncEngine:
     def state(self, peer: int) -> State:
         return self._session(peer).state
 
+    def is_older(self, peer: int) -> bool:
+        """The peer's present life began before ours: it may know what we were never told."""
+        return 0 < self._session(peer).incarnation < self.incarnation
+
     def peer_release(self, peer: int) -> str:
         """The release that the peer said it runs; empty while it has said nothing."""
         return self._session(peer).release

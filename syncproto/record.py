@@ -57,6 +57,11 @@ class RecordFlag(IntFlag):
     """No connection yet: one that `parent` announced. Its key has source port 0, which stands for any."""
 
 
+OWNER_SHIFT = 8
+"""Where in the flags the member's number stands that owns the connection; 0: the one that tells. A table that is sent
+whole says it of the copies in it, so that the joiner knows whose word counts."""
+
+
 @dataclass(slots=True)
 class Record:
     """One connection. `key`: proto(1) src dst sport(2) dport(2), network order, initiator's direction.

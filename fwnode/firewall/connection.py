@@ -19,7 +19,7 @@ from heapq import heappop, heappush
 from itertools import count
 from math import ceil, inf, nextafter
 
-from syncproto.record import Op, Record, RecordFlag, Update
+from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag, Update
 
 from .expectations import Expectations
 from .inspection import Inspector
@@ -89,7 +89,7 @@ class Connection:
         self.learned = False
         self.owned = True
         self.origin = 0
-        """The peer that told of it last; 0 while no peer has."""
+        """Of a copy: the peer that owns it, as far as is known; 0 for none."""
         self.sync_at = -inf
         """Peers hear of it from this time on (lab seconds); infinity: never."""
         self.generation = 0
@@ -110,7 +110,9 @@ class Connection:
             timeout_s=self.session_timeout,
             rule=self.rule,
             service=self.service,
-            flags=(_LEARNED if self.learned else 0) | (_DATA if self.parent else 0),
+            flags=(_LEARNED if self.learned else 0)
+            | (_DATA if self.parent else 0)
+            | (0 if self.owned else self.origin << OWNER_SHIFT),
             born=self.born,
             revision=self.revision,
             parent=self.parent,
@@ -126,7 +128,10 @@ class ConnectionTable:
         timer_floor: float = 0.0,
         bucket_width: float = 1.0,
         end_timeout: Callable[[], float] = lambda: END_TIMEOUT_S,
+        member: int = 0,
     ) -> None:
+        self.member = member
+        """Number of the member whose table it is."""
         self.entries: dict[bytes, Connection] = {}
         self.peak = 0
         self.learned = 0
@@ -141,6 +146,7 @@ class ConnectionTable:
         self._later: list[tuple[float, int, Connection]] = []
         self._numbers = count()
         self._unconfirmed: dict[int, dict[bytes, Connection]] = {}
+        self._own_only: set[int] = set()
         self._buckets: dict[int, list[Connection]] = {}
         self._due: list[int] = []
 
@@ -307,6 +313,8 @@ class ConnectionTable:
             return self._apply_end(update, now)
         if record is None or self._is_over(record):
             return False
+        if origin in self._own_only and record.flags >> OWNER_SHIFT not in (0, self.member):
+            return False
         known = self.entries.get(update.key)
         if known is not None:
             if record.born < known.born:
@@ -345,9 +353,7 @@ class ConnectionTable:
         newer = record.revision >= known.revision
         if not newer and state is known.state:
             return False
-        timeout = record.ttl_s if newer else known.timeout
-        if state is State.CLOSING and state != record.state:
-            timeout = self._end_timeout()  # neither of the two saw both FINs
+        timeout = known.timeout
         if newer:
             # Who owned it goes on without a word until its next refresh is due: a member that sees one direction
             # alone must not take it back with every packet.
@@ -358,6 +364,11 @@ class ConnectionTable:
             self.learned += known.learned
             known.refresh_at = refresh_at
             known.pending = None
+            if not known.owned:
+                timeout = record.ttl_s
+        if state is State.CLOSING and state is not known.state:
+            # Its end is near, whatever the session's timeout is; where neither saw both FINs nobody has said so yet.
+            timeout = self._end_timeout() if known.owned or state != record.state else record.ttl_s
         known.state = state
         known.timeout = timeout
         if known.owned:
@@ -371,20 +382,22 @@ class ConnectionTable:
     def _put_record(self, record: Record, now: float, generation: int, origin: int) -> None:
         connection = Connection(record.key, State(record.state), record.ttl_s, record.timeout_s, record.born)
         connection.generation = generation
+        connection.owned = False
         self._fill(connection, record, origin)
         self._put(connection)
         self._set_end_of_copy(connection, record.ttl_s, record.timeout_s, now)
 
-    @staticmethod
-    def _fill(connection: Connection, record: Record, origin: int) -> None:
+    def _fill(self, connection: Connection, record: Record, origin: int) -> None:
         connection.session_timeout = record.timeout_s
         connection.revision = record.revision
         connection.rule = record.rule
         connection.service = record.service
         connection.parent = record.parent
         connection.learned = bool(record.flags & _LEARNED)
-        connection.owned = False
-        connection.origin = origin
+        owner = record.flags >> OWNER_SHIFT
+        if not (connection.owned and owner == self.member != 0):  # a copy of our own does not take it from us
+            connection.owned = False
+            connection.origin = origin if owner in (0, self.member) else owner
         connection.told = True
 
     def _set_end_of_copy(self, connection: Connection, left: float, session_timeout: float, now: float) -> None:
@@ -397,16 +410,21 @@ class ConnectionTable:
 
     # -- a whole table from a peer, over what is known ------------------------------------------------------------
 
-    def await_whole(self, peer: int) -> None:
-        """The peer's whole table is about to come: what it told us so far, and does not tell again, is no more."""
+    def await_whole(self, peer: int, own_only: bool) -> None:
+        """The peer's whole table is about to come: what it told us so far, and does not tell again, is no more.
+        `own_only`: its copies of other members' connections are not news, those members tell us themselves."""
         self._unconfirmed[peer] = {c.key: c for c in self if c.origin == peer and not c.owned}
+        if own_only:
+            self._own_only.add(peer)
 
     def whole_has_come(self, peer: int, complete: bool) -> int:
         """The end of it; returns how many copies were dropped. Where it is not complete, nothing is concluded."""
         unconfirmed = self._unconfirmed.pop(peer, {})
+        self._own_only.discard(peer)
         gone = 0
         for key, connection in unconfirmed.items() if complete else ():
             if self.entries.get(key) is connection and not connection.owned:
                 self._drop(connection)
+                self._remember_end(key, connection.born, connection.revision)
                 gone += 1
         return gone

@@ -128,11 +128,12 @@ class Firewall:
         virtual_addresses: frozenset[bytes] = frozenset(),
         timer_floor: float = 0.0,
         bucket_width: float = 1.0,
+        number: int = 0,
     ) -> None:
         self.member = member
         self.policy = policy
         self.parameters = parameters
-        self.connections = ConnectionTable(timer_floor, bucket_width, lambda: parameters["tcp_end_timeout"])
+        self.connections = ConnectionTable(timer_floor, bucket_width, lambda: parameters["tcp_end_timeout"], number)
         self.local = ConnectionTable(timer_floor, bucket_width)
         """The member's own connections (full sync, ping to it): not forwarded, not synchronised."""
         self.load = SyncLoad(parameters)

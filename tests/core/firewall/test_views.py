@@ -180,7 +180,7 @@ def test_a_whole_table_takes_away_what_the_peer_no_longer_has() -> None:
         table.apply(told(number), 5.0, origin=2)
     table.apply(told(4), 5.0, origin=3)
     opened(table, 5)
-    table.await_whole(2)
+    table.await_whole(2, own_only=True)
     table.apply(told(1), 6.0, origin=2)
     table.apply(told(3, revision=2, op=Op.REFRESH), 6.0, origin=3)
     assert table.whole_has_come(2, complete=True) == 1
@@ -190,7 +190,7 @@ def test_a_whole_table_takes_away_what_the_peer_no_longer_has() -> None:
 def test_a_whole_table_that_broke_off_takes_nothing_away() -> None:
     table = ConnectionTable()
     table.apply(told(1), 5.0, origin=2)
-    table.await_whole(2)
+    table.await_whole(2, own_only=True)
     assert table.whole_has_come(2, complete=False) == 0
     assert len(table) == 1
 
@@ -198,7 +198,7 @@ def test_a_whole_table_that_broke_off_takes_nothing_away() -> None:
 def test_a_copy_that_was_taken_over_meanwhile_stays() -> None:
     table = ConnectionTable()
     table.apply(told(1), 5.0, origin=2)
-    table.await_whole(2)
+    table.await_whole(2, own_only=True)
     table.entries[key(1)].owned = True
     assert table.whole_has_come(2, complete=True) == 0
 

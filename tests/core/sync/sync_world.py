@@ -186,9 +186,12 @@ class World:
         if not other.alive:
             sink.connection_lost("Could not start a connection to remote member")
             return sink
-        source = other.engine.accept_full_sync(lambda: snapshot(other.table), len(other.table), self.now)
+        source = other.engine.accept_full_sync(lambda: self.snapshot_of(other), len(other.table), self.now)
         self.at(self.now, lambda: self.pump(node, sink, other, source))
         return sink
+
+    def snapshot_of(self, node: Node) -> Iterator[Record]:
+        return snapshot(node.table)
 
     def pump(self, node: Node, sink: FullSink, other: Node, source: FullSource) -> None:
         if not (node.alive and other.alive):
