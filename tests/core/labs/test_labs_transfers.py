@@ -13,6 +13,7 @@ from test_labs_traffic import free_port, play
 
 from labs.traffic.driver import Traffic, TrafficError
 from labs.traffic.fates import Fate, Tally, fate_of
+from labs.traffic.transfers import Transfers, content
 from labs.traffic.workload import Ftp, Ping, Tftp
 
 
@@ -68,6 +69,31 @@ def test_what_was_announced_is_used(mode: str) -> None:
     assert play(ftp(mode=mode), story).figures["transferred"] == 4
 
 
+@pytest.mark.parametrize("extended", [False, True])
+def test_an_active_data_connection_is_opened_by_its_transfer(extended: bool) -> None:
+    """And not by its announcement: a cluster can fail over in between."""
+
+    async def story(traffic: Traffic) -> Tally:
+        from labs.traffic.ftp_client import FtpClient
+
+        orders = {**traffic._orders, "patience": 60}
+        client = FtpClient(orders)
+        client.log_in()
+        client.announce()
+        listener = client._announced
+        assert isinstance(listener, socket.socket)
+        listener.setblocking(False)
+        client.ftp.voidcmd("NOOP")  # the server has done what PORT made it do
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        listener.settimeout(3)
+        assert client.fetch(lambda: None) == content(orders["size"])
+        client.log_out()
+        return Tally()
+
+    play(ftp(mode="active", extended=extended), story)
+
+
 def end_the_server(traffic: Traffic) -> Awaitable[int]:
     server = traffic._server
     assert server is not None
@@ -121,8 +147,6 @@ def test_what_an_error_makes_of_a_transfer(error: Exception, fate: Fate) -> None
 
 @pytest.mark.parametrize("alter", [lambda data: data[:-1], lambda data: data[::-1], lambda data: data + b"x"])
 def test_wrong_bytes_are_not_a_transfer(alter: Callable[[bytes], bytes]) -> None:
-    from labs.traffic.transfers import Transfers, content
-
     class Liar:
         lasting = False
         log_in = announce = log_out = drop = lambda self: None
