@@ -156,10 +156,10 @@ def down(name: Annotated[str | None, typer.Argument(help="Which lab, when severa
 
 
 @app.command("do", context_settings=PASS_THROUGH)
-def do_step(step: Annotated[str, typer.Argument(help="start, stop, kill, upgrade, cut, restore, power_cut, …")],
+def do_step(step: Annotated[str, typer.Argument(help="start, stop, kill, pause, upgrade, cut, limit, lose, delay, …")],
             arguments: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE…]")] = None,
             lab: LabName = None) -> None:
-    """Do one step or fault to a lab that is up, such as: fwlab do upgrade member=fw2 release=R80.10"""
+    """Do one step or fault to a lab that is up, such as: fwlab do lose link=fw2-sync share=20% way=in"""
     from labs.network.steps import step_arguments
 
     words = arguments or []

@@ -29,7 +29,7 @@ FILES_NEEDED = 12_000
 RECEIVE_BUFFER_WANTED = 1024 * 1024
 """Bytes of net.core.rmem_max below which a burst can overrun a member's queue."""
 PYTHON_OLDEST, PYTHON_NEWEST = (3, 11), (3, 13)
-MODULES = ("scapy", "pyroute2", "netfilterqueue", "msgpack", "pydantic", "yaml", "typer", "rich")
+MODULES = ("scapy", "pyroute2", "netfilterqueue", "msgpack", "pydantic", "yaml", "typer", "rich", "pyftpdlib", "tftpy")
 UTIL_LINUX = ("unshare", "nsenter", "setpriv")
 
 
@@ -69,7 +69,6 @@ class _Entry:
 
 
 _MODULE = "sudo apt-get install linux-modules-extra-$(uname -r) (Ubuntu), or another kernel, then sudo "
-_UNUSED = "no lab of the catalog needs it yet"
 PROBES: Mapping[str, _Entry] = {
     "NFQUEUE (iptables)": _Entry(
         "members get every IPv4 packet by this rule",
@@ -82,13 +81,15 @@ PROBES: Mapping[str, _Entry] = {
     "packet queue": _Entry("a member reads its packets from it", "sudo modprobe nfnetlink_queue"),
     "bridge": _Entry("the switches", "sudo modprobe bridge"),
     "veth": _Entry("the wires", "sudo modprobe veth"),
-    "tbf": _Entry(f"limits the rate of a link; {_UNUSED}", _MODULE + "modprobe sch_tbf", State.NOTE),
-    "statistic match": _Entry(f"loses packets on a link; {_UNUSED}", _MODULE + "modprobe xt_statistic", State.NOTE),
-    "netem": _Entry(f"loss, rate and delay on a link; {_UNUSED}", _MODULE + "modprobe sch_netem", State.NOTE),
+    "tbf": _Entry("the step `limit`", _MODULE + "modprobe sch_tbf", State.LACKING),
+    "statistic match": _Entry("the step `lose`", _MODULE + "modprobe xt_statistic", State.LACKING),
+    "netem": _Entry("not used: many kernels lack it, so loss and delay are made without it", "", State.NOTE),
     "nft queue": _Entry("not used: the divert rules are iptables' own", "", State.NOTE),
 }
 TOOLS: Mapping[str, tuple[str, State]] = {
     "tcpdump": ("filters of `fwlab capture`, and reading what it wrote", State.LACKING),
+    "tc": ("the step `limit`; it comes with iproute2", State.LACKING),
+    "ping": ("workloads of kind ping; it comes with iputils-ping", State.LACKING),
     "iperf3": ("`fwlab bench forward`", State.LACKING),
     "nmap": ("only for trying it in a node", State.NOTE),
     "curl": ("only for trying it in a node", State.NOTE),

@@ -89,6 +89,8 @@ def _what(found: Any) -> str:
     if kind == "extra_forbidden":
         cut_off = found["input"] is None  # what YAML makes of `{says: first, then}`
         return f"unknown key; {_COMMA if cut_off else 'remove it, or correct its spelling'}"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"is {found['input']!r}; write its keys as a mapping, {{key: value, …}}"
     if kind == "invalid_key":
         return f"{found['input']!r} is no key; {_COMMA}"
     if kind == "union_tag_invalid":

@@ -23,7 +23,7 @@ from labs.procedure.steps import Step, describe
 from labs.quantities import Way
 from labs.traffic.driver import TrafficError
 from labs.traffic.durations import format_duration
-from labs.traffic.fates import Tally
+from labs.traffic.fates import Fate, Tally
 
 TAKEOVER_WAIT_S = 6.0  # longer than the dead timer (2.5 s) and an election after it
 POLL_S = 0.1
@@ -294,6 +294,8 @@ class Runner:
             self.finished[name] = tally
             fates = ", ".join(f"{number} {fate}" for fate, number in tally.fates.items() if number)
             own = ", ".join(f"{figure} {number:,}" for figure, number in tally.figures.items())
+            if own and (refused := tally.fates[Fate.REFUSED]):
+                own += f", refused {refused:,}"
             fates = f"{_counted(tally.sessions, 'session')}: {fates or 'none'}"
             self._note("workload", f"{name}: {own or fates}")
 

@@ -34,7 +34,8 @@ def _fates(document: Document) -> list[str]:
             continue
         if figures["kind"] == "ftp" and figures["finished"] == figures["sessions"]:
             continue  # its transfers say it all
-        settled = {fate: figures[fate] for fate in ("survived", "hung", "reset", "refused") if figures[fate]}
+        ended = ("survived", *(["finished"] if figures["kind"] == "ftp" else []), "hung", "reset", "refused")
+        settled = {fate: figures[fate] for fate in ended if figures[fate]}
         total = sum(settled.values())
         if figures["finished"] and not settled:
             clauses.append(f"all {figures['finished']:,} sessions of `{name}` finished")
@@ -164,7 +165,7 @@ def _first_line(text: str) -> str:
 
 
 def _said(fate: str) -> str:
-    return {"survived": "went on", "hung": "hung", "reset": "were reset", "refused": "were refused"}[fate]
+    return {"survived": "went on", "reset": "were reset", "refused": "were refused"}.get(fate, fate)
 
 
 def _name(clause: str) -> str:

@@ -53,7 +53,7 @@ class Flood:
 
     async def report(self) -> dict[str, Any]:
         tally = Tally(sessions=self.offered)
-        tally.figures = {"offered": self.offered, "seconds": round(self.seconds, 3)}
+        tally.figures = {"offered": self.offered, "arrived": 0, "seconds": round(self.seconds, 3)}
         return {"tally": tally.as_json(), "unopened": []}
 
     # -- in a thread

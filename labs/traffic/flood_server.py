@@ -93,6 +93,7 @@ class Server:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             bound.bind((address, port))
             if kind == socket.SOCK_STREAM:
+                bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)  # nobody will answer: ask once more only
                 bound.listen(BACKLOG)
             else:
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
@@ -108,13 +109,13 @@ class Server:
             before, seen = seen, self.ring.look()
             if seen != before:
                 since = time.monotonic()
+        if self.ring.missed:
+            raise OverflowError(f"{self.ring.missed} packets came for which the receiver had no room")
         return await self.report([])
 
     async def report(self, without: list[int]) -> dict[str, Any]:
         tally = Tally()
         tally.figures = {"arrived": self.ring.look()}
-        if self.ring.missed:
-            raise OverflowError(f"{self.ring.missed} packets came for which the receiver had no room")
         return tally.as_json()
 
 

@@ -52,20 +52,58 @@ class PacedData(DTPHandler):  # type: ignore[misc]
 
 
 class Connecting(FTPHandler.active_dtp):  # type: ignore[misc]
-    """Lets go of a connection that it has handed over.
+    """Opens the data connection of a transfer that has begun, and lets go of it once it is handed over.
 
-    The library's own closes it again at the next PORT, by its number, which may be another client's connection by then.
+    The library's own goes on to wait for its events, and closes it again at the next PORT by its number, which may be
+    another client's connection by then.
     """
 
     _handed_over = False
 
     def handle_connect(self) -> None:
+        self.cmd_channel.answers_port = False
         super().handle_connect()
+        self.cmd_channel.answers_port = True
         self._handed_over = True
+
+    def initiate_send(self) -> None:
+        if not self._handed_over:
+            super().initiate_send()
 
     def close(self) -> None:
         if not self._handed_over:
             super().close()
+
+
+class Announced:
+    """Where PORT said that the client waits. The library would connect at once; most servers do when they send."""
+
+    def __init__(self, host: str, port: int, cmd_channel: Any) -> None:
+        self._where = (host, port)
+        cmd_channel.respond("200 PORT command successful.")
+
+    def connect(self, cmd_channel: Any) -> Connecting:
+        return Connecting(*self._where, cmd_channel)
+
+    def close(self) -> None:
+        """Nothing is open yet."""
+
+
+class PatientControl(FTPHandler):  # type: ignore[misc]
+    """A control connection whose active data connections are opened by their transfers."""
+
+    active_dtp = Announced
+    answers_port = True
+    _dtp_connector: Any
+
+    def push_dtp_data(self, *what: Any, **how: Any) -> None:
+        super().push_dtp_data(*what, **how)
+        if isinstance(self._dtp_connector, Announced):
+            self._dtp_connector = self._dtp_connector.connect(self)
+
+    def respond(self, answer: str, *how: Any, **more: Any) -> None:
+        if self.answers_port or not answer.startswith("200"):  # PORT has had its answer
+            super().respond(answer, *how, **more)
 
 
 class _File(io.BytesIO):
@@ -86,11 +124,10 @@ def make_server(orders: dict[str, Any]) -> Any:
         pace = orders["pace"]
         ac_out_buffer_size = CHUNK if pace is None else max(CHUNK_MIN, min(CHUNK, int(pace * CHUNK_S)))
 
-    class Control(FTPHandler):  # type: ignore[misc]
+    class Control(PatientControl):
         authorizer = DummyAuthorizer()
         abstracted_fs = OneFile
         dtp_handler = Data
-        active_dtp = Connecting
         use_sendfile = False  # it wants a file on a disk
         banner = "fwpair-lab"
 

@@ -133,6 +133,7 @@ class Ping(_Workload):
     figures = frozenset({"sent", "answered"})
 
     kind: Literal["ping"]
+    patience: Duration = 2.0
     rate: float = Field(default=5.0, gt=0, le=PING_RATE_MAX)
     """New exchanges a second of *wall* time."""
 

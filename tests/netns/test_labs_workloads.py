@@ -61,12 +61,38 @@ def test_transfers_pass_and_are_counted(run):
 
 def test_a_transfer_and_an_announcement_outlive_a_failover(run):
     run(
-        workloads={"files": {"kind": "ftp", "count": 2, "size": "300kB", "pace": "100kB"}},
+        workloads={
+            "files": {"kind": "ftp", "count": 2, "size": "500kB", "pace": "100kB"},
+            "announced": {"kind": "ftp", "port": 2121, "count": 2, "size": "100kB"},
+        },
         steps=[
-            *START, {"open": "files"}, {"transfer": "files"}, {"failover": "fw1"}, {"finish": "files"},
+            *START, {"open": ["files", "announced"]}, {"announce": "announced"}, {"transfer": "files"},
+            {"until": {"that": "members.fw2.connections", "same_as": "members.fw1.connections", "within": "9s"}},
+            {"failover": "fw1"}, {"check": {"that": "workloads.files.transferred", "is": 0}},
+            {"transfer": "announced"}, {"finish": ["files", "announced"]},
         ],
-        expect=[{"that": "workloads.files.transferred", "is": 2}, {"that": "takeovers.0.taker", "is": "fw2"}],
+        expect=[
+            {"that": "workloads.files.transferred", "is": 2}, {"that": "workloads.announced.transferred", "is": 2},
+            {"that": "workloads.announced.sessions", "is": 2}, {"that": "takeovers.0.taker", "is": "fw2"},
+        ],
     )  # fmt: skip
+
+
+def test_faults_are_steps_of_a_lab(run):
+    document, said = run(
+        steps=[
+            *START, {"limit": {"links": "sync", "rate": "1mbit"}}, {"lose": {"links": "sync", "share": "5%"}},
+            {"delay": {"links": "fw2-lan", "by": "20ms", "way": "in"}}, {"unlimit": "sync"}, {"unlose": "sync"},
+            {"undelay": "fw2-lan"}, {"pause": "fw1"}, {"check": {"that": "members.fw1.state", "is": "Paused"}},
+            {"check": {"that": "members.fw2.state", "contains": "Active"}}, {"resume": "fw1"},
+            {"until": {"that": "members.fw1.running", "is": True, "within": "5s"}},
+            {"cut": {"links": "fw2-sync", "way": "in"}}, {"restore": "fw2-sync"},
+            {"block": {"between": ["fw1", "fw2"], "service": "FW1"}},
+            {"unblock": {"between": ["fw1", "fw2"], "service": "FW1"}},
+        ],
+    )  # fmt: skip
+    assert [takeover["cause"] for takeover in document["takeovers"]] == ["pause fw1"]
+    assert "delay fw2-lan by 0.02s of wall time, inwards alone" in said
 
 
 def test_floods_pass_and_are_counted(run):

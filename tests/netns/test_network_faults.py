@@ -149,9 +149,13 @@ async def pausing(lab: Lab) -> None:
     assert (await lab.control("fw2", "status"))["pid"] == pid
     with pytest.raises(LabError, match="fw2 is not paused"):
         await lab.resume("fw2")
+    await lab.lose("fw2-sync", 1.0)
     await lab.pause("fw2")
     await lab.kill("fw2")
     await lab.start("fw2")
+    await lab.power_cut("fw2")
+    await lab.power_on("fw2")
+    assert not await ping(lab, "fw1", FW2), "a fault belongs to the wire and outlives the process"
     assert (await lab.control("fw2", "status"))["state"] == "Active", "a new process is not paused"
     with pytest.raises(LabError, match="there is no member client"):
         await lab.pause("client")

@@ -134,7 +134,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ({"steps": [block("FW1"), block("tcp/256")]}, "steps[1].block: tcp/256 between fw1 and fw2 is blocked already"),
         ({"expect": [{"that": "drops.fw1.OUT_OFF_STATE", "is": 0}]}, "have no 'OUT_OFF_STATE'; did you mean OUT_OF_"),
         ({"steps": [{"until": {"that": "drops.fw1.NONE", "is": 0, "within": "1s"}}]}, "drops have no 'NONE'; known: "),
-        ({"steps": [{"limit": "sync"}]}, "steps[0].limit: "),
+        ({"steps": [{"limit": "sync"}]}, "steps[0].limit: is 'sync'; write its keys as a mapping"),
         ({"steps": [{"limit": {"links": "sync"}}]}, "steps[0].limit.rate: is missing"),
         ({"steps": [{"limit": {"links": "sync", "rate": 1000}}]}, "1000 is no rate; write a number with its unit (bit"),
         ({"steps": [{"lose": {"links": "sync", "share": "120%"}}]}, "steps[0].lose.share: '120%' is no share"),

@@ -103,6 +103,38 @@ def test_what_the_rule_base_dropped() -> None:
     assert text.endswith("fw2 dropped 1 packet by the rule base without telling anyone.")
 
 
+def counted(kind: str, fates: dict[str, int], **figures: float) -> dict[str, Any]:
+    return {**workload(kind, **fates), **figures}
+
+
+COUNTED = {
+    "files": counted("ftp", {"finished": 3, "hung": 1}, transfers=4, transferred=3, failed=1),
+    "boot": counted("tftp", {"finished": 1}, transfers=1, transferred=1, failed=0),
+    "echo": counted("ping", {"finished": 9, "hung": 1}, sent=10, answered=9),
+    "burst": counted("flood", {"finished": 27412, "refused": 2588}, offered=30000, arrived=27412, seconds=10.04),
+    "small": counted("flood", {"finished": 20}, offered=20, arrived=20, seconds=1),
+}
+
+
+def test_transfers_pings_and_floods() -> None:
+    assert sentence(document(workloads=COUNTED)) == (
+        "Of 4 sessions of `files` 3 finished and 1 hung; 3 of 4 transfers of `files` were complete; the one transfer "
+        "of `boot` was complete; 9 of 10 pings of `echo` were answered; 27,412 of 30,000 new connections of `burst` "
+        "passed, 2,588 were refused; all 20 new connections of `small` passed."
+    )
+    complete = counted("ftp", {"finished": 2}, transfers=2, transferred=2, failed=0)
+    assert sentence(document(workloads={"files": complete})) == "All 2 transfers of `files` were complete."
+
+
+def test_what_is_counted_has_a_table_of_its_own() -> None:
+    rows = [line.split() for line in printed(document(workloads=COUNTED)).splitlines() if line]
+    assert ["burst", "flood", "30,000", "27,412", "2,588", "10.0"] in rows
+    assert ["files", "ftp", "4", "3", "1"] in rows
+    assert ["echo", "ping", "10", "9", "1"] in rows
+    assert ["files", "4", "0", "1", "0", "0", "3", "0", "1.25", "s"] in rows, "its sessions"
+    assert not any(row[:2] == ["burst", "30,000"] for row in rows), "a flood has no sessions"
+
+
 def test_a_run_that_ended_early() -> None:
     members = {"fw1": member(connections=200), "fw2": member(connections=199)}
     text = sentence(document(problem="steps[2].kill: fw2 is not running:\nmore", members=members))

@@ -1,13 +1,17 @@
 """The runner on a fake ground: steps become deeds, figures outlive their member, a failed step ends the run."""
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lab_world import World
 
+from labs.network.lab import Lab
+from labs.network.steps import STEPS
 from labs.procedure import runner
+from labs.procedure.steps import VERBS, Links
 
 START: dict[str, Any] = {"start": ["fw1", "fw2"]}
 
@@ -188,6 +192,14 @@ def test_faults_of_wires_reach_the_ground_as_they_are_written(tmp_path: Path) ->
         "limit sync to 1mbit", "lose fw1-lan, sync: 20% of the packets",
         "delay fw2-sync by 0.05s of wall time, inwards alone", "cut fw2-sync, outwards alone",
     ]  # fmt: skip
+
+
+def test_a_deed_done_to_wires_has_one_name_and_one_signature() -> None:
+    """In lab files, in `fwlab do`, and in what does it."""
+    for verb in (verb for verb, entry in VERBS.items() if issubclass(entry.model, Links)):
+        told = ["link", *(field for field in VERBS[verb].model.model_fields if field != "links")]
+        assert list(signature(getattr(Lab, verb)).parameters) == ["self", *told]
+        assert list(signature(STEPS[verb]).parameters) == ["lab", *told]
 
 
 def test_a_paused_member_keeps_its_last_words_and_is_not_asked(tmp_path: Path) -> None:

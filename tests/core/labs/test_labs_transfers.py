@@ -1,6 +1,8 @@
 """File transfers on the loopback: real FTP and TFTP servers and clients, a real ping, and what became of each."""
 
 import asyncio
+import errno
+import ftplib
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -10,7 +12,8 @@ import pytest
 from test_labs_traffic import free_port, play
 
 from labs.traffic.driver import Traffic, TrafficError
-from labs.traffic.fates import Fate, Tally
+from labs.traffic.fates import Fate, Tally, fate_of
+from labs.traffic.transfers import Transfers, content
 from labs.traffic.workload import Ftp, Ping, Tftp
 
 
@@ -66,6 +69,31 @@ def test_what_was_announced_is_used(mode: str) -> None:
     assert play(ftp(mode=mode), story).figures["transferred"] == 4
 
 
+@pytest.mark.parametrize("extended", [False, True])
+def test_an_active_data_connection_is_opened_by_its_transfer(extended: bool) -> None:
+    """And not by its announcement: a cluster can fail over in between."""
+
+    async def story(traffic: Traffic) -> Tally:
+        from labs.traffic.ftp_client import FtpClient
+
+        orders = {**traffic._orders, "patience": 60}
+        client = FtpClient(orders)
+        client.log_in()
+        client.announce()
+        listener = client._announced
+        assert isinstance(listener, socket.socket)
+        listener.setblocking(False)
+        client.ftp.voidcmd("NOOP")  # the server has done what PORT made it do
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        listener.settimeout(3)
+        assert client.fetch(lambda: None) == content(orders["size"])
+        client.log_out()
+        return Tally()
+
+    play(ftp(mode="active", extended=extended), story)
+
+
 def end_the_server(traffic: Traffic) -> Awaitable[int]:
     server = traffic._server
     assert server is not None
@@ -88,26 +116,37 @@ def test_a_transfer_whose_server_dies_is_not_complete() -> None:
     assert tally.fates[Fate.RESET] == 2
 
 
-def test_a_server_that_says_nothing_hangs_a_transfer() -> None:
-    async def story(traffic: Traffic) -> Tally:
-        await traffic.open()
-        server = traffic._server
-        assert server is not None
-        server._process.send_signal(signal.SIGSTOP)
-        try:
-            assert await traffic.transfer(True) == {"transferred": 0, "failed": 2}
-            return await traffic.finish()
-        finally:
-            server._process.kill()
+def test_a_split_command_leaves_in_two_segments() -> None:
+    from labs.traffic.ftp_client import _Ftp
 
-    tally = play(ftp(patience="20s"), story)
-    assert (tally.fates[Fate.HUNG], tally.figures["failed"]) == (2, 2)
+    class Wire:
+        def __init__(self) -> None:
+            self.sent: list[bytes] = []
+
+        def sendall(self, data: bytes) -> None:
+            self.sent.append(data)
+
+    ftp = _Ftp()
+    for ftp.split, segments in ((False, 1), (True, 2)):
+        ftp.sock = wire = Wire()  # type: ignore[assignment]
+        ftp.putline("PORT 192,0,2,100,4,1")
+        assert (len(wire.sent), b"".join(wire.sent)) == (segments, b"PORT 192,0,2,100,4,1\r\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "fate"),
+    [
+        (TimeoutError(), Fate.HUNG), (OSError(errno.EHOSTUNREACH, ""), Fate.HUNG), (EOFError(), Fate.RESET),
+        (ConnectionResetError(), Fate.RESET), (ConnectionRefusedError(), Fate.REFUSED),
+        (ftplib.error_temp("425 no"), Fate.REFUSED),
+    ],
+)  # fmt: skip
+def test_what_an_error_makes_of_a_transfer(error: Exception, fate: Fate) -> None:
+    assert fate_of(error) is fate
 
 
 @pytest.mark.parametrize("alter", [lambda data: data[:-1], lambda data: data[::-1], lambda data: data + b"x"])
 def test_wrong_bytes_are_not_a_transfer(alter: Callable[[bytes], bytes]) -> None:
-    from labs.traffic.transfers import Transfers, content
-
     class Liar:
         lasting = False
         log_in = announce = log_out = drop = lambda self: None
