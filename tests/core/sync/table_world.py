@@ -1,7 +1,7 @@
 """Members in virtual time as they really are: the sync engine, the firewall's connections table, and healing.
 
-`World` gives the network (loss, duplication, reordering) and the streams; here each member has a `ConnectionTable` instead
-of a stand-in, may be paused as a process is by SIGSTOP, and takes a peer's table anew when updates were lost.
+`World` gives the network (loss, duplication, reordering) and the streams; here each member has a `ConnectionTable` and
+not a stand-in, may be paused as a process is by SIGSTOP, and takes a peer's table anew when updates were lost.
 """
 
 from __future__ import annotations

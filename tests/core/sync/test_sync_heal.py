@@ -150,8 +150,9 @@ def test_what_the_sender_had_to_drop_is_lost_to_its_peers_and_they_know() -> Non
 
 numbers = st.integers(1, 2**40)
 updates = st.builds(lambda n, born: Update(Op.DELETE, key_of(n), None, born, 1), st.integers(0, 5000), st.floats(1, 9))
+bodies = st.lists(updates, min_size=1, max_size=5)
 messages = st.one_of(
-    st.builds(lambda n, u: ("delta", n, u), st.one_of(st.integers(1, 600), numbers), st.lists(updates, min_size=1, max_size=5)),
+    st.builds(lambda n, u: ("delta", n, u), st.one_of(st.integers(1, 600), numbers), bodies),
     st.builds(lambda n: ("message", Ack(1, n), None), numbers),
     st.builds(lambda n, c: ("message", Retransmit(1, n, c), None), numbers, st.integers(1, RETRANSMIT_RANGE_MAX)),
     st.builds(lambda n, c: ("message", Reject(n, c), None), numbers, st.integers(1, RETRANSMIT_RANGE_MAX)),
