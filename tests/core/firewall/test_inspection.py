@@ -19,9 +19,11 @@ from fwnode.firewall.announcements import (
     sip_message,
     tftp_request,
 )
+from fwnode.firewall.firewall import Hook
 from fwnode.firewall.inspection import FtpInspector
 from fwnode.firewall.packet import parse
 from fwnode.policy_file import build_policy
+from syncproto.record import Op, Record, Update
 
 ENDS = {family: (address(CLIENT[family]), address(SERVER[family])) for family in (4, 6)}
 PASSIVE = b"227 Entering Passive Mode (198,51,100,100,156,65)\r\n"
@@ -349,6 +351,38 @@ _WORDS = [b"PORT ", b"EPRT |", b"|1|", b"192,0,2,100,", b"227 ", b"229 (|||", b"
           b"octet", b"INVITE x SIP/2.0", b"c=IN IP4 192.0.2.100", b"m=audio 40000 RTP/AVP 0", b"Content-Length: ",
           b"Content-Type: application/sdp", b"9" * 50]  # fmt: skip
 ANYTHING = st.lists(st.one_of(st.sampled_from(_WORDS), st.binary(max_size=6)), max_size=12).map(b"".join)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A packet of a control connection that is cut, or lies in its headers."""
+    family, text = draw(st.sampled_from([4, 6])), draw(ANYTHING)
+    control = datagram(draw(st.sampled_from("<>")), text, 5060, draw(st.sampled_from([69, 5060])), family)
+    header = TCP(sport=40001, dport=21, flags=draw(st.sampled_from(["PA", "SA", "FA", "S"])), seq=1_001)
+    data = bytearray(bytes(draw(st.sampled_from([control, ip(CLIENT, SERVER, family) / header / text]))))
+    for _ in range(draw(st.integers(0, 3))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data[: draw(st.integers(20, len(data)))] if draw(st.booleans()) else data)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(damaged(), max_size=4))
+def test_an_inspected_connection_takes_any_packet(packets: list[bytes]) -> None:
+    fw = control_firewall()
+    for family in (4, 6):
+        FtpControl(fw, family)
+    for data in packets:
+        fw.decide_inspected(data, Hook.FORWARD, 0.0)
+    for announced in fw.connections.expected:
+        assert announced.parent in fw.connections.entries
+
+
+def test_a_copy_that_names_the_wrong_service_is_not_taken_at_its_word() -> None:
+    fw = control_firewall()
+    key = parse(bytes(datagram(">", b"", 40001, 53))).key
+    record = Record(key, 0, 40.0, 40.0, 1, "ftp", 0, 1.0, 1)
+    fw.connections.apply(Update(Op.SET, key, record, 1.0, 1), 0.0, fw.generation)
+    assert sent(fw, datagram(">", b"", 40001, 53)) == "ACCEPT"
 
 
 @settings(max_examples=300, deadline=None)
