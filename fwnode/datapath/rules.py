@@ -1,8 +1,8 @@
 """The iptables rules that divert a member's packets into its queue.
 
-`-j NFQUEUE` through iptables, because some kernels have no nft `queue` expression. Two chains of our own: forwarded
-packets, and the member's own. Beneath the policy are the cluster protocol (UDP 8116), the answer "nobody listens here"
-between members (it tells that a process died), neighbour discovery, and the member's own rejects.
+`-j NFQUEUE` through iptables, because some kernels have no nft `queue` expression. Chains of our own: forwarded packets
+(and which queue they go to), and the member's own. Beneath the policy are the cluster protocol (UDP 8116), the answer
+"nobody listens here" between members (it tells that a process died), neighbour discovery, and the member's own rejects.
 
 Forwarded packets of inspected services go to a queue of their own, which copies their payload, too. Which they are
 follows the policy: `divert` replaces the chains in one step each, so no packet passes between two sets of rules.
@@ -24,7 +24,7 @@ OWN_MARK = 0xF1
 """Firewall mark of packets that the member itself makes in answer to a rejected one."""
 CLUSTER_PORT = 8116
 
-_FORWARD, _LOCAL = "FWPAIR-FORWARD", "FWPAIR-LOCAL"
+_FORWARD, _LOCAL, _QUEUES = "FWPAIR-FORWARD", "FWPAIR-LOCAL", "FWPAIR-QUEUES"
 _NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 134, 135, 136, 143)
 """ICMPv6 types that never leave a link: multicast listener, router and neighbour messages (RFC 4861, 2710, 3810)."""
 
@@ -48,14 +48,14 @@ def remove() -> None:
     for command in ("iptables", "ip6tables"):
         for hook, chain in (("INPUT", _LOCAL), ("OUTPUT", _LOCAL), ("FORWARD", _FORWARD)):
             _run([command, "-w", "-D", hook, "-j", chain])
-        for chain in (_LOCAL, _FORWARD):
+        for chain in (_LOCAL, _FORWARD, _QUEUES):
             _run([command, "-w", "-F", chain])
             _run([command, "-w", "-X", chain])
 
 
 def _chains(command: str, interfaces: Sequence[str], peers: Sequence[str], inspected: Sequence[Service]) -> str:
     queue = f"-j NFQUEUE --queue-num {QUEUE_NUMBER}"
-    lines = ["*filter", f":{_LOCAL} - [0:0]", f":{_FORWARD} - [0:0]"]
+    lines = ["*filter", f":{_LOCAL} - [0:0]", f":{_FORWARD} - [0:0]", f":{_QUEUES} - [0:0]"]
     lines.append(f"-A {_LOCAL} -p udp -m udp --dport {CLUSTER_PORT} -j ACCEPT")
     lines.append(f"-A {_LOCAL} -m mark --mark {OWN_MARK:#x} -j ACCEPT")
     if command == "ip6tables":
@@ -63,13 +63,13 @@ def _chains(command: str, interfaces: Sequence[str], peers: Sequence[str], inspe
     else:
         unreachable = "-p icmp -m icmp --icmp-type port-unreachable -j ACCEPT"
         lines += [f"-A {_LOCAL} {side} {peer} {unreachable}" for peer in peers for side in ("-s", "-d")]
-    matches = list(_inspected_ports(inspected))
+    payload = f"-j NFQUEUE --queue-num {INSPECTION_QUEUE_NUMBER}"
+    lines += [f"-A {_QUEUES} {match} {payload}" for match in _inspected_ports(inspected)]
+    lines.append(f"-A {_QUEUES} {queue}")
     for interface in interfaces:
         for side in ("-i", "-o"):
-            payload = f"-j NFQUEUE --queue-num {INSPECTION_QUEUE_NUMBER}"
-            lines += [f"-A {_FORWARD} {side} {interface} {match} {payload}" for match in matches]
             lines.append(f"-A {_LOCAL} {side} {interface} {queue}")
-            lines.append(f"-A {_FORWARD} {side} {interface} {queue}")
+            lines.append(f"-A {_FORWARD} {side} {interface} -j {_QUEUES}")
     return "\n".join([*lines, "COMMIT", ""])
 
 

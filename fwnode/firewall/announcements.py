@@ -129,7 +129,8 @@ def tftp_request(payload: bytes, client: bytes, server: bytes, client_port: int)
 
 # --- SIP (RFC 3261) with SDP (RFC 8866) -----------------------------------------------------------------------------
 
-_SIP_START = re.compile(rb"(SIP/2\.0 \d{3} .*|[A-Z]+ \S+ SIP/2\.0)")
+_SIP_START = re.compile(rb"SIP/2\.0 \d{3} .*|[A-Z]+ \S+ SIP/2\.0")
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
 _CONTENT_LENGTH = re.compile(rb"\n(?:content-length|l)[ \t]*:[ \t]*(\d{1,9})[ \t]*(?=\n|$)", re.IGNORECASE)
 _SDP_TYPE = re.compile(rb"\n(?:content-type|c)[ \t]*:[ \t]*application/sdp", re.IGNORECASE)
 _CONNECTION = re.compile(rb"c=IN IP[46] ([^\s/]+)(?:/\S*)?\s*")
@@ -138,23 +139,18 @@ _MEDIA = re.compile(rb"m=(\S+) (\d{1,5})(?:/\d+)? RTP/S?AVPF?(?: .*)?")
 
 def sip_message(payload: bytes, whole: bool, sender: bytes, receiver: bytes) -> list[Announcement]:
     """Where the sender of a SIP message wants to hear audio and video. `whole` is off for a message cut short."""
-    text = payload.replace(b"\r\n", b"\n")
-    head, _, body = text.partition(b"\n\n")
+    end = _HEAD_END.search(payload)
+    if end is None:
+        return []
+    head, body = payload[: end.start()].replace(b"\r\n", b"\n"), payload[end.end() :]
     if not _SIP_START.fullmatch(head.partition(b"\n")[0]) or not _SDP_TYPE.search(head):
         return []
     declared = _CONTENT_LENGTH.search(head)
-    # The length counts CR LF as it came; what follows the body is not of this message (RFC 3261, 18.3).
-    sent = payload[len(payload) - len(_after_head(payload)) :]
-    if declared:
-        whole = whole and int(declared[1]) <= len(sent)
-        body = sent[: int(declared[1])].replace(b"\r\n", b"\n")
-    lines = body.split(b"\n")
+    if declared:  # what follows the body is not of this message (RFC 3261, 18.3)
+        whole = whole and int(declared[1]) <= len(body)
+        body = body[: int(declared[1])]
+    lines = body.replace(b"\r\n", b"\n").split(b"\n")
     return _media(lines if whole else lines[:-1], sender, receiver)
-
-
-def _after_head(payload: bytes) -> bytes:
-    found = re.search(rb"\r?\n\r?\n", payload)
-    return payload[found.end() :] if found else b""
 
 
 def _media(lines: list[bytes], sender: bytes, receiver: bytes) -> list[Announcement]:

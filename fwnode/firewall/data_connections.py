@@ -40,7 +40,7 @@ def inspect(table: ConnectionTable, policy: Policy, packet: Packet, data: bytes,
     `AnnouncementRefused` when it announces what it may not."""
     connection = table.entries.get(packet.key)
     service = policy.inspected.get(connection.service) if connection is not None else None
-    if connection is None or service is None:
+    if connection is None or service is None or service.protocol != packet.protocol:
         return
     if connection.inspector is None:
         _, client, server, _, _ = split_key(connection.key)

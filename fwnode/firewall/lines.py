@@ -13,7 +13,7 @@ LINE_BYTES_MAX = 1_024
 """A longer line is passed over. Lab's own; the longest announcement (EPRT with IPv6) has 60 bytes."""
 HELD_SEGMENTS_MAX = 8
 """Segments that wait for a gap to be filled; one more, and the gap is given up. Lab's own."""
-HELD_BYTES_MAX = 8_192
+HELD_BYTES_MAX = 2_048
 """Bytes in them. Lab's own: commands and replies are short."""
 AHEAD_BYTES_MAX = 1 << 20
 """A segment further ahead than this is none of this stream. Lab's own: no end offers commands such a window."""
@@ -46,9 +46,11 @@ class LineFollower:
         self._held: dict[int, tuple[bytes, int]] = {}
 
     def start(self, sequence: int) -> None:
-        """A SYN: the stream begins at `sequence`."""
-        if self._sequence is None:
-            self._sequence, self.complete = sequence % _MODULUS, True
+        """A SYN: the stream begins at `sequence`, unless it is an old one that came again."""
+        if self._sequence is None or not -AHEAD_BYTES_MAX <= self._ahead(sequence) <= 0:
+            self._sequence, self.complete, self._lost = sequence % _MODULUS, True, False
+            self._line.clear()
+            self._held.clear()
 
     def position(self) -> Position:
         return Position(self._sequence, bytes(self._line), self._lost, self.complete, dict(self._held))

@@ -79,9 +79,11 @@ def test_services_of_icmp_cover_both_families() -> None:
 def test_predefined_services_are_those_of_the_field() -> None:
     ports = {"http": 80, "https": 443, "ssh": 22, "ftp": 21, "telnet": 23, "oracle": 1521, "postgresql": 5432}
     ports["FW1"] = 256
-    for name, port in ports.items():
+    datagrams = {"dns": 53, "ntp": 123, "tftp": 69, "sip": 5060}
+    for name, port in {**ports, **datagrams}.items():
         policy = with_rules({"service": name, "action": "accept"})
-        match = policy.match(question("192.0.2.8", "198.51.100.1", 6, port), -1)
+        protocol = 17 if name in datagrams else 6
+        match = policy.match(question("192.0.2.8", "198.51.100.1", protocol, port), -1)
         assert (match.action.value, match.service) == ("accept", name)
 
 
@@ -164,6 +166,9 @@ def test_all_dangling_names_are_told_at_once_with_what_is_known() -> None:
         ({"networks": {"odd": [True]}}, "networks.odd.0: True is not a network"),
         ({"services": {"s": {"protocol": "tcp", "session_timeout": "0s"}}}, "services.s.session_timeout: "),
         ({"services": {"s": {"protocol": "tcp", "port": 0}}}, "services.s.port: "),
+        ({"services": {"s": {"protocol": "tcp", "inspect": "ftp"}}}, "services.s.inspect: ftp needs"),
+        ({"services": {"s": {"protocol": "tcp", "port": 69, "inspect": "tftp"}}}, "services.s.inspect: tftp needs"),
+        ({"services": {"s": {"protocol": "udp", "port": 1, "inspect": "rsh"}}}, "services.s.inspect: "),
         ({"services": {"s": {"protocol": "tcp", "port": 65536}}}, "services.s.port: "),
         ({"services": {"s": {"protocol": "tpc"}}}, "services.s.protocol"),
         ({"services": {"s": {"protocol": 256}}}, "services.s.protocol"),
