@@ -41,8 +41,14 @@ class InterfaceModel(Strict):
 
 class ClusterModel(Strict):
     id: int = Field(default=1, ge=0, le=255)
-    mode: Literal["high-availability"] = "high-availability"
+    mode: Literal["high-availability", "load-sharing-multicast", "load-sharing-unicast"] = "high-availability"
+    sharing: Literal["symmetric", "asymmetric"] = "symmetric"
+    """In load sharing: whether both directions of a connection come to the same member."""
     interfaces: list[InterfaceModel] = Field(min_length=1)
+
+    @property
+    def load_sharing(self) -> bool:
+        return self.mode != "high-availability"
 
     @model_validator(mode="after")
     def _members_agree(self) -> ClusterModel:

@@ -28,7 +28,8 @@ from typing import Any
 
 from fwnode.clock import LabClock, wire_now
 from fwnode.cluster.membership import Cluster, Join, MemberState, PeerChanged, StateChanged
-from fwnode.configuration import MemberConfig, load, load_releases
+from fwnode.cluster.sharing import Sharing
+from fwnode.configuration import InterfaceModel, MemberConfig, load, load_releases
 from fwnode.control.commands import Commands, log_line
 from fwnode.control.server import ControlServer
 from fwnode.datapath.addresses import (
@@ -40,8 +41,17 @@ from fwnode.datapath.addresses import (
 )
 from fwnode.datapath.queue import PAYLOAD_BYTES, Overruns, PacketQueue
 from fwnode.datapath.rules import INSPECTION_QUEUE_NUMBER, OWN_MARK, QUEUE_NUMBER, DivertError, divert, remove
+from fwnode.datapath.sharing import (
+    HANDED_ON,
+    SHARING_QUEUE_NUMBER,
+    SharedInterface,
+    accept_multicast,
+    hand_on,
+    multicast_mac,
+)
 from fwnode.files import FileError
-from fwnode.firewall.firewall import Firewall
+from fwnode.firewall.firewall import ACCEPT, Firewall, Verdict, sharing_key
+from fwnode.firewall.packet import MalformedPacket, parse
 from fwnode.firewall.parameters import ParameterError, Parameters
 from fwnode.firewall.policy import Policy
 from fwnode.links.datagrams import Datagrams, Wire
@@ -101,7 +111,11 @@ class Node:
             heartbeat_s=self.parameters["fwha_heartbeat_ms"] / 1000,
             dead_timeout_s=self.parameters["fwha_dead_timeout_ms"] / 1000,
             first_heartbeat=self.incarnation,
+            load_sharing=config.cluster.load_sharing,
         )
+        self.sharing: Sharing | None = None
+        if config.cluster.load_sharing:
+            self.sharing = self.firewall.sharing = Sharing(config.number, config.cluster.sharing == "asymmetric")
         self.cluster.policy_name = policy.name
         self.key = config.key.encode() or None
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
@@ -142,7 +156,10 @@ class Node:
             INSPECTION_QUEUE_NUMBER, decide, self.clock.now, self._send_reply, self._hold, PAYLOAD_BYTES
         )
         self._watch(self.inspection_queue, lambda _mask: self.inspection_queue.run())
-        self.keepers = [AddressKeeper(i.kernel_name, i.virtual) for i in interfaces if i.virtual]
+        macs = self._share(interfaces)
+        self.keepers = [
+            AddressKeeper(i.kernel_name, i.virtual, macs.get(i.kernel_name)) for i in interfaces if i.virtual
+        ]
         for keeper in self.keepers:
             for link in keeper.sockets:
                 self._watch(link, partial(self._answer_neighbours, keeper, link))
@@ -188,6 +205,34 @@ class Node:
             where = (socket.inet_ntop(socket.AF_INET6, packet[24:40]), 0)
         with contextlib.suppress(OSError):  # no route to the sender: it will have to time out
             self._raw[version].sendto(packet, where)
+
+    def _share(self, interfaces: list[InterfaceModel]) -> dict[str, bytes]:
+        """Prepare the kernel for load sharing; returns the cluster's MAC, by interface, where it has one."""
+        mode, peers = self.config.cluster.mode, self.config.peers
+        shared = [i for i in interfaces if i.virtual]
+        if mode == "load-sharing-multicast":
+            macs = {i.kernel_name: multicast_mac(i.virtual) for i in shared}
+            accept_multicast(macs)
+            return macs
+        if mode == "load-sharing-unicast":
+            others = [SharedInterface(i.kernel_name, {n: i.members[name] for n, name in peers.items()}) for i in shared]
+            hand_on(others)
+            self.sharing_queue = PacketQueue(
+                SHARING_QUEUE_NUMBER, self._decide_whose, self.clock.now, self._send_reply, self._hold
+            )
+            self._watch(self.sharing_queue, lambda _mask: self.sharing_queue.run())
+        return {}
+
+    def _decide_whose(self, data: bytes, _hook: int, _now: float) -> Verdict:
+        """The pivot's decision before routing: what is another member's goes there."""
+        sharing = self.sharing
+        if sharing is None or sharing.pivot != self.config.number:
+            return ACCEPT
+        try:
+            member = sharing.member_of(sharing_key(parse(data)))
+        except MalformedPacket:
+            return ACCEPT  # it meets its end where this member forwards
+        return Verdict(True, mark=HANDED_ON | member) if member not in (0, self.config.number) else ACCEPT
 
     def _hold(self, queue: PacketQueue, packet_id: int) -> bool:
         """Whether a packet that changed the table is to wait for the other active members."""
@@ -324,9 +369,20 @@ class Node:
         self.event("state", f"{event.old.label} -> {event.new.label}: {event.reason}", state=event.new.label)
         # State first, then address: what peers sent was applied before this; now neighbours may send packets here.
         self.firewall.forwarding = event.new.forwards
+        self._share_out()
+        self._answer()
+
+    def _answer(self) -> None:
+        """Answer for the virtual addresses where this member is to, and tell the neighbours."""
+        pivot = self.sharing.pivot if self.sharing and self.config.cluster.mode == "load-sharing-unicast" else None
+        answering = self.firewall.forwarding and pivot in (None, self.config.number)
         for keeper in self.keepers:
-            keeper.answering = event.new.forwards
+            keeper.answering = answering
         self._announce()
+
+    def _share_out(self) -> bool:
+        """In load sharing: the active members share all packets out among themselves. True when that has changed."""
+        return self.sharing is not None and self.sharing.set_active(self.cluster.active_members())
 
     def _announce(self) -> None:
         """Tell the neighbours, now and a few ticks more, that the virtual addresses are here, if they are."""
@@ -339,7 +395,9 @@ class Node:
         name = self.config.peers[event.peer]
         reason = f": {event.reason}" if event.reason else ""
         self.event("peer", f"{name} is {event.new.label}{reason}", peer=name, state=event.new.label)
-        if event.old.forwards and not event.new.forwards:
+        if self._share_out():
+            self._answer()
+        elif event.old.forwards and not event.new.forwards:
             self._announce()  # it may have taken the addresses for a moment
         if event.new is MemberState.LOST:
             self.sync.engine.peer_lost(event.peer, now)

@@ -1,6 +1,6 @@
-"""Member states, critical devices and the election of a high-availability cluster.
+"""Member states, critical devices and the election.
 
-The rules, in the order in which `_elect` applies them:
+The rules of high availability, in the order in which `_elect` applies them:
 
 1. A member is Initializing until it has listened for its peers and its first full sync has ended, whatever its end.
 2. A member that hears one of an older version is Ready: it does not process traffic. The older one acts as if it did
@@ -8,6 +8,8 @@ The rules, in the order in which `_elect` applies them:
 3. A member with a problem is Down if a healthy one is there; if none is, one of them goes on as Active Attention.
 4. A healthy member stays active. If two are (a healed partition), the lower number stays.
 5. With no active member the healthy one with the lowest number becomes active.
+
+In load sharing 1 to 3 are the same, and every healthy member is active.
 
 A peer is lost when it said that it leaves, when its machine refuses its heartbeats (the process is gone, the machine
 is not), or when it has been silent for the dead timer.
@@ -136,6 +138,7 @@ class Cluster:
         heartbeat_s: float = 0.1,
         dead_timeout_s: float = 2.5,
         first_heartbeat: int = 1,
+        load_sharing: bool = False,
     ) -> None:
         self.number = number
         self.release = release
@@ -151,6 +154,7 @@ class Cluster:
         self.policy_name = ""
         self.failovers: deque[Failover] = deque(maxlen=100)
         self.failover_count = 0
+        self.load_sharing = load_sharing
         self._newer = newer
         self._events: deque[Event] = deque()
         self._listen_until = now + LISTEN_HEARTBEATS * heartbeat_s
@@ -245,6 +249,11 @@ class Cluster:
                 self._peer_is(peer, MemberState.LOST, f"silent for {self.dead_timeout_s:g} s", now)
         self._elect(now)
 
+    def active_members(self) -> list[int]:
+        """Numbers of the members that process traffic, as this one sees it: of its own version, or older ones."""
+        active = [p.number for p in self.peers.values() if p.state.forwards and self._compare(p) >= 0]
+        return [*active, self.number] if self.state.forwards else active
+
     # -- what goes out -------------------------------------------------------------------------------------------
 
     def outgoing(self, now: float) -> Heartbeat | None:
@@ -322,6 +331,8 @@ class Cluster:
             if self.state.forwards and now < self._settled_at and self._only_interfaces_fail():
                 return self.state, self.reason
             return self._choose_troubled("; ".join(problems), active, healthy, equal)
+        if self.load_sharing:
+            return MemberState.ACTIVE, self.reason if self.state is MemberState.ACTIVE else "it takes its share"
         if active and not self.state.forwards and now < self._settled_at:
             return MemberState.STANDBY, f"there is already an active member ({active[0].name})"
         return self._choose_healthy(active, healthy)
@@ -387,6 +398,8 @@ class Cluster:
         return f"member {former.name} {how}"
 
     def _note_failover(self, now: float) -> None:
+        if self.load_sharing:
+            return  # there is no "the" active member
         active = self.number if self.state.forwards else None
         if active is None:
             active = next((p.number for p in self.peers.values() if p.state.forwards and self._compare(p) >= 0), None)

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
 TABLE_ID = 8158
 """The product's number of the connections table."""
+MODES = {
+    "high-availability": "High Availability (Active Up)",
+    "load-sharing-multicast": "Load Sharing (Multicast)",
+    "load-sharing-unicast": "Load Sharing (Unicast)",
+}
 TABLE_ROWS_DEFAULT = 16
 """Rows that `tab` shows without `-u`; the product's default."""
 
@@ -207,7 +212,7 @@ class Commands:
                     "local": local,
                     "name": name,
                     "address": str(interface.members[name][0].ip),
-                    "load": 100 if state.forwards else 0,
+                    "load": self._load_of(number, state),
                     "state": state.label,
                     "release": cluster.release if local else (heartbeat.release if heartbeat else ""),
                 }
@@ -216,7 +221,7 @@ class Commands:
         now, wall = wire_now(), time.time()
         names = {number: name for name, number in node.config.members.items()}
         return {
-            "mode": "High Availability (Active Up)",
+            "mode": MODES[node.config.cluster.mode],
             "members": members,
             "devices": [{"name": n, "problem": p} for n, p in cluster.devices.items()],
             "interfaces": [
@@ -242,6 +247,10 @@ class Commands:
             else None,
             "sync": self._sync(),
         }
+
+    def _load_of(self, number: int, state: MemberState) -> int:
+        sharing = self._node.sharing
+        return sharing.share(number) if sharing is not None else 100 if state.forwards else 0
 
     def pstat(self) -> dict[str, Any]:
         """Packets, connections and sync packets."""

@@ -3,7 +3,7 @@
 The kernel must not answer for them: it would go on doing so after the member's process has died. So they sit on `lo`
 (packets to them are delivered), `arp_ignore` keeps the kernel silent about them, and while the member is active its own
 process answers ARP requests and neighbour solicitations. A takeover announces them with gratuitous ARP and unsolicited
-neighbour advertisements.
+neighbour advertisements. In load sharing by multicast, the MAC that is answered is the cluster's, not the member's.
 """
 
 from __future__ import annotations
@@ -74,9 +74,11 @@ class VirtualAddress:
 
 
 class AddressKeeper:
-    """Answers for the virtual addresses of one interface while `answering` is on."""
+    """Answers for the virtual addresses of one interface while `answering` is on: with `mac`, or the interface's."""
 
-    def __init__(self, interface: str, addresses: Sequence[IPv4Interface | IPv6Interface]) -> None:
+    def __init__(
+        self, interface: str, addresses: Sequence[IPv4Interface | IPv6Interface], mac: bytes | None = None
+    ) -> None:
         self.interface = interface
         self.answering = False
         self._v4 = {a.ip.packed for a in addresses if a.version == 4}
@@ -88,6 +90,7 @@ class AddressKeeper:
         _attach_filter(self._ipv6)
         self._ipv6.bind((interface, _ETH_P_IPV6))
         self._mac: bytes = self._arp.getsockname()[4]
+        self._answer = mac or self._mac
 
     @property
     def sockets(self) -> tuple[socket.socket, socket.socket]:
@@ -108,7 +111,7 @@ class AddressKeeper:
     def announce(self) -> None:
         """Gratuitous ARP and unsolicited neighbour advertisements: neighbours learn our MAC for the addresses."""
         for address in self._v4:
-            payload = _arp(1, self._mac, address, b"\0" * 6, address)
+            payload = _arp(1, self._answer, address, b"\0" * 6, address)
             self._send(self._arp, _BROADCAST + self._mac + pack("!H", _ETH_P_ARP) + payload)
         for address in self._v6:
             self._send(self._ipv6, self._advertisement(address, _ALL_NODES_MAC, _ALL_NODES, solicited=False))
@@ -121,7 +124,7 @@ class AddressKeeper:
         if len(frame) < 42 or frame[14:22] != b"\x00\x01\x08\x00\x06\x04\x00\x01" or frame[38:42] not in self._v4:
             return b""
         asker_mac, asker, wanted = frame[22:28], frame[28:32], frame[38:42]
-        return asker_mac + self._mac + pack("!H", _ETH_P_ARP) + _arp(2, self._mac, wanted, asker_mac, asker)
+        return asker_mac + self._mac + pack("!H", _ETH_P_ARP) + _arp(2, self._answer, wanted, asker_mac, asker)
 
     def _advertisement_for(self, frame: bytes) -> bytes:
         if len(frame) < 78 or frame[54] != _SOLICITATION or frame[62:78] not in self._v6:
@@ -133,7 +136,7 @@ class AddressKeeper:
 
     def _advertisement(self, address: bytes, mac: bytes, to: bytes, *, solicited: bool) -> bytes:
         flags = 0xA0000000 | (0x40000000 if solicited else 0)  # router, override
-        body = pack("!BBHI", _ADVERTISEMENT, 0, 0, flags) + address + b"\x02\x01" + self._mac
+        body = pack("!BBHI", _ADVERTISEMENT, 0, 0, flags) + address + b"\x02\x01" + self._answer
         total = checksum(address + to + pack("!II", len(body), 58) + body)
         body = body[:2] + pack("!H", total) + body[4:]
         header = pack("!IHBB", 6 << 28, len(body), 58, 255) + address + to

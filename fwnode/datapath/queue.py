@@ -118,7 +118,11 @@ class PacketQueue:
             if self._waiting:
                 self._flush()
             self._held += 1
-        elif verdict.accept and self._held:
+        elif verdict.accept and (self._held or verdict.mark):
+            if self._waiting:
+                self._flush()
+            if verdict.mark:
+                packet.set_mark(verdict.mark)
             packet.accept()
         elif verdict.accept:
             self._accepted_id = packet.id

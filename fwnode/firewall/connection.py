@@ -397,6 +397,7 @@ class ConnectionTable:
         owner = record.flags >> OWNER_SHIFT
         if not (connection.owned and owner == self.member != 0):  # a copy of our own does not take it from us
             connection.owned = False
+            connection.inspector = None  # packets go another way now: what was followed here is out of date
             connection.origin = origin if owner in (0, self.member) else owner
         connection.told = True
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from syncproto.record import Op
 
@@ -63,6 +63,7 @@ class Reason(Enum):
     FRAGMENT = "a fragment whose first fragment was not accepted or not seen"
     TABLE_FULL = "the connections table is at its limit"
     ANNOUNCEMENT = "a control connection announces a data connection that it may not"
+    OTHER_MEMBER = "another member processes this packet (load sharing)"
     SYNC_LOAD = "a new connection, while sync is under load"
 
 
@@ -74,6 +75,8 @@ class Verdict(NamedTuple):
     reply: bytes = b""
     hold: bool = False
     """Accepted, but only once the active peers know what it changed (flush and ack)."""
+    mark: int = 0
+    """Mark that the packet gets on its way."""
 
 
 ACCEPT = Verdict(True)
@@ -111,6 +114,12 @@ class Counters:
     drops: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
 
 
+class Shares(Protocol):
+    """The decision function of load sharing (`fwnode.cluster.sharing`)."""
+
+    def is_mine(self, key: bytes) -> bool: ...
+
+
 class Firewall:
     """One member's packet decisions.
 
@@ -138,6 +147,8 @@ class Firewall:
         """The member's own connections (full sync, ping to it): not forwarded, not synchronised."""
         self.load = SyncLoad(parameters)
         self.forwarding = False
+        self.sharing: Shares | None = None
+        """In load sharing: which packets are this member's."""
         self.counters = Counters()
         self.log: deque[LogEntry] = deque(maxlen=LOG_MAX)
         self.log_number = 0
@@ -156,13 +167,19 @@ class Firewall:
             first = data[0]
             if first == 0x45 and not data[6] & 0x3F and not data[7]:
                 at = 20
-                connection = self.connections.entries.get(data[9:10] + data[12:24])
+                key = data[9:10] + data[12:24]
+                connection = self.connections.entries.get(key)
             elif first >> 4 == 6:
                 at = 40
-                connection = self.connections.entries.get(data[6:7] + data[8:44])
+                key = data[6:7] + data[8:44]
+                connection = self.connections.entries.get(key)
             else:
-                connection = None
-            if connection is not None and now < connection.refresh_at:
+                key, connection = b"", None
+            if (
+                connection is not None
+                and now < connection.refresh_at
+                and (self.sharing is None or self.sharing.is_mine(key))
+            ):
                 protocol = connection.key[0]
                 if (
                     protocol == TCP
@@ -199,6 +216,8 @@ class Firewall:
         if not self._may_process(packet, hook):
             self._log(now, Reason.NOT_ACTIVE, hook, packet, 0, Reason.NOT_ACTIVE.value)
             return DROP[Reason.NOT_ACTIVE]
+        if self.sharing is not None and self._is_others(packet, hook, self.sharing):
+            return DROP[Reason.OTHER_MEMBER]
         if packet.fragment:
             return self._decide_fragment(packet, data, hook, now)
         return self._decide_whole(packet, data, hook, now)
@@ -208,6 +227,12 @@ class Firewall:
             return True
         # Its own addresses a member always defends itself; the virtual ones only who is active.
         return hook != Hook.FORWARD and not (hook == Hook.INPUT and packet.destination in self._virtual_addresses)
+
+    def _is_others(self, packet: Packet, hook: int, sharing: Shares) -> bool:
+        """Whether another member processes it. Its own traffic is each member's own."""
+        if hook == Hook.OUTPUT or (hook == Hook.INPUT and packet.destination not in self._virtual_addresses):
+            return False
+        return not sharing.is_mine(sharing_key(packet))
 
     def _decide_fragment(self, packet: Packet, data: bytes, hook: int, now: float) -> Verdict:
         """A fragment follows the verdict of its first fragment."""
@@ -476,3 +501,11 @@ _DATA_KINDS = {TCP: Kind.TCP_DATA, UDP: Kind.UDP_DATA}
 def _kind_of(protocol: int, announced: bool) -> Kind:
     """A new connection's kind; `announced`: it is the data connection of a control connection."""
     return (_DATA_KINDS if announced else _KINDS).get(protocol, Kind.OTHER)
+
+
+def sharing_key(packet: Packet) -> bytes:
+    """What the decision function of load sharing looks at: an error follows the connection that it is about, and all
+    fragments of a datagram come to one member, although only the first has ports."""
+    if packet.about:
+        return packet.about
+    return packet.key[:-4] + bytes(4) if packet.fragment else packet.key

@@ -63,7 +63,7 @@ def member_configuration(topology: Topology, member: str, settings: MemberSettin
     configuration: dict[str, Any] = {
         "member": member,
         "release": settings.release,
-        "cluster": {"id": topology.cluster.id, "mode": topology.cluster.mode, "interfaces": interfaces},
+        "cluster": {**topology.cluster.model_dump(), "interfaces": interfaces},
         "policy": settings.policy or standard_policy(topology),
         "clock": {"rate": rate, "epoch": epoch},
         "parameters": dict(settings.parameters),

@@ -109,6 +109,8 @@ class Cluster(_Model):
 
     id: int = Field(default=1, ge=0, le=255)
     mode: Literal["high-availability", "load-sharing-multicast", "load-sharing-unicast"] = "high-availability"
+    sharing: Literal["symmetric", "asymmetric"] = "symmetric"
+    """In load sharing: whether both directions of a connection come to the same member."""
 
 
 class Topology(_Model):

@@ -56,6 +56,7 @@ def node() -> Any:
         event=lambda *_, **__: None,
     )
     made.firewall.forwarding = True
+    made.sharing = None
     made.active_peers = lambda: []
     made.set_parameter = parameters.set_running
     return made

@@ -1,0 +1,82 @@
+"""The decision function of load sharing: which member processes a packet. Pure.
+
+Every member computes the same answer from the packet's connection key and the set of active members. A key falls into
+one of `SLOTS` slots; a slot belongs to the active member that wins its draw (rendezvous hashing), so that when a member
+leaves or joins, the slots that it gives up or gets move, and no others.
+
+Symmetric: both directions of a connection fall into the same slot. Asymmetric: the direction from the larger address
+and port to the smaller goes to the next active member, so that with two or more members both directions are on
+different ones. That is what a network with several ways out does to a cluster, and where flush and ack is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from zlib import crc32
+
+SLOTS = 256
+"""Enough for shares that are even within a few percent among five members, and few enough to be drawn anew at once."""
+
+
+def slot_of(key: bytes) -> int:
+    """The slot of a connection key; the same for both of its directions."""
+    half = (len(key) - 5) // 2
+    one = crc32(key[-4:-2], crc32(key[1 : 1 + half]))
+    other = crc32(key[-2:], crc32(key[1 + half : 1 + 2 * half]))
+    mixed = one ^ other
+    return (mixed ^ mixed >> 8 ^ mixed >> 16 ^ mixed >> 24) & (SLOTS - 1)
+
+
+def runs_back(key: bytes) -> bool:
+    """Whether the packet goes from the larger address and port to the smaller: one of the two directions, always."""
+    half = (len(key) - 5) // 2
+    return (key[1 : 1 + half], key[-4:-2]) > (key[1 + half : 1 + 2 * half], key[-2:])
+
+
+class Sharing:
+    """Who processes what, as member `number` sees it. With no active member, nobody does."""
+
+    def __init__(self, number: int, asymmetric: bool = False) -> None:
+        self.number = number
+        self.asymmetric = asymmetric
+        self.active: tuple[int, ...] = ()
+        self._owners: list[int] = [0] * SLOTS
+        self._following: dict[int, int] = {}
+
+    def set_active(self, members: Iterable[int]) -> bool:
+        """The active members are these now; False when that is nothing new."""
+        active = tuple(sorted(members))
+        if active == self.active:
+            return False
+        self.active = active
+        self._following = dict(zip(active, active[1:] + active[:1], strict=True))
+        self._owners = [_winner(slot, active) for slot in range(SLOTS)]
+        return True
+
+    def member_of(self, key: bytes) -> int:
+        """The member that processes packets of this key; 0 for none."""
+        owner = self._owners[slot_of(key)]
+        if self.asymmetric and owner and runs_back(key):
+            return self._following[owner]
+        return owner
+
+    def is_mine(self, key: bytes) -> bool:
+        return self.member_of(key) == self.number
+
+    def share(self, member: int) -> int:
+        """Percent of the slots that are the member's; the active members' shares add up to 100."""
+        if member not in self.active:
+            return 0
+        before = sum(self._owners.count(other) for other in self.active if other < member)
+        return round((before + self._owners.count(member)) * 100 / SLOTS) - round(before * 100 / SLOTS)
+
+    @property
+    def pivot(self) -> int:
+        """The active member with the lowest number; 0 for none."""
+        return self.active[0] if self.active else 0
+
+
+def _winner(slot: int, members: tuple[int, ...]) -> int:
+    draws = [(blake2b(bytes((slot, member)), digest_size=8).digest(), member) for member in members]
+    return max(draws, default=(b"", 0))[1]

@@ -1,0 +1,112 @@
+"""What the kernel must do for load sharing, beyond diverting packets: set up when the member starts, and read back.
+
+Multicast mode: frames to the cluster's virtual address carry a multicast MAC, and reach every member. Linux does not
+forward a packet that came in such a frame; nft's `meta pkttype set host` mends that.
+
+Unicast mode: one member, the pivot, receives everything and hands on what is another's. Its queue sees headers only,
+so the kernel carries the packet: the verdict of a queue before routing sets a mark, and a routing rule for that mark
+sends the packet to the other member's own address, out of the interface that it came in. No rule base is asked on this
+way: it is the other member that decides.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
+
+from fwnode.datapath.rules import DivertError
+
+SHARING_QUEUE_NUMBER = 2
+HANDED_ON = 0x100
+"""Mark of a packet that is handed on; the low byte is the number of the member that it goes to."""
+_MASK = 0xFF00
+_TABLE = "fwpair"
+_CHAIN = "FWPAIR-SHARING"
+_ROUTES_FROM = 9000
+"""Number of the first routing table: one for each interface and member."""
+
+
+@dataclass(frozen=True)
+class SharedInterface:
+    """An interface with virtual addresses: the kernel's name, and each other member's own addresses on it."""
+
+    name: str
+    members: Mapping[int, Sequence[IPv4Interface | IPv6Interface]]
+
+
+def multicast_mac(virtual: Sequence[IPv4Interface | IPv6Interface]) -> bytes:
+    """The cluster's MAC on an interface: of its first IPv4 virtual address as RFC 1112 maps groups, or of the IPv6 one
+    as RFC 2464 does."""
+    for address in virtual:
+        if address.version == 4:
+            low = int(address.ip) & 0x7F_FFFF
+            return b"\x01\x00\x5e" + low.to_bytes(3, "big")
+    return b"\x33\x33" + virtual[0].ip.packed[-4:]
+
+
+def accept_multicast(macs: Mapping[str, bytes]) -> None:
+    """Forward what comes to these MACs, by interface. Raises `DivertError`."""
+    rules = [f'iifname "{name}" ether daddr {mac.hex(":")} meta pkttype set host' for name, mac in macs.items()]
+    body = "\n".join(["type filter hook prerouting priority raw; policy accept;", *rules])
+    _run(["nft", "-f", "-"], f"table inet {_TABLE}\ndelete table inet {_TABLE}\n"
+                             f"table inet {_TABLE} {{ chain prerouting {{ {body}\n }} }}\n")  # fmt: skip
+    seen = _run(["nft", "list", "table", "inet", _TABLE])
+    if seen.count("meta pkttype set host") != len(rules):
+        raise DivertError("nft took the rules that let multicast frames be forwarded, but does not show them")
+
+
+def hand_on(interfaces: Sequence[SharedInterface]) -> None:
+    """Queue what is to be routed through these interfaces, and route what gets a mark to its member. Idempotent; raises
+    `DivertError`."""
+    for family, command in ((4, "iptables"), (6, "ip6tables")):
+        lines = ["*mangle", f":{_CHAIN} - [0:0]", f"-A {_CHAIN} -m addrtype --dst-type LOCAL,MULTICAST -j RETURN"]
+        lines += [f"-A {_CHAIN} -i {i.name} -j NFQUEUE --queue-num {SHARING_QUEUE_NUMBER}" for i in interfaces]
+        _run([f"{command}-restore", "-w", "--noflush"], "\n".join([*lines, "COMMIT", ""]))
+        _insert(command, ["-t", "mangle"], "PREROUTING", ["-j", _CHAIN])
+        _insert(command, [], "FORWARD", ["-m", "mark", "--mark", f"{HANDED_ON:#x}/{_MASK:#x}", "-j", "ACCEPT"])
+        _route(family, interfaces)
+
+
+def _insert(command: str, table: list[str], chain: str, rule: list[str]) -> None:
+    if subprocess.run([command, "-w", *table, "-C", chain, *rule], capture_output=True, check=False).returncode:
+        _run([command, "-w", *table, "-I", chain, *rule])
+
+
+def _route(family: int, interfaces: Sequence[SharedInterface]) -> None:
+    number = _ROUTES_FROM
+    for interface in interfaces:
+        for member, addresses in interface.members.items():
+            number += 1
+            address = next((str(a.ip) for a in addresses if a.version == family), None)
+            if address is None:
+                continue
+            rule = ["fwmark", f"{HANDED_ON | member:#x}", "iif", interface.name, "table", str(number)]
+            subprocess.run(["ip", f"-{family}", "rule", "del", *rule], capture_output=True, check=False)
+            _run(["ip", f"-{family}", "rule", "add", *rule])
+            where = ["default", "via", address, "dev", interface.name, "table", str(number)]
+            _run(["ip", f"-{family}", "route", "replace", *where])
+
+
+def undo() -> None:
+    """Take it all out again; what is not there is not missed."""
+    subprocess.run(["nft", "delete", "table", "inet", _TABLE], capture_output=True, check=False)
+    for command in ("iptables", "ip6tables"):
+        for words in (
+            ["-t", "mangle", "-D", "PREROUTING", "-j", _CHAIN], ["-t", "mangle", "-F", _CHAIN],
+            ["-t", "mangle", "-X", _CHAIN],
+            ["-D", "FORWARD", "-m", "mark", "--mark", f"{HANDED_ON:#x}/{_MASK:#x}", "-j", "ACCEPT"],
+        ):  # fmt: skip
+            subprocess.run([command, "-w", *words], capture_output=True, check=False)
+
+
+def _run(command: list[str], text: str | None = None) -> str:
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        package = {"nft": "nftables", "ip": "iproute2"}.get(command[0], "iptables")
+        raise DivertError(f"{command[0]} is not installed, and load sharing needs it: install {package}") from None
+    if done.returncode:
+        raise DivertError(f"{' '.join(command)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+    return done.stdout
