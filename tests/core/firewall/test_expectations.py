@@ -96,6 +96,7 @@ def test_after_a_failover_commands_are_understood_on_the_other_member_and_back()
     control.fw = two
     assert control.say("<", b"227 Passive (198,51,100,100,156,65)\r\n") == "ACCEPT", "the question went the other way"
     assert control.open(">", 40001) == "ACCEPT"
+    assert control.say(">", b"TYPE I\r\n") == control.say("<", b"200 Type is I\r\n") == "ACCEPT"
     tell(two, one)
     control.fw = one
     assert control.say(">", port_command(40_002)) == "ACCEPT"
