@@ -124,6 +124,28 @@ def test_one_that_a_peer_has_by_full_sync_ends_there_too() -> None:
     assert len(two.connections.expected) == 0
 
 
+@pytest.mark.parametrize("how", ["used", "with its parent", "told by the peer"])
+def test_what_is_over_is_not_brought_back_by_an_older_word(how: str) -> None:
+    table, store = ConnectionTable(), ConnectionTable()
+    table.expected.announce(announcement(2000), PARENT, 1, 1.0)
+    (told,) = table.take_updates(1.0)
+    store.apply(told, 1.0)
+    known = store.expected.find(announcement(2000).key, 2.0)
+    assert known is not None
+    if how == "used":
+        store.expected.use(known)
+    elif how == "with its parent":
+        store.expected.parent_ended(PARENT, tell=True)
+    else:
+        store.apply(Update(Op.DELETE, known.key, None, known.born, known.revision), 2.0)
+    assert not store.apply(told, 2.0)
+    assert store.expected.find(announcement(2000).key, 2.0) is None
+    store.expected.announce(announcement(2000), PARENT, 1, 0.5)
+    assert store.expected.find(announcement(2000).key, 2.0), "announced anew, by a clock that is behind"
+    for update in store.take_updates(2.0):
+        assert table.apply(update, 2.0)
+
+
 def test_a_member_whose_clock_is_behind_is_heard() -> None:
     one, two = ConnectionTable(), ConnectionTable()
     one.expected.announce(announcement(2000), PARENT, 1, 9.0)
