@@ -2,5 +2,7 @@
 
 `firewall.Firewall.decide(data, hook, now)` is the whole pipeline; the other modules are its parts: `packet` reads
 headers, `connection` is the table, `tcp` the state table, `policy` the rule base, `parameters` the kernel parameters.
+`inspection` follows control connections (`lines` of their streams, and what `announcements` stand in them),
+`expectations` holds the data connections that are announced, and `data_connections` asks them when a packet is decided.
 Nothing here may hold a socket, a thread, randomness, the environment or a clock. `now` is lab time in seconds.
 """

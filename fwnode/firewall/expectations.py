@@ -1,7 +1,8 @@
 """Announced connections: data connections that a control connection has told of and that have not begun yet.
 
 Each is used once, by the first new packet that fits, whichever member forwards it: they are synchronised like
-connections, as records of a key with source port 0 (any) and the flag EXPECTED. Knows nothing of packets' bytes or
+connections, as records of a key with source port 0 (any) and the flag EXPECTED. What was used or is over stays over:
+a peer's older word does not bring it back. Knows nothing of packets' bytes or
 rules. Times are lab seconds.
 """
 
@@ -19,7 +20,7 @@ EXPECTED_MAX = 4_096
 EXPECTED_PER_CONTROL_MAX = 16
 """Of one control connection: two ends of a call announce four media streams each, RTP and RTCP."""
 ENDED_MAX = EXPECTED_MAX
-"""Ends that peers have not been told yet; what is beyond ends there by itself, in time."""
+"""Ends that peers have not been told yet, and ends that are remembered; what is beyond ends by itself, in time."""
 
 
 class Expectation:
@@ -70,6 +71,9 @@ class Expectations:
         self._of_parent: dict[bytes, dict[bytes, None]] = {}
         self._changed: dict[bytes, Expectation] = {}
         self._ended: dict[bytes, Expectation] = {}
+        """What peers are to be told of."""
+        self._over: dict[bytes, tuple[float, int]] = {}
+        """Versions that ended, oldest first."""
         self._due = inf
 
     def __len__(self) -> int:
@@ -84,8 +88,9 @@ class Expectations:
         old = self.entries.get(found.key) or self._ended.get(found.key)
         if old is not None:
             made.told = old.told
-            if old.born >= now:  # two members' clocks may differ; peers must take it as the newer one
-                made.born, made.revision = old.born, old.revision + 1
+        last = max((old.born, old.revision) if old else (now, 0), self._over.get(found.key, (now, 0)))
+        if last > (now, 0):  # two members' clocks may differ; peers must take it as the newer one
+            made.born, made.revision = last[0], last[1] + 1
         self._ended.pop(found.key, None)
         self._put(made, now + max(found.lifetime_s, self._floor), tell=True)
         self._changed[made.key] = made
@@ -116,8 +121,17 @@ class Expectations:
     def _end(self, key: bytes, tell: bool) -> None:
         """It ended here; peers that heard of it are told, unless it was they who said so."""
         known = self._forget(key)
-        if tell and known is not None and known.told and len(self._ended) < ENDED_MAX:
+        if known is None:
+            return
+        self._remember_end(key, (known.born, known.revision))
+        if tell and known.told and len(self._ended) < ENDED_MAX:
             self._ended[key] = known
+
+    def _remember_end(self, key: bytes, version: tuple[float, int]) -> None:
+        version = max(version, self._over.pop(key, version))
+        if len(self._over) >= ENDED_MAX:
+            del self._over[next(iter(self._over))]
+        self._over[key] = version
 
     def find(self, key: bytes, now: float) -> Expectation | None:
         """The announcement that a new packet of this key fits, if there is one."""
@@ -164,7 +178,10 @@ class Expectations:
         if known is not None and version < (known.born, known.revision) and (record or version != (0.0, 0)):
             return False
         if record is None or update.op is Op.DELETE:
+            self._remember_end(update.key, version)
             return self._forget(update.key) is not None
+        if version <= self._over.get(update.key, (-inf, 0)):
+            return False
         made = Expectation(record.key, record.parent, record.service, record.rule, record.timeout_s, record.born)
         made.revision = record.revision
         made.owned, made.told = False, True

@@ -22,8 +22,8 @@ CLIENT_START, SERVER_START = 1_000, 2**32 - 20
 """The server's numbers wrap early."""
 
 
-def control_firewall(**policy: Any) -> Firewall:
-    return firewall(policy=ONLY_CONTROL | policy)
+def control_firewall(policy: dict[str, Any] | None = None, **parameters: int) -> Firewall:
+    return firewall(policy=ONLY_CONTROL | (policy or {}), **parameters)
 
 
 def sent(fw: Firewall, packet: Any, now: float = 0.0) -> str:

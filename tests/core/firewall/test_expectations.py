@@ -96,10 +96,65 @@ def test_after_a_failover_commands_are_understood_on_the_other_member_and_back()
     control.fw = two
     assert control.say("<", b"227 Passive (198,51,100,100,156,65)\r\n") == "ACCEPT", "the question went the other way"
     assert control.open(">", 40001) == "ACCEPT"
+    assert control.say(">", b"TYPE I\r\n") == control.say("<", b"200 Type is I\r\n") == "ACCEPT"
     tell(two, one)
     control.fw = one
     assert control.say(">", port_command(40_002)) == "ACCEPT"
     assert control.open("<", 40_002) == "ACCEPT"
+
+
+def test_the_end_of_one_that_peers_know_of_an_earlier_time_is_told() -> None:
+    one, two = control_firewall(), control_firewall()
+    control = FtpControl(one)
+    control.say(">", port_command(40001))
+    tell(one, two)
+    control.say(">", port_command(40001))
+    control.open("<", 40001)
+    assert tell(one, two) == ["SET ftp-data", "DELETE -"]
+    assert len(two.connections.expected) == 0
+
+
+def test_one_that_a_peer_has_by_full_sync_ends_there_too() -> None:
+    one, two = control_firewall(), control_firewall()
+    control = FtpControl(one)
+    control.say(">", port_command(40001))
+    copy_all(one, two)
+    control.open("<", 40001)
+    tell(one, two)
+    assert len(two.connections.expected) == 0
+
+
+@pytest.mark.parametrize("how", ["used", "with its parent", "told by the peer"])
+def test_what_is_over_is_not_brought_back_by_an_older_word(how: str) -> None:
+    table, store = ConnectionTable(), ConnectionTable()
+    table.expected.announce(announcement(2000), PARENT, 1, 1.0)
+    (told,) = table.take_updates(1.0)
+    store.apply(told, 1.0)
+    known = store.expected.find(announcement(2000).key, 2.0)
+    assert known is not None
+    if how == "used":
+        store.expected.use(known)
+    elif how == "with its parent":
+        store.expected.parent_ended(PARENT, tell=True)
+    else:
+        store.apply(Update(Op.DELETE, known.key, None, known.born, known.revision), 2.0)
+    assert not store.apply(told, 2.0)
+    assert store.expected.find(announcement(2000).key, 2.0) is None
+    store.expected.announce(announcement(2000), PARENT, 1, 0.5)
+    assert store.expected.find(announcement(2000).key, 2.0), "announced anew, by a clock that is behind"
+    for update in store.take_updates(2.0):
+        assert table.apply(update, 2.0)
+
+
+def test_a_member_whose_clock_is_behind_is_heard() -> None:
+    one, two = ConnectionTable(), ConnectionTable()
+    one.expected.announce(announcement(2000), PARENT, 1, 9.0)
+    for now, source, target in ((9.0, one, two), (4.0, two, one)):
+        for update in source.take_updates(now):
+            assert target.apply(update, now)
+        target.expected.announce(announcement(2000), PARENT, 1, 4.0)
+    (known,) = one.expected
+    assert known.born >= 9.0
 
 
 def test_an_older_word_changes_nothing() -> None:
@@ -127,6 +182,7 @@ def test_it_waits_for_its_time_and_no_longer() -> None:
         control = FtpControl(control_firewall())
         control.say(">", port_command(40001))
         control.now = FTP_LIFETIME_S + late
+        assert control.open("<", 40001, source_port=0) == "POLICY" if not late else True
         control.fw.expire(control.now)
         assert len(control.fw.connections.expected) == (1 if late else 0)
         assert control.open("<", 40001) == verdict
@@ -148,6 +204,20 @@ def test_it_ends_with_its_control_connection_here_and_there() -> None:
         assert [c.service for c in fw.connections] == ["ftp-data"], "an open data connection goes on"
         assert not list(fw.connections.expected)
     assert tell(two, one, 21.0) == [], "nothing is told back"
+
+
+def test_the_end_of_a_control_connection_is_enough() -> None:
+    one, two = control_firewall(), control_firewall()
+    control = FtpControl(one)
+    control.say(">", port_command(40001))
+    tell(one, two)
+    (connection,) = one.connections
+    one.connections.remove(connection)
+    for update in one.connections.take_updates(0.0):
+        if update.key == connection.key:
+            two.connections.apply(update, 0.0)
+    assert len(two.connections.expected) == 0
+    assert two.connections.take_updates(0.0) == []
 
 
 def test_a_new_control_connection_of_the_same_ends_begins_without() -> None:
@@ -245,7 +315,7 @@ def test_members_agree_after_any_history_once_all_was_told(history: list[tuple[s
 
 def test_a_connection_from_port_0_is_no_announced_one() -> None:
     """Its key looks like one; its end must reach the connection."""
-    fw = control_firewall(rules=[{"action": "accept"}])
+    fw = control_firewall({"rules": [{"action": "accept"}]})
     sent(fw, datagram(">", b"x", 0, 40001))
     other = control_firewall()
     tell(fw, other)

@@ -82,6 +82,14 @@ def test_a_data_connection_belongs_to_its_control_connection() -> None:
     assert sent(control.fw, back) == "ACCEPT"
 
 
+def test_an_announcement_is_for_a_connection_that_begins() -> None:
+    control = FtpControl(control_firewall(fw_allow_out_of_state_tcp=1))
+    control.say(">", ACTIVE_WAYS[0][1])
+    amid = ip(SERVER, CLIENT) / TCP(sport=20_000, dport=40001, flags="PA")
+    assert sent(control.fw, amid) == "POLICY", "learning out of state asks the rule base"
+    assert control.open("<", 40001) == "ACCEPT"
+
+
 def test_the_control_connection_needs_its_rule() -> None:
     fw = control_firewall()
     packet = ip(SERVER, CLIENT) / TCP(sport=40001, dport=21, flags="S")
@@ -326,13 +334,21 @@ def test_sip_both_ends_announce_where_they_listen(family: int) -> None:
     (invite(CLIENT[4], 40_000).replace(b"\r\nContent-Length: ", b"\r\nl: 9"), [40_000, 40_001]),
     (invite(CLIENT[4], 40_000).replace(b"application/sdp", b"text/plain"), []),
     (invite(CLIENT[4], 40_000).replace(b"\r\n", b"\n"), [40_000, 40_001]),
-    (invite(CLIENT[4], 40_000)[:-9], []),
+    (invite(CLIENT[4], 40_000)[:-4], []),
     (b"NOTIFY sip:x SIP/2.0\r\n\r\n", []),
     (b"\r\n\r\n", []),
 ])  # fmt: skip
 def test_sip_only_complete_lines_of_audio_and_video_count(message: bytes, ports: list[int]) -> None:
     found = sip_message(message, True, *ENDS[4])
     assert [int.from_bytes(f.key[-2:]) for f in found] == ports
+
+
+def test_sip_a_packet_that_was_not_copied_whole_may_end_amid_a_port() -> None:
+    fw = control_firewall()
+    message = invite(CLIENT[4], 40_000, more="m=video 40010 RTP/AVP 96\r\n").replace(b"Content-Length", b"X-Length")
+    whole = bytes(datagram(">", message, 5060, 5060))
+    assert sent(fw, whole[: whole.index(b" 96\r\n")]) == "ACCEPT"
+    assert [int.from_bytes(known.key[-2:]) for known in fw.connections.expected] == [40_000, 40_001]
 
 
 @pytest.mark.parametrize("message", [
