@@ -115,7 +115,11 @@ class Node:
         )
         self.sharing: Sharing | None = None
         if config.cluster.load_sharing:
-            self.sharing = self.firewall.sharing = Sharing(config.number, config.cluster.sharing == "asymmetric")
+            self.sharing = self.firewall.sharing = Sharing(
+                config.number,
+                asymmetric=config.cluster.sharing == "asymmetric",
+                all_receive=config.cluster.mode == "load-sharing-multicast",
+            )
         self.cluster.policy_name = policy.name
         self.key = config.key.encode() or None
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)

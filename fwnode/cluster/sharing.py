@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from zlib import crc32
 
-SLOTS = 256
-"""Enough for shares that are even within a few percent among five members, and few enough to be drawn anew at once."""
+SLOTS = 1024
+"""Enough for shares that are even within a few percent, and few enough to be drawn anew in some milliseconds."""
 
 
 def slot_of(key: bytes) -> int:
@@ -25,7 +25,7 @@ def slot_of(key: bytes) -> int:
     one = crc32(key[-4:-2], crc32(key[1 : 1 + half]))
     other = crc32(key[-2:], crc32(key[1 + half : 1 + 2 * half]))
     mixed = one ^ other
-    return (mixed ^ mixed >> 8 ^ mixed >> 16 ^ mixed >> 24) & (SLOTS - 1)
+    return (mixed ^ mixed >> 10 ^ mixed >> 20) & (SLOTS - 1)
 
 
 def runs_back(key: bytes) -> bool:
@@ -37,9 +37,11 @@ def runs_back(key: bytes) -> bool:
 class Sharing:
     """Who processes what, as member `number` sees it. With no active member, nobody does."""
 
-    def __init__(self, number: int, asymmetric: bool = False) -> None:
+    def __init__(self, number: int, *, asymmetric: bool = False, all_receive: bool = True) -> None:
         self.number = number
         self.asymmetric = asymmetric
+        self.all_receive = all_receive
+        """Multicast: every member receives every packet, those to the virtual address itself included."""
         self.active: tuple[int, ...] = ()
         self._owners: list[int] = [0] * SLOTS
         self._following: dict[int, int] = {}
@@ -78,5 +80,6 @@ class Sharing:
 
 
 def _winner(slot: int, members: tuple[int, ...]) -> int:
-    draws = [(blake2b(bytes((slot, member)), digest_size=8).digest(), member) for member in members]
+    number = slot.to_bytes(2, "big")
+    draws = [(blake2b(number + bytes((member,)), digest_size=8).digest(), member) for member in members]
     return max(draws, default=(b"", 0))[1]

@@ -49,9 +49,9 @@ def multicast_mac(virtual: Sequence[IPv4Interface | IPv6Interface]) -> bytes:
 def accept_multicast(macs: Mapping[str, bytes]) -> None:
     """Forward what comes to these MACs, by interface. Raises `DivertError`."""
     rules = [f'iifname "{name}" ether daddr {mac.hex(":")} meta pkttype set host' for name, mac in macs.items()]
-    body = "\n".join(["type filter hook prerouting priority raw; policy accept;", *rules])
-    _run(["nft", "-f", "-"], f"table inet {_TABLE}\ndelete table inet {_TABLE}\n"
-                             f"table inet {_TABLE} {{ chain prerouting {{ {body}\n }} }}\n")  # fmt: skip
+    lines = [f"add table inet {_TABLE}", f"delete table inet {_TABLE}", f"table inet {_TABLE} {{", "chain prerouting {",
+             "type filter hook prerouting priority raw; policy accept;", *rules, "}", "}", ""]  # fmt: skip
+    _run(["nft", "-f", "-"], "\n".join(lines))
     seen = _run(["nft", "list", "table", "inet", _TABLE])
     if seen.count("meta pkttype set host") != len(rules):
         raise DivertError("nft took the rules that let multicast frames be forwarded, but does not show them")

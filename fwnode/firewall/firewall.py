@@ -117,6 +117,8 @@ class Counters:
 class Shares(Protocol):
     """The decision function of load sharing (`fwnode.cluster.sharing`)."""
 
+    @property
+    def all_receive(self) -> bool: ...
     def is_mine(self, key: bytes) -> bool: ...
 
 
@@ -230,9 +232,8 @@ class Firewall:
 
     def _is_others(self, packet: Packet, hook: int, sharing: Shares) -> bool:
         """Whether another member processes it. Its own traffic is each member's own."""
-        if hook == Hook.OUTPUT or (hook == Hook.INPUT and packet.destination not in self._virtual_addresses):
-            return False
-        return not sharing.is_mine(sharing_key(packet))
+        to_all = hook == Hook.INPUT and sharing.all_receive and packet.destination in self._virtual_addresses
+        return (hook == Hook.FORWARD or to_all) and not sharing.is_mine(sharing_key(packet))
 
     def _decide_fragment(self, packet: Packet, data: bytes, hook: int, now: float) -> Verdict:
         """A fragment follows the verdict of its first fragment."""

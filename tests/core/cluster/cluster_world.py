@@ -43,8 +43,9 @@ class Machine:
 
 
 class World:
-    def __init__(self, members: int = 2, *, full_sync_s: float = 0.05) -> None:
+    def __init__(self, members: int = 2, *, full_sync_s: float = 0.05, load_sharing: bool = False) -> None:
         self.now = 100.0
+        self.load_sharing = load_sharing
         self.machines = {n: Machine(n) for n in range(1, members + 1)}
         self.severed: set[frozenset[int]] = set()
         self.full_sync_s = full_sync_s
@@ -64,8 +65,9 @@ class World:
             machine.life += 1
             peers = {n: f"fw{n}" for n in self.machines if n != number}
             machine.cluster = Cluster(
-                number, peers, machine.release, releases().newer, now=self.now, first_heartbeat=machine.life * 1_000_000
-            )
+                number, peers, machine.release, releases().newer, now=self.now,
+                first_heartbeat=machine.life * 1_000_000, load_sharing=self.load_sharing,
+            )  # fmt: skip
             for network in NETWORKS:
                 machine.cluster.set_interface(network, network not in machine.down, self.now)
             self._turn(machine)

@@ -1,0 +1,72 @@
+"""What a firewall does with packets that are another member's in load sharing."""
+
+from __future__ import annotations
+
+from firewall_wire import CLIENT, SERVER, VIRTUAL, answer, echo, firewall, ip, tcp, udp, unreachable
+from scapy.layers.inet import ICMP, IP, UDP, fragment
+from scapy.packet import Raw
+
+from fwnode.firewall.firewall import Firewall, Hook, sharing_key
+from fwnode.firewall.packet import parse
+
+
+class Mine:
+    """A decision function that knows its keys."""
+
+    all_receive = True
+
+    def __init__(self, *keys: bytes) -> None:
+        self.keys = keys
+
+    def is_mine(self, key: bytes) -> bool:
+        return key in self.keys
+
+
+def sharing(*packets: bytes) -> Firewall:
+    made = firewall()
+    made.sharing = Mine(*(sharing_key(parse(packet)) for packet in packets))
+    return made
+
+
+def test_what_is_anothers_is_left_to_it_without_a_word() -> None:
+    fw = sharing(tcp("S"))
+    assert answer(fw, tcp("S")) == "ACCEPT"
+    assert answer(fw, tcp("S", client_port=40002)) == "OTHER_MEMBER"
+    assert len(fw.connections) == 1
+    assert not list(fw.log)
+
+
+def test_a_known_connection_of_another_member_is_left_to_it_on_the_short_way_too() -> None:
+    fw = sharing(tcp("S"), tcp("SA", "<"), tcp("A"))
+    for packet in (tcp("S"), tcp("SA", "<"), tcp("A"), tcp("A")):
+        assert answer(fw, packet) == "ACCEPT"
+    fw.connections.take_updates(0.0)
+    assert answer(fw, tcp("A")) == "ACCEPT"
+    fw.sharing = Mine()
+    assert answer(fw, tcp("A")) == "OTHER_MEMBER"
+
+
+def test_an_icmp_error_follows_the_connection_that_it_is_about() -> None:
+    error = unreachable(udp(">"))
+    assert sharing_key(parse(error)) == sharing_key(parse(udp(">")))
+    fw = sharing(udp(">"))
+    assert answer(fw, udp(">")) == "ACCEPT"
+    assert answer(fw, error) == "ACCEPT"
+
+
+def test_all_fragments_of_a_datagram_come_to_one_member() -> None:
+    datagram = ip(CLIENT, SERVER, 4) / UDP(sport=40001, dport=53) / Raw(b"x" * 4000)
+    keys = {sharing_key(parse(bytes(part))) for part in fragment(datagram, 1000)}
+    assert len(keys) == 1
+
+
+def test_its_own_traffic_is_each_members_own_and_the_virtual_address_is_shared() -> None:
+    fw = sharing()
+    own = bytes(IP(src="192.0.2.100", dst="192.0.2.11") / ICMP())
+    virtual = bytes(IP(src="192.0.2.100", dst=VIRTUAL[4]) / ICMP())
+    assert answer(fw, own, hook=Hook.INPUT) != "OTHER_MEMBER"
+    assert answer(fw, virtual, hook=Hook.INPUT) == "OTHER_MEMBER"
+    assert answer(fw, echo(), hook=Hook.OUTPUT) != "OTHER_MEMBER"
+    assert fw.sharing is not None
+    fw.sharing.all_receive = False  # type: ignore[misc]  # unicast: what reaches a member's virtual address is its own
+    assert answer(fw, virtual, hook=Hook.INPUT) != "OTHER_MEMBER"
