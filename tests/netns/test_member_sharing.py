@@ -75,7 +75,8 @@ def test_members_share_the_load_and_lose_no_session(mode, members, tmp_path):
         by = macs(lab, members)
         forwarded = Counter(by[packet.src] for packet in packets)
         assert set(forwarded) == set(by.values())
-        starts = Counter((p[IPv6].src if IPv6 in p else p[IP].src, p[TCP].sport) for p in packets if p[TCP].flags == "S")
+        syns = [p for p in packets if p[TCP].flags == "S"]
+        starts = Counter((p[IPv6].src if IPv6 in p else p[IP].src, p[TCP].sport) for p in syns)
         assert set(starts.values()) == {1} and len(starts) == SESSIONS
         names = [f"fw{number}" for number in range(1, members + 1)]
         until(lambda: all(lab.status(name)["connections"] == SESSIONS for name in names), "all know all sessions")
