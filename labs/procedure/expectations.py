@@ -54,6 +54,11 @@ class Expectation(BaseModel):
             if value is not (_MISSING if word in ("is", "is_not") else None)
         }
 
+    @property
+    def compares_tables(self) -> bool:
+        """Whether it is about how the members' tables differ, which is looked at only when somebody wants to know."""
+        return any(path.split(".")[0] == "differences" for path in self.paths())
+
     def paths(self) -> list[str]:
         return [self.that] if self.same_as is None else [self.that, self.same_as]
 
@@ -79,7 +84,7 @@ class Judgement:
 
 
 def look_up(document: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path, or None. A drop reason that was never counted is 0."""
+    """The value at a dotted path, or None. A drop reason, or a kind of connections, that was never counted is 0."""
     value: Any = document
     for part in path.split("."):
         if isinstance(value, Mapping) and part in value:
@@ -87,7 +92,9 @@ def look_up(document: Mapping[str, Any], path: str) -> Any:
         elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
             value = value[int(part)]
         else:
-            return 0 if path.startswith("drops.") and path.count(".") == 2 else None
+            counted = path.startswith("drops.") and path.count(".") == 2
+            compared = path.startswith("differences.kinds.") and path.count(".") == 4
+            return 0 if counted or compared else None
     return value
 
 
@@ -110,7 +117,8 @@ def _holds(word: str, seen: Any, value: Any, document: Mapping[str, Any]) -> boo
     if word == "same_as":
         return seen is not None and bool(seen == look_up(document, value))
     if word == "contains":
-        return isinstance(seen, str | list | Mapping) and value in seen
+        within = isinstance(seen, str | list | Mapping) and value in seen
+        return within or (isinstance(seen, list) and any(value in line for line in seen if isinstance(line, str)))
     if not isinstance(seen, int | float) or isinstance(seen, bool):
         return False
     return bool({"at_least": seen >= value, "at_most": seen <= value, "below": seen < value}[word])
