@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -105,8 +105,14 @@ def judge(expectation: Expectation, document: Mapping[str, Any], at: str) -> Jud
     if expectation.same_as is not None:
         wanted += f" ({look_up(document, expectation.same_as)})"
     held = all(_holds(word, seen, value, document) for word, value in comparisons.items())
+    if expectation.contains is not None and isinstance(seen, list):
+        seen = next(_lines_with(expectation.contains, seen), seen)  # the line that was looked for, not the whole log
     text = expectation.says or f"{expectation.that} {wanted}"
     return Judgement(text, held, seen, expectation.that, wanted, expectation.warn, at)
+
+
+def _lines_with(text: str, lines: list[Any]) -> Iterator[str]:
+    return (line for line in lines if isinstance(line, str) and text in line)
 
 
 def _holds(word: str, seen: Any, value: Any, document: Mapping[str, Any]) -> bool:
@@ -117,8 +123,9 @@ def _holds(word: str, seen: Any, value: Any, document: Mapping[str, Any]) -> boo
     if word == "same_as":
         return seen is not None and bool(seen == look_up(document, value))
     if word == "contains":
-        within = isinstance(seen, str | list | Mapping) and value in seen
-        return within or (isinstance(seen, list) and any(value in line for line in seen if isinstance(line, str)))
+        if isinstance(seen, list):
+            return value in seen or any(_lines_with(value, seen))
+        return isinstance(seen, str | Mapping) and value in seen
     if not isinstance(seen, int | float) or isinstance(seen, bool):
         return False
     return bool({"at_least": seen >= value, "at_most": seen <= value, "below": seen < value}[word])

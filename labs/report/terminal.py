@@ -116,8 +116,8 @@ def members(document: Mapping[str, Any]) -> Table:
 
 def trouble(document: Mapping[str, Any]) -> Table:
     """Members whose delta sync had to repeat, or gave up, updates; that blocked new connections; that healed."""
-    table = _table("member", "sent again", "rejects sent", "rejects received", "updates lost", "most unacknowledged",
-                   "times blocking", "seconds (wall)", "packets blocked", "healed")  # fmt: skip
+    table = _table("member", "sent again", "rejects sent", "received", "updates lost", "most without ACK",
+                   "blocking", "seconds (wall)", "packets", "healed")  # fmt: skip
     for name, member in document["members"].items():
         counters, blocking = member["counters"], member["blocking"]
         again, *rejects_and_lost = (counters[key] for key in ("sent_retransmission_updates", "sent_rejects",
