@@ -6,17 +6,26 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fwnode.firewall.holding import HoldCounters
 from labs.procedure.expectations import Judgement
 from labs.traffic.fates import Tally
+from syncproto.events import Counters
 
 FORMAT = 1  # of the document; a reader may rely on the keys of a format
 
-_EMPTY_STATUS: dict[str, Any] = {
+EMPTY_STATUS: dict[str, Any] = {
     "state": "Stopped", "reason": "", "policy": "", "connections": 0, "peak": 0, "learned": 0, "synced_full": 0,
     "synced_delta": 0, "sync": {"status": "", "peers": {}},
     "full_sync": {"state": "none", "records": 0, "reason": ""},
     "drops": {}, "packets": {}, "records": {"sent": {}, "received": {}},
+    "blocking": {"enabled": False, "heavy": False, "blocking": False, "threshold": 0, "scenarios": 0, "seconds": 0.0,
+                 "packets": 0},
+    "holding": {"pending": 0, **asdict(HoldCounters())}, "healed": 0,
+    "counters": {name: value for name, value in vars(Counters()).items() if isinstance(value, int)},
 }  # fmt: skip
+SAID = ("reason", "policy", "connections", "peak", "learned", "synced_full", "synced_delta", "full_sync", "sync",
+        "records", "packets", "blocking", "holding", "healed", "counters")  # fmt: skip
+"""What a member's entry repeats of its status; the counts are those of its present, or last, life."""
 
 
 @dataclass
@@ -24,23 +33,25 @@ class MemberAccount:
     """What a member said of itself, over all its lives: a process that ended takes its counters with it."""
 
     release: str
-    status: dict[str, Any] = field(default_factory=lambda: dict(_EMPTY_STATUS))
+    status: dict[str, Any] = field(default_factory=lambda: dict(EMPTY_STATUS))
     running: bool = False
     paused: bool = False
     """Stopped by a signal: it says nothing, and what it said last stays."""
     ended_as: str = "Stopped"
     starts: int = 0
     past_drops: dict[str, int] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
+    """Lines for the cluster's log, of all its lives; those about packets are not among them."""
 
     def begin(self, release: str) -> None:
         """A new life."""
         self.release, self.running, self.paused = release, True, False
         self.starts += 1
         self.past_drops = self.drops()
-        self.status = dict(_EMPTY_STATUS, state="Initializing")
+        self.status = dict(EMPTY_STATUS, state="Initializing")
 
     def said(self, status: Mapping[str, Any]) -> None:
-        self.status = {**_EMPTY_STATUS, **status}
+        self.status = {**EMPTY_STATUS, **status}
 
     def end(self, how: str) -> None:
         """The process ended; its last words stay."""
@@ -70,9 +81,9 @@ class MemberAccount:
             "release": self.release,
             "running": self.running,
             "starts": self.starts,
-            **{key: status[key] for key in ("reason", "policy", "connections", "peak", "learned", "synced_full",
-                                            "synced_delta", "full_sync", "sync", "records", "packets")},
-        }  # fmt: skip
+            "log": list(self.log),
+            **{key: status[key] for key in SAID},
+        }
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ class Entry:
 
     wall_s: float
     lab_s: float
-    kind: str  # step, note, member, workload, takeover, check, problem
+    kind: str  # step, note, member, log, workload, takeover, check, problem
     text: str
     member: str | None = None
 
@@ -111,12 +122,27 @@ class Takeover:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison of the running members' tables found."""
+
+    lab_s: float
+    at_end: bool
+    found: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        known = {key: self.found[key] for key in ("different", "missing")}
+        return {"lab_s": round(self.lab_s, 3), "at_end": self.at_end, **known}
+
+
 def build(
     *, lab: str, title: str, claims: list[str], rate: float, seconds: float, lab_seconds: float,
     members: Mapping[str, MemberAccount], workloads: Mapping[str, tuple[str, Tally]], takeovers: Iterable[Takeover],
     judgements: Iterable[Judgement], timeline: Iterable[Entry], problem: str = "", epoch: float = 0.0,
+    comparisons: Iterable[Comparison] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """The document. `workloads` gives kind and tally a name."""
+    comparisons = list(comparisons)
     judgements = list(judgements)
     return {
         "format": FORMAT,
@@ -131,6 +157,8 @@ def build(
         "workloads": {name: _workload(kind, tally, rate, epoch) for name, (kind, tally) in workloads.items()},
         "members": {name: account.as_json() for name, account in members.items()},
         "drops": {name: account.drops() for name, account in members.items()},
+        "differences": comparisons[-1].found if comparisons else None,
+        "comparisons": [comparison.as_json() for comparison in comparisons],
         "takeovers": [takeover.as_json() for takeover in takeovers],
         "expectations": [judgement.as_json() for judgement in judgements],
         "timeline": [entry.as_json() for entry in sorted(timeline, key=lambda entry: entry.wall_s)],

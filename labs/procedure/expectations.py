@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,6 +54,11 @@ class Expectation(BaseModel):
             if value is not (_MISSING if word in ("is", "is_not") else None)
         }
 
+    @property
+    def compares_tables(self) -> bool:
+        """Whether it is about how the members' tables differ, which is looked at only when somebody wants to know."""
+        return any(path.split(".")[0] == "differences" for path in self.paths())
+
     def paths(self) -> list[str]:
         return [self.that] if self.same_as is None else [self.that, self.same_as]
 
@@ -79,7 +84,7 @@ class Judgement:
 
 
 def look_up(document: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path, or None. A drop reason that was never counted is 0."""
+    """The value at a dotted path, or None. A drop reason, or a kind of connections, that was never counted is 0."""
     value: Any = document
     for part in path.split("."):
         if isinstance(value, Mapping) and part in value:
@@ -87,7 +92,9 @@ def look_up(document: Mapping[str, Any], path: str) -> Any:
         elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
             value = value[int(part)]
         else:
-            return 0 if path.startswith("drops.") and path.count(".") == 2 else None
+            counted = path.startswith("drops.") and path.count(".") == 2
+            compared = path.startswith("differences.kinds.") and path.count(".") == 4
+            return 0 if counted or compared else None
     return value
 
 
@@ -98,8 +105,14 @@ def judge(expectation: Expectation, document: Mapping[str, Any], at: str) -> Jud
     if expectation.same_as is not None:
         wanted += f" ({look_up(document, expectation.same_as)})"
     held = all(_holds(word, seen, value, document) for word, value in comparisons.items())
+    if expectation.contains is not None and isinstance(seen, list):
+        seen = next(_lines_with(expectation.contains, seen), seen)  # the line that was looked for, not the whole log
     text = expectation.says or f"{expectation.that} {wanted}"
     return Judgement(text, held, seen, expectation.that, wanted, expectation.warn, at)
+
+
+def _lines_with(text: str, lines: list[Any]) -> Iterator[str]:
+    return (line for line in lines if isinstance(line, str) and text in line)
 
 
 def _holds(word: str, seen: Any, value: Any, document: Mapping[str, Any]) -> bool:
@@ -110,7 +123,9 @@ def _holds(word: str, seen: Any, value: Any, document: Mapping[str, Any]) -> boo
     if word == "same_as":
         return seen is not None and bool(seen == look_up(document, value))
     if word == "contains":
-        return isinstance(seen, str | list | Mapping) and value in seen
+        if isinstance(seen, list):
+            return value in seen or any(_lines_with(value, seen))
+        return isinstance(seen, str | Mapping) and value in seen
     if not isinstance(seen, int | float) or isinstance(seen, bool):
         return False
     return bool({"at_least": seen >= value, "at_most": seen <= value, "below": seen < value}[word])

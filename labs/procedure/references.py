@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from fwnode.firewall.firewall import Reason
 from labs.network.topology import Topology
+from labs.procedure.document import EMPTY_STATUS
 from labs.procedure.expectations import Expectation, Until
 from labs.procedure.problems import one_of
 from labs.procedure.steps import Block, Check, Links, Members, Policy, Reconnect, Step, Transfer, Upgrade, Workloads
@@ -132,11 +133,29 @@ class References:
                 self.known(key, "member", rest[0], self.members)
             elif first == "workloads" and rest:
                 self.known(key, "workload", rest[0], self.workloads)
+            elif first == "differences":
+                self.differences(key, path, rest)
             fields = PATHS.get(first)
             if first == "workloads" and rest and rest[0] in self.kinds:
                 fields = WORKLOAD_FIELDS | self.kinds[rest[0]].figures
             if fields and len(rest) > 1 and rest[1] not in fields:
                 self.say(key, f"{path}: {first} have no {rest[1]!r}{near(rest[1], fields)}")
+            elif first == "members" and len(rest) > 2 and rest[2] not in FIGURES.get(rest[1], rest[2]):
+                self.say(key, f"{path}: {rest[1]} has no {rest[2]!r}{near(rest[2], FIGURES[rest[1]])}")
+
+    def differences(self, key: str, path: str, rest: list[str]) -> None:
+        """`different`, `equal`, `unsynchronised`, `missing.MEMBER`, `kinds.KIND.MEMBER.FIGURE`."""
+        shape = DIFFERENCES.get(rest[0]) if rest else None
+        if shape is None or len(rest) != 1 + len(shape):
+            can_be = ", ".join(".".join(("differences", *word)) for word in
+                               ((name, *parts) for name, parts in DIFFERENCES.items()))
+            self.say(key, f"nothing in a run is called {path!r}; write one of {can_be}")
+            return
+        for part, kind in zip(rest[1:], shape, strict=True):
+            if kind == "MEMBER":
+                self.known(key, "member", part, self.members)
+            elif part not in DIFFERENCE_PARTS[kind]:
+                self.say(key, f"{path}: no {kind.lower()} is called {part!r}{near(part, DIFFERENCE_PARTS[kind])}")
 
 
 KIND_MODELS = get_args(AnyWorkload)
@@ -146,14 +165,23 @@ WORKLOAD_FIELDS = frozenset(
 )
 MEMBER_FIELDS = frozenset(
     {"state", "release", "running", "connections", "peak", "learned", "synced_full", "synced_delta", "full_sync",
-     "sync", "records", "packets", "policy", "reason", "starts"}
+     "sync", "records", "packets", "policy", "reason", "starts", "log", "blocking", "holding", "healed", "counters"}
 )  # fmt: skip
+FIGURES = {name: frozenset(EMPTY_STATUS[name]) for name in ("blocking", "holding", "counters")}
+"""Of a member: figures that have names of their own beneath the field."""
+DIFFERENCES: dict[str, tuple[str, ...]] = {
+    "different": (), "equal": (), "unsynchronised": (), "missing": ("MEMBER",), "kinds": ("KIND", "MEMBER", "FIGURE"),
+}  # fmt: skip
+"""How a comparison of the members' tables can be asked for, and what its path goes on with."""
+DIFFERENCE_PARTS = {"KIND": frozenset({"TCP", "UDP", "ICMP", "other"}),
+                    "FIGURE": frozenset({"has", "missing", "other_state"})}  # fmt: skip
 # The beginnings of an expectation's path, and the fields beneath a name where they are fixed.
 PATHS: dict[str, frozenset[str] | None] = {
     "seconds": None,
     "workloads": WORKLOAD_FIELDS.union(*(kind.figures for kind in KIND_MODELS)),
     "members": MEMBER_FIELDS,
     "drops": frozenset(Reason.__members__),
+    "differences": None,
     "takeovers": None,
 }
 

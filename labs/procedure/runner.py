@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from labs.network.errors import LabError
 from labs.network.members import MemberSettings
 from labs.procedure import steps
-from labs.procedure.document import Entry, MemberAccount, Takeover, build
-from labs.procedure.expectations import Judgement, Until, judge
+from labs.procedure.comparing import compare_tables
+from labs.procedure.document import Comparison, Entry, MemberAccount, Takeover, build
+from labs.procedure.expectations import Expectation, Judgement, Until, judge
 from labs.procedure.model import LabFile
 from labs.procedure.references import lay_over
 from labs.procedure.steps import Step, describe
@@ -89,6 +90,7 @@ class Runner:
         self.loads: dict[str, Load] = {}
         self.finished: dict[str, Tally] = {}
         self.takeovers: list[Takeover] = []
+        self.comparisons: list[Comparison] = []
         self.judgements: list[Judgement] = []
         self.timeline: list[Entry] = []
         self.problem = ""
@@ -102,8 +104,7 @@ class Runner:
             for step in self.file.steps:
                 await self._take(step)
             await self._finish([name for name in self.loads if name not in self.finished])
-            await self._refresh()
-            document = await self.document()
+            document = await self._look(self.file.expect, at_end=True)
             self.judgements += [judge(expectation, document, "the end") for expectation in self.file.expect]
         except (LabError, TrafficError) as error:
             self.problem = str(error)
@@ -125,8 +126,17 @@ class Runner:
             lab=self.file.name, title=self.file.header.title, claims=self.file.header.claims, rate=self.ground.rate,
             seconds=now - self._begin, lab_seconds=(now - self._begin) * self.ground.rate, members=self.accounts,
             workloads=await self._tallies(), takeovers=self.takeovers, judgements=self.judgements,
-            timeline=self.timeline, problem=self.problem, epoch=self.ground.epoch,
+            timeline=self.timeline, problem=self.problem, epoch=self.ground.epoch, comparisons=self.comparisons,
         )  # fmt: skip
+
+    async def _look(self, expectations: Iterable[Expectation], at_end: bool = False) -> dict[str, Any]:
+        """The document as of now; the members' tables are compared only where an expectation asks for it."""
+        await self._refresh()
+        if any(expectation.compares_tables for expectation in expectations):
+            there = [name for name, account in self.accounts.items() if account.running and not account.paused]
+            found = await compare_tables(self.ground.control, there)
+            self.comparisons.append(Comparison((time.time() - self._begin) * self.ground.rate, at_end, found))
+        return await self.document()
 
     # -- steps
 
@@ -240,14 +250,15 @@ class Runner:
 
     async def _do_until(self, what: Until) -> None:
         deadline = time.monotonic() + max(1.0, what.within / self.ground.rate)
+        compared = len(self.comparisons)
         while True:
-            await self._refresh()
-            found = judge(what, await self.document(), "")
+            found = judge(what, await self._look([what]), "")
             if found.held:
                 return
             if time.monotonic() > deadline:
                 raise RunError(f"{what.that} is {found.seen} and did not become {found.wanted} within "
                                f"{format_duration(what.within)}")
+            del self.comparisons[compared:]  # only what it came to is told
             await asyncio.sleep(POLL_S)
 
     async def _to_links(self, deed: str, what: steps.Links) -> None:
@@ -272,8 +283,7 @@ class Runner:
         await self.ground.unblock(what.between, *what.protocol_and_port)
 
     async def _do_check(self, what: steps.Check) -> None:
-        await self._refresh()
-        document = await self.document()
+        document = await self._look(what.expectations)
         at = f"{format_duration(document['lab_seconds'])}"
         for expectation in what.expectations:
             judgement = judge(expectation, document, at)
@@ -381,11 +391,13 @@ class Runner:
         with contextlib.suppress(OSError, LabError):
             async for event in self.ground.events(member):
                 at = float(event.get("at", time.time()))
-                kind = str(event.get("kind", "event"))
-                if kind != "log":
-                    entry = self._entry("member", f"{member}: {event.get('text', '')}", member, at)
-                    self.timeline.append(entry)
-                    self._tell(entry)
+                text = str(event.get("text", ""))
+                is_log = event.get("kind") == "log"
+                if is_log:
+                    self.accounts[member].log.append(text)
+                entry = self._entry("log" if is_log else "member", f"{member}: {text}", member, at)
+                self.timeline.append(entry)
+                self._tell(entry)
 
     # -- the timeline
 

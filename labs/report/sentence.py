@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from labs.traffic.durations import format_duration
+
 Document = Mapping[str, Any]
 LASTING = ("sessions", "ftp")
 """Kinds of workloads whose sessions outlive one exchange."""
@@ -18,6 +20,8 @@ def sentence(document: Document) -> str:
         *_fates(document),
         *_why(document),
         *_tables(document),
+        *_comparisons(document),
+        *_sync_trouble(document),
         *_new_connections(document),
         *_transfers(document),
         *_floods(document),
@@ -104,7 +108,8 @@ def _sync(status: str) -> str:
 def _tables(document: Document) -> list[str]:
     """Running members whose full sync failed, and whether their tables differ.
 
-    Only a regular end is one at which they can be compared: in the middle of it one is a sync tick ahead of the other.
+    Only a regular end is one at which their counts can be compared: in the middle of it one is a sync tick ahead of the
+    other. Where the tables themselves were compared, counts say nothing more.
     """
     if document["takeovers"]:
         return []
@@ -116,10 +121,50 @@ def _tables(document: Document) -> list[str]:
             reason = f" ({full['reason']})" if full.get("reason") else ""
             clauses.append(f"full sync of {name} failed{reason} while delta sync went on with "
                            f"{_count(member['synced_delta'], 'record')}")
-    if len(counts) > 1 and any(counts.values()) and not document["problem"]:
+    if len(counts) > 1 and any(counts.values()) and not document["problem"] and not document["comparisons"]:
         alike = len(set(counts.values())) == 1
         held = _listed([f"{name} {number:,}" for name, number in counts.items()])
         clauses.append(f"the members' tables {'are equal' if alike else 'differ'} ({held} connections)")
+    return clauses
+
+
+def _comparisons(document: Document) -> list[str]:
+    """What was found where connection was compared with connection: the worst of it, and how it ended."""
+    if not document["comparisons"]:
+        return []
+    worst = max(document["comparisons"], key=lambda comparison: comparison["different"])
+    last = document["comparisons"][-1]
+    clauses = []
+    if worst["different"] and worst is not last:
+        at = format_duration(worst["lab_s"])
+        clauses.append(f"at {at} the members' tables differed in {_difference(worst, 'lacked')}")
+    be, differ, lack = ("are", "differ", "lacks") if last["at_end"] else ("were", "differed", "lacked")
+    when = "" if last["at_end"] else f" when they were last compared, at {format_duration(last['lab_s'])}"
+    again = "in the end " if clauses and last["at_end"] else ""
+    what = f"{differ} in {_difference(last, lack)}" if last["different"] else f"{be} equal"
+    return [*clauses, f"{again}the members' tables {what}{when}"]
+
+
+def _difference(comparison: Mapping[str, Any], lack: str) -> str:
+    lacks = [f"{member} {lack} {number:,}" for member, number in comparison["missing"].items() if number]
+    return _count(comparison["different"], "connection") + (f" ({_listed(lacks)})" if lacks else "")
+
+
+def _sync_trouble(document: Document) -> list[str]:
+    """Updates that were lost, new connections that were blocked for it, and what was mended."""
+    clauses = []
+    for name, member in document["members"].items():
+        deeds = []
+        blocking = member["blocking"]
+        if blocking["scenarios"]:
+            deeds.append(f"blocked new connections {_times(blocking['scenarios'])}, for {blocking['seconds']:.1f} s in "
+                         f"all, and dropped {_count(blocking['packets'], 'packet')} of them")
+        if lost := member["counters"]["lost_updates"]:
+            deeds.append(f"lost {_count(lost, 'update')} of the others for good")
+        if member["healed"]:
+            deeds.append(f"mended its table by a full sync of its own accord {_times(member['healed'])}")
+        if deeds:
+            clauses.append(f"{name} {_listed(deeds)}")
     return clauses
 
 
@@ -170,6 +215,10 @@ def _said(fate: str) -> str:
 
 def _name(clause: str) -> str:
     return "`" + clause.split("`")[1] + "`"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else "twice" if number == 2 else f"{number:,} times"
 
 
 def _all(number: int, noun: str) -> str:

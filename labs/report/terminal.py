@@ -25,9 +25,10 @@ COUNTED = {"ftp": ("transfers", "transferred"), "tftp": ("transfers", "transferr
            "flood": ("offered", "arrived")}  # fmt: skip
 """Of a kind: what it tried, and what came through."""
 FATES = ("survived", "hung", "reset", "refused", "finished")
-_STYLES = {"step": "bold", "note": "italic", "member": "cyan", "takeover": "bold magenta", "problem": "bold red"}
-_MARKS = {"step": "", "note": "", "member": "  · ", "workload": "  · ", "check": "  · ", "takeover": "  » ",
-          "problem": "  ! "}  # fmt: skip
+_STYLES = {"step": "bold", "note": "italic", "member": "cyan", "log": "yellow", "takeover": "bold magenta",
+           "problem": "bold red"}  # fmt: skip
+_MARKS = {"step": "", "note": "", "member": "  · ", "log": "  · ", "workload": "  · ", "check": "  · ",
+          "takeover": "  » ", "problem": "  ! "}  # fmt: skip
 _CLOCK_WIDTH = 10
 
 
@@ -68,6 +69,8 @@ def report(document: Mapping[str, Any], to: Console | None = None) -> None:
         ("What became of the sessions", fates(document)),
         ("Transfers, pings and floods", counts(document)),
         ("The members", members(document)),
+        ("Delta sync, where it was in trouble", trouble(document)),
+        ("How the members' tables differed", comparisons(document)),
         ("Packets dropped, by reason", drops(document)),
     ):
         if table.row_count:
@@ -108,6 +111,33 @@ def members(document: Mapping[str, Any]) -> Table:
     for name, member in document["members"].items():
         numbers = [f"{member[key]:,}" for key in ("connections", "peak", "learned", "synced_full", "synced_delta")]
         table.add_row(name, member["release"], member["state"], *numbers)
+    return table
+
+
+def trouble(document: Mapping[str, Any]) -> Table:
+    """Members whose delta sync had to repeat, or gave up, updates; that blocked new connections; that healed."""
+    table = _table("member", "sent again", "rejects sent", "received", "updates lost", "most without ACK",
+                   "blocking", "seconds (wall)", "packets", "healed")  # fmt: skip
+    for name, member in document["members"].items():
+        counters, blocking = member["counters"], member["blocking"]
+        again, *rejects_and_lost = (counters[key] for key in ("sent_retransmission_updates", "sent_rejects",
+                                                              "received_rejects", "lost_updates"))  # fmt: skip
+        figures = [again, *rejects_and_lost, counters["max_unacknowledged"], blocking["scenarios"]]
+        if any([again, *rejects_and_lost, blocking["scenarios"], member["healed"]]):
+            table.add_row(name, *(f"{figure:,}" for figure in figures), f"{blocking['seconds']:.1f}",
+                          f"{blocking['packets']:,}", f"{member['healed']:,}")  # fmt: skip
+    return table
+
+
+def comparisons(document: Mapping[str, Any]) -> Table:
+    """Each time that the tables were compared, if they ever differed."""
+    made = document["comparisons"]
+    table = _table("at", "connections that differ", *(f"missing on {name}" for name in document["members"]))
+    for comparison in made if any(comparison["different"] for comparison in made) else ():
+        at = "the end" if comparison["at_end"] else format_duration(comparison["lab_s"])
+        missing = comparison["missing"]
+        numbers = [f"{missing[name]:,}" if name in missing else "" for name in document["members"]]
+        table.add_row(at, f"{comparison['different']:,}", *numbers)
     return table
 
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from fwnode.control.compare import pack
+from fwnode.firewall.connection import Connection
 from labs.network.errors import ControlError
 from labs.network.members import MemberSettings
 from labs.procedure.document import Entry
@@ -33,6 +35,7 @@ class FakeGround:
         self.down: set[str] = set()
         self.figures: dict[str, dict[str, Any]] = {name: {} for name in members}
         self.told: dict[str, list[dict[str, Any]]] = {name: [] for name in members}
+        self.tables: dict[str, list[Connection]] = {}
         self.faults: list[tuple[Any, ...]] = []
 
     async def start(self, member: str) -> None:
@@ -78,6 +81,8 @@ class FakeGround:
             raise ControlError(f"{member} is not running")
         if command == "status":
             return self.status(member)
+        if command == "keys":
+            return pack(self.tables.get(member, []), 0.0)
         self.calls.append(f"{command} {member} {arguments}" if arguments else f"{command} {member}")
         if command == "down":
             self.down.add(member)

@@ -113,6 +113,14 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"expect": [{"that": "differences.missing", "is": 0}]},
+         "nothing in a run is called 'differences.missing'; write one of differences.different, differences.equal, "
+         "differences.unsynchronised, differences.missing.MEMBER, differences.kinds.KIND.MEMBER.FIGURE"),
+        ({"expect": [{"that": "differences.missing.fw3", "is": 0}]}, "unknown member 'fw3'; known: fw1, fw2"),
+        ({"expect": [{"that": "differences.kinds.tcp.fw1.has", "is": 0}]}, "no kind is called 'tcp'"),
+        ({"expect": [{"that": "differences.kinds.TCP.fw1.mising", "is": 0}]}, "did you mean missing?"),
+        ({"expect": [{"that": "members.fw1.counters.lost_update", "is": 0}]}, "did you mean lost_updates?"),
+        ({"expect": [{"that": "members.fw1.blocking.packet", "is": 0}]}, "blocking has no 'packet'; did you mean"),
         ({"steps": []}, "steps: is missing; a lab without steps does nothing"),
         ({"steps": "start"}, "steps: is not a list"),
         ({"members": {}}, "members: is missing"),

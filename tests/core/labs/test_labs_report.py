@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from rich.console import Console
 
-from labs.procedure.document import Entry
+from labs.procedure.document import EMPTY_STATUS, Entry
 from labs.report import junit, terminal
 from labs.report.sentence import sentence
 
@@ -20,7 +20,8 @@ def workload(kind: str = "sessions", **fates: int) -> dict[str, Any]:
 
 def member(release: str = "R77.30", **keys: Any) -> dict[str, Any]:
     return {"state": "Active", "release": release, "running": True, "connections": 0, "peak": 0, "learned": 0,
-            "synced_full": 0, "synced_delta": 0, "full_sync": {"state": "none", "reason": ""}, **keys}  # fmt: skip
+            "synced_full": 0, "synced_delta": 0, "full_sync": {"state": "none", "reason": ""}, "healed": 0,
+            "blocking": EMPTY_STATUS["blocking"], "counters": EMPTY_STATUS["counters"], **keys}  # fmt: skip
 
 
 def takeover(knew: int, had: int, sync: str = "OK", exchange: str = "full", release: str = "R77.30") -> dict[str, Any]:
@@ -31,6 +32,7 @@ def takeover(knew: int, had: int, sync: str = "OK", exchange: str = "full", rele
 def document(**keys: Any) -> dict[str, Any]:
     return {"lab": "x", "problem": "", "verdict": "pass", "seconds": 9.5, "workloads": {}, "takeovers": [],
             "members": {"fw1": member(), "fw2": member()}, "drops": {"fw1": {}, "fw2": {}}, "expectations": [],
+            "differences": None, "comparisons": [],
             **keys}  # fmt: skip
 
 
@@ -90,6 +92,33 @@ def test_tables_differ() -> None:
         "Full sync of fw2 failed (Connection to remote member timed-out) while delta sync went on with 5,000 records; "
         "the members' tables differ (fw1 10,000 and fw2 5,000 connections)."
     )
+
+
+def test_sync_in_trouble() -> None:
+    troubled = {**EMPTY_STATUS["counters"], "lost_updates": 1200, "received_rejects": 3}
+    blocking = {**EMPTY_STATUS["blocking"], "scenarios": 2, "seconds": 8.25, "packets": 9001}
+    members = {"fw1": member(blocking=blocking), "fw2": member(counters=troubled, healed=1)}
+    comparisons = [{"lab_s": 31.0, "at_end": False, "different": 9120, "missing": {"fw1": 0, "fw2": 9120}},
+                   {"lab_s": 50.0, "at_end": True, "different": 0, "missing": {"fw1": 0, "fw2": 0}}]  # fmt: skip
+    found = document(members=members, comparisons=comparisons)
+    assert sentence(found) == (
+        "At 31s the members' tables differed in 9,120 connections (fw2 lacked 9,120); in the end the members' tables "
+        "are equal; fw1 blocked new connections twice, for 8.2 s in all, and dropped 9,001 packets of them; fw2 lost "
+        "1,200 updates of the others for good and mended its table by a full sync of its own accord once."
+    )
+    out = io.StringIO()
+    terminal.report(found, Console(file=out, width=160))
+    lines = {line.split()[0]: line.split()[1:] for line in out.getvalue().splitlines() if line.split()}
+    assert lines["fw1"] == ["0", "0", "0", "0", "0", "2", "8.2", "9,001", "0"]
+    assert lines["fw2"] == ["0", "0", "3", "1,200", "0", "0", "0.0", "0", "1"]
+    assert lines["31s"] == ["9,120", "0", "9,120"]
+    assert "Delta sync, where it was in trouble" not in terminal_text(document())
+
+
+def terminal_text(found: dict[str, Any]) -> str:
+    out = io.StringIO()
+    terminal.report(found, Console(file=out, width=160))
+    return out.getvalue()
 
 
 def test_what_the_rule_base_dropped() -> None:

@@ -164,10 +164,12 @@ def test_what_members_say_is_in_the_timeline(tmp_path: Path) -> None:
     world = World(tmp_path, [START])
     world.ground.told["fw2"] = [
         {"at": world.ground.epoch, "kind": "state", "text": "Initializing -> Standby"},
-        {"at": world.ground.epoch, "kind": "log", "text": "a packet"},
+        {"at": world.ground.epoch, "kind": "log", "text": "State synchronization is in risk"},
     ]
-    world.run()
+    document = world.run()
     assert world.texts("member") == ["fw2: Initializing -> Standby"]
+    assert world.texts("log") == ["fw2: State synchronization is in risk"]
+    assert document["members"]["fw2"]["log"] == ["State synchronization is in risk"]
 
 
 def test_faults_of_wires_reach_the_ground_as_they_are_written(tmp_path: Path) -> None:
