@@ -104,7 +104,7 @@ class Synchroniser:
 
     def next_wakeup(self) -> float | None:
         wakeups = [
-            self.engine.next_wakeup(), self.held.next_wakeup(), self.healer.next_wakeup(),
+            self.engine.next_wakeup(), self.held.next_wakeup(), self.healer.next_wakeup() if self._heals else None,
             *(s.end.next_wakeup() for s in self._streams),
         ]  # fmt: skip
         return min((w for w in wakeups if w is not None and w != inf), default=None)
@@ -202,7 +202,7 @@ class Synchroniser:
                 self._owner.event("sync", self._describe(event))
                 if isinstance(event, engine.PeerRestarted):
                     self.healer.forget(event.peer)
-                elif isinstance(event, engine.LostUpdates) and self._heals:
+                elif isinstance(event, engine.LostUpdates):
                     self.healer.lost(event.peer, now)
 
     def _describe(self, event: engine.LostUpdates | engine.PeerUnreachable | engine.PeerRestarted) -> str:
@@ -218,7 +218,7 @@ class Synchroniser:
         word = event.gate.exchange.name.lower().replace("_", " ")
         reason = f" ({event.gate.reason})" if event.gate.reason else ""
         self._owner.event("sync", f"with {name}: {word}{reason}", peer=name)
-        if self._heals and event.gate.allows_full_sync and self.engine.is_older(event.peer):
+        if event.gate.allows_full_sync and self.engine.is_older(event.peer):
             # One member's table is not what each member knows, and the one that was asked may not have answered.
             self.healer.lost(event.peer, now)
         self._try_to_join(now)
@@ -238,8 +238,8 @@ class Synchroniser:
 
     def _heal(self, now: float) -> None:
         """Take the table of a peer anew of which updates were lost, if that is wanted and due."""
-        if self._join is not None or self.engine.saving:
-            return
+        if not self._heals or self._join is not None or self.engine.saving:
+            return  # what was lost meanwhile is not forgotten: healing may be switched on later
         peer = self.healer.due(now)
         if peer is None:
             return

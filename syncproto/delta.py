@@ -3,7 +3,9 @@
 The sending queue holds what has been sent; newer replaces older. The receiving queue, one a peer, holds what arrived
 ahead of a missing datagram. A gap is asked for (32 numbers a request); what is no longer in the sending queue is
 rejected and lost; when the gap grows wider than the receiving queue, the receiver stops waiting. A lost tail has no
-gap to be seen by, so a sender repeats its newest datagram to a peer that is behind.
+gap to be seen by, so a sender repeats its newest datagram to a peer that is behind. A peer that has asked for something
+again is not sent more than its receiving queue can hold behind the gap: what is new waits, numbered, in the sending
+queue, and counts as unacknowledged there.
 
 This module knows nothing of gates, releases' names, bytes on the wire, or full sync. Both classes are driven by their
 owner (`session`, `engine`) and have no events of their own: what is to be delivered is returned.
@@ -38,6 +40,10 @@ class _Peer:
     """What the sender knows of one peer."""
 
     acked: int
+    sent: int
+    """Up to this number everything was sent to it once."""
+    reach: float = inf
+    """It has a gap: beyond this number its receiving queue would not hold what is sent."""
     live: bool = False
     probe_at: float = inf
     probe_interval_s: float = 0.0
@@ -63,13 +69,14 @@ class DeltaSender:
 
     def add_peer(self, peer: int) -> int:
         """The peer's stream begins here: the number after which updates are for it. Until `resume` it is not live."""
-        self._peers[peer] = _Peer(acked=self.newest, probe_interval_s=self._limits.probe_interval_s)
+        self._peers[peer] = _Peer(self.newest, self.newest, probe_interval_s=self._limits.probe_interval_s)
         return self.newest
 
     def resume(self, peer: int, now: float) -> None:
         """The peer listens, (again): it counts, and if it is behind it gets the newest datagram at once."""
         state = self._peers[peer]
         state.live = True
+        state.sent, state.reach = self.newest, inf
         state.probe_interval_s = self._limits.probe_interval_s
         if state.acked < self.newest:
             state.probe_at = state.behind_since = now
@@ -153,6 +160,17 @@ class DeltaSender:
         counters.unacknowledged_sum += behind
         counters.max_unacknowledged = max(counters.max_unacknowledged, behind)
 
+    def may_send(self, peer: int, delta: Delta) -> bool:
+        """Whether a new datagram goes to this peer now; if not, `repetitions` gives it once its gap is filled."""
+        state = self._peers[peer]
+        if delta.sequence == state.sent + 1 and delta.sequence <= state.reach:
+            state.sent = delta.sequence
+            return True
+        return False
+
+    def _reachable(self, state: _Peer) -> bool:
+        return state.live and state.sent < self.newest and state.sent < state.reach
+
     def _pause(self) -> float:
         behind = self.unacknowledged()
         for step, pause in zip(PACE_STEPS, PACE_S, strict=False):
@@ -204,16 +222,26 @@ class DeltaSender:
             if delta is not None:
                 found.append(delta)
         self.counters.sent_retransmission_updates += len(found)
+        while self._reachable(state) and len(found) < self._limits.burst_max + len(state.resend):
+            state.sent += 1
+            delta = self._kept(state.sent)
+            if delta is not None:
+                found.append(delta)
         if now >= state.probe_at:
-            newest = self._kept(self.newest)
-            if newest is not None and newest.sequence not in state.resend:
-                found.append(newest)
+            probe = self._probe(state)
+            if probe is not None and probe.sequence not in state.resend:
+                found.append(probe)
                 self.counters.sent_probes += 1
             state.probe_interval_s = min(state.probe_interval_s * 2, self._limits.probe_interval_max_s)
             state.probe_at = now + state.probe_interval_s
         state.resend.clear()
         rejects, state.rejects = state.rejects, []
         return found, rejects
+
+    def _probe(self, state: _Peer) -> Delta | None:
+        """What shows a peer that it is behind: not so far ahead of it that it would give up what is still here."""
+        oldest = self.newest - len(self._queue) + 1
+        return self._kept(max(min(state.sent, state.acked + self._limits.receiving_queue), oldest))
 
     def _kept(self, sequence: int) -> Delta | None:
         """The datagram of that number, if the queue still has it. The queue has an entry for each of its numbers."""
@@ -229,6 +257,8 @@ class DeltaSender:
         state = self._peers[peer]
         if sequence > state.acked:
             state.acked = sequence
+            if state.reach != inf:
+                state.reach = inf if sequence >= self.newest else sequence + self._limits.receiving_queue
             state.probe_interval_s = self._limits.probe_interval_s
             behind = sequence < self.newest
             state.probe_at = now + state.probe_interval_s if behind else inf
@@ -242,6 +272,7 @@ class DeltaSender:
         state = self._peers[peer]
         gone: list[int] = []
         before = len(state.resend)
+        state.reach = state.acked + self._limits.receiving_queue
         for sequence in range(first, first + count):
             if self._kept(sequence) is None:
                 gone.append(sequence)
@@ -264,7 +295,7 @@ class DeltaSender:
 
     def pending(self, peer: int) -> bool:
         state = self._peers.get(peer)
-        return state is not None and bool(state.resend or state.rejects)
+        return state is not None and (bool(state.resend or state.rejects) or self._reachable(state))
 
     def next_wakeup(self) -> float:
         """Changes after submit, burst, repetitions, on_ack, on_retransmit, resume and suspend. Infinity = never."""

@@ -154,8 +154,9 @@ class SyncEngine:
         if schema is not None:
             live = [peer for peer, session in self._sessions.items() if session.state is State.OPEN]
             for delta in self._sender.burst(schema, now):
-                self._counters.sent_packets += len(live)
-                found += [(peer, delta) for peer in live]
+                those = [peer for peer in live if self._sender.may_send(peer, delta)]
+                self._counters.sent_packets += len(those)
+                found += [(peer, delta) for peer in those]
         return found
 
     def _wire_schema(self) -> int | None:

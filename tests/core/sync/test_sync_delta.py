@@ -279,4 +279,4 @@ def test_a_long_cut_is_counted_as_lost_exactly() -> None:
     one, two = world.nodes[1].engine, world.nodes[2].engine
     assert one.status(2) == two.status(1) == "OK"
     assert one.sequence - before == 900
-    assert two.counters().lost_updates == 901 - len(world.nodes[2].table) == 900 - 257
+    assert two.counters().lost_updates == 901 - len(world.nodes[2].table) == 900 - 512
