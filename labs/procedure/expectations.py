@@ -20,6 +20,7 @@ COMPARISONS = {
     "contains": "contains",
     "same_as": "same_as",
 }
+_OF_PATHS = ("same_as", "at_least", "at_most", "below")
 
 
 class Expectation(BaseModel):
@@ -30,9 +31,10 @@ class Expectation(BaseModel):
     that: str
     equals: Any = Field(default=_MISSING, alias="is")
     is_not: Any = _MISSING
-    at_least: int | float | None = None
-    at_most: int | float | None = None
-    below: int | float | None = None
+    at_least: int | float | str | None = None
+    at_most: int | float | str | None = None
+    below: int | float | str | None = None
+    """A number, or the path of another figure of the run."""
     contains: str | None = None
     same_as: str | None = None
     says: str = ""
@@ -60,7 +62,8 @@ class Expectation(BaseModel):
         return any(path.split(".")[0] == "differences" for path in self.paths())
 
     def paths(self) -> list[str]:
-        return [self.that] if self.same_as is None else [self.that, self.same_as]
+        others = (self.same_as, self.at_least, self.at_most, self.below)
+        return [self.that, *(other for other in others if isinstance(other, str))]
 
 
 class Until(Expectation):
@@ -101,9 +104,7 @@ def look_up(document: Mapping[str, Any], path: str) -> Any:
 def judge(expectation: Expectation, document: Mapping[str, Any], at: str) -> Judgement:
     seen = look_up(document, expectation.that)
     comparisons = expectation.comparisons()
-    wanted = " and ".join(f"{word.replace('_', ' ')} {value}" for word, value in comparisons.items())
-    if expectation.same_as is not None:
-        wanted += f" ({look_up(document, expectation.same_as)})"
+    wanted = " and ".join(_wanted(word, value, document) for word, value in comparisons.items())
     held = all(_holds(word, seen, value, document) for word, value in comparisons.items())
     if expectation.contains is not None and isinstance(seen, list):
         seen = next(_lines_with(expectation.contains, seen), seen)  # the line that was looked for, not the whole log
@@ -113,6 +114,11 @@ def judge(expectation: Expectation, document: Mapping[str, Any], at: str) -> Jud
 
 def _lines_with(text: str, lines: list[Any]) -> Iterator[str]:
     return (line for line in lines if isinstance(line, str) and text in line)
+
+
+def _wanted(word: str, value: Any, document: Mapping[str, Any]) -> str:
+    other = f" ({look_up(document, value)})" if word in _OF_PATHS and isinstance(value, str) else ""
+    return f"{word.replace('_', ' ')} {value}{other}"
 
 
 def _holds(word: str, seen: Any, value: Any, document: Mapping[str, Any]) -> bool:
@@ -126,6 +132,8 @@ def _holds(word: str, seen: Any, value: Any, document: Mapping[str, Any]) -> boo
         if isinstance(seen, list):
             return value in seen or any(_lines_with(value, seen))
         return isinstance(seen, str | Mapping) and value in seen
-    if not isinstance(seen, int | float) or isinstance(seen, bool):
+    if isinstance(value, str):
+        value = look_up(document, value)
+    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in (seen, value)):
         return False
     return bool({"at_least": seen >= value, "at_most": seen <= value, "below": seen < value}[word])

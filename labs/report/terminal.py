@@ -24,6 +24,8 @@ PIPE_WIDTH = 120
 COUNTED = {"ftp": ("transfers", "transferred"), "tftp": ("transfers", "transferred"), "ping": ("sent", "answered"),
            "flood": ("offered", "arrived")}  # fmt: skip
 """Of a kind: what it tried, and what came through."""
+NO_LOSS = {"OTHER_MEMBER"}
+"""Reasons of packets that somebody else forwarded."""
 FATES = ("survived", "hung", "reset", "refused", "finished")
 _STYLES = {"step": "bold", "note": "italic", "member": "cyan", "log": "yellow", "takeover": "bold magenta",
            "problem": "bold red"}  # fmt: skip
@@ -142,7 +144,7 @@ def comparisons(document: Mapping[str, Any]) -> Table:
 
 
 def drops(document: Mapping[str, Any]) -> Table:
-    reasons = sorted({reason for counts in document["drops"].values() for reason, n in counts.items() if n})
+    reasons = sorted({reason for counts in document["drops"].values() for reason, n in counts.items() if n} - NO_LOSS)
     table = _table("member", *reasons)
     for name, counts in document["drops"].items():
         if reasons:
