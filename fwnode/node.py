@@ -28,8 +28,7 @@ from typing import Any
 
 from fwnode.clock import LabClock, wire_now
 from fwnode.cluster.membership import Cluster, Join, MemberState, PeerChanged, StateChanged
-from fwnode.cluster.sharing import Sharing
-from fwnode.configuration import InterfaceModel, MemberConfig, load, load_releases
+from fwnode.configuration import MemberConfig, load, load_releases
 from fwnode.control.commands import Commands, log_line
 from fwnode.control.server import ControlServer
 from fwnode.datapath.addresses import (
@@ -39,22 +38,16 @@ from fwnode.datapath.addresses import (
     place_on_loopback,
     prepare_kernel,
 )
-from fwnode.datapath.queue import PAYLOAD_BYTES, Overruns, PacketQueue
+from fwnode.datapath.queue import HEADER_BYTES, PAYLOAD_BYTES, Overruns, PacketQueue
 from fwnode.datapath.rules import INSPECTION_QUEUE_NUMBER, OWN_MARK, QUEUE_NUMBER, DivertError, divert, remove
-from fwnode.datapath.sharing import (
-    HANDED_ON,
-    SHARING_QUEUE_NUMBER,
-    SharedInterface,
-    accept_multicast,
-    hand_on,
-    multicast_mac,
-)
+from fwnode.datapath.sharing import SHARING_QUEUE_NUMBER, undo
 from fwnode.files import FileError
-from fwnode.firewall.firewall import ACCEPT, Firewall, Verdict, sharing_key
-from fwnode.firewall.packet import MalformedPacket, parse
+from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.parameters import ParameterError, Parameters
 from fwnode.firewall.policy import Policy
+from fwnode.firewall.verdict import Verdict
 from fwnode.links.datagrams import Datagrams, Wire
+from fwnode.sharing import LoadSharing
 from fwnode.sync import Synchroniser
 from syncproto import codec
 from syncproto.errors import SyncError
@@ -113,13 +106,7 @@ class Node:
             first_heartbeat=self.incarnation,
             load_sharing=config.cluster.load_sharing,
         )
-        self.sharing: Sharing | None = None
-        if config.cluster.load_sharing:
-            self.sharing = self.firewall.sharing = Sharing(
-                config.number,
-                asymmetric=config.cluster.sharing == "asymmetric",
-                all_receive=config.cluster.mode == "load-sharing-multicast",
-            )
+        self.sharing: LoadSharing | None = None
         self.cluster.policy_name = policy.name
         self.key = config.key.encode() or None
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
@@ -153,14 +140,17 @@ class Node:
         prepare_kernel(names)
         self._divert(self.firewall.policy)
         place_on_loopback([VirtualAddress(i.kernel_name, v) for i in interfaces for v in i.virtual])
-        self.queue = PacketQueue(QUEUE_NUMBER, self.firewall.decide, self.clock.now, self._send_reply, self._hold)
-        self._watch(self.queue, lambda _mask: self.queue.run())
-        decide = self.firewall.decide_inspected
-        self.inspection_queue = PacketQueue(
-            INSPECTION_QUEUE_NUMBER, decide, self.clock.now, self._send_reply, self._hold, PAYLOAD_BYTES
-        )
-        self._watch(self.inspection_queue, lambda _mask: self.inspection_queue.run())
-        macs = self._share(interfaces)
+        self.queues = [
+            self._open_queue(QUEUE_NUMBER, self.firewall.decide, HEADER_BYTES),
+            self._open_queue(INSPECTION_QUEUE_NUMBER, self.firewall.decide_inspected, PAYLOAD_BYTES),
+        ]
+        macs: dict[str, bytes] = {}
+        if self.config.cluster.load_sharing:
+            self.sharing = LoadSharing(self.config)
+            self.firewall.sharing = self.sharing.decision
+            macs = self.sharing.macs
+            if self.sharing.hands_on:
+                self.queues.append(self._open_queue(SHARING_QUEUE_NUMBER, self.sharing.decide_whose, HEADER_BYTES))
         self.keepers = [
             AddressKeeper(i.kernel_name, i.virtual, macs.get(i.kernel_name)) for i in interfaces if i.virtual
         ]
@@ -188,6 +178,11 @@ class Node:
         self._flags_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.control = ControlServer(self.config.control_path, self._selector, Commands(self).handle)
 
+    def _open_queue(self, number: int, decide: Callable[[bytes, int, float], Verdict], copied: int) -> PacketQueue:
+        queue = PacketQueue(number, decide, self.clock.now, self._send_reply, self._hold, copied)
+        self._watch(queue, lambda _mask: queue.run())
+        return queue
+
     def _divert(self, policy: Policy) -> None:
         """The kernel sends us the packets, those of services that this policy inspects with their payload."""
         interfaces = self.config.cluster.interfaces
@@ -195,8 +190,8 @@ class Node:
         divert([i.kernel_name for i in interfaces], peers, list(policy.inspected.values()))
 
     def overruns(self) -> Overruns:
-        """Packets lost in front of us, in both queues."""
-        return Overruns(*map(sum, zip(self.queue.overruns(), self.inspection_queue.overruns(), strict=True)))
+        """Packets lost in front of us, in all queues."""
+        return Overruns(*map(sum, zip(*(queue.overruns() for queue in self.queues), strict=True)))
 
     def _watch(self, source: Any, callback: Callable[[int], None], events: int = selectors.EVENT_READ) -> None:
         self._selector.register(source, events, callback)
@@ -209,34 +204,6 @@ class Node:
             where = (socket.inet_ntop(socket.AF_INET6, packet[24:40]), 0)
         with contextlib.suppress(OSError):  # no route to the sender: it will have to time out
             self._raw[version].sendto(packet, where)
-
-    def _share(self, interfaces: list[InterfaceModel]) -> dict[str, bytes]:
-        """Prepare the kernel for load sharing; returns the cluster's MAC, by interface, where it has one."""
-        mode, peers = self.config.cluster.mode, self.config.peers
-        shared = [i for i in interfaces if i.virtual]
-        if mode == "load-sharing-multicast":
-            macs = {i.kernel_name: multicast_mac(i.virtual) for i in shared}
-            accept_multicast(macs)
-            return macs
-        if mode == "load-sharing-unicast":
-            others = [SharedInterface(i.kernel_name, {n: i.members[name] for n, name in peers.items()}) for i in shared]
-            hand_on(others)
-            self.sharing_queue = PacketQueue(
-                SHARING_QUEUE_NUMBER, self._decide_whose, self.clock.now, self._send_reply, self._hold
-            )
-            self._watch(self.sharing_queue, lambda _mask: self.sharing_queue.run())
-        return {}
-
-    def _decide_whose(self, data: bytes, _hook: int, _now: float) -> Verdict:
-        """The pivot's decision before routing: what is another member's goes there."""
-        sharing = self.sharing
-        if sharing is None or sharing.pivot != self.config.number:
-            return ACCEPT
-        try:
-            member = sharing.member_of(sharing_key(parse(data)))
-        except MalformedPacket:
-            return ACCEPT  # it meets its end where this member forwards
-        return Verdict(True, mark=HANDED_ON | member) if member not in (0, self.config.number) else ACCEPT
 
     def _hold(self, queue: PacketQueue, packet_id: int) -> bool:
         """Whether a packet that changed the table is to wait for the other active members."""
@@ -378,8 +345,7 @@ class Node:
 
     def _answer(self) -> None:
         """Answer for the virtual addresses where this member is to, and tell the neighbours."""
-        pivot = self.sharing.pivot if self.sharing and self.config.cluster.mode == "load-sharing-unicast" else None
-        answering = self.firewall.forwarding and pivot in (None, self.config.number)
+        answering = self.firewall.forwarding and (self.sharing is None or self.sharing.answers)
         for keeper in self.keepers:
             keeper.answering = answering
         self._announce()
@@ -454,8 +420,8 @@ class Node:
 
     def _close(self) -> None:
         self.control.close()
-        self.queue.close()
-        self.inspection_queue.close()
+        for queue in self.queues:
+            queue.close()
         for keeper in self.keepers:
             keeper.close()
         self.datagrams.close()
@@ -483,6 +449,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     if options.remove_rules:
         remove()
+        undo()
         return
     try:
         config = load(options.config)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+from collections import Counter
 from dataclasses import replace
 from math import inf
 from typing import Any, Protocol
@@ -86,6 +87,9 @@ class Synchroniser:
         self.held: HeldPackets[tuple[PacketQueue, int]] = HeldPackets()
         self.healer = Healer()
         self._load_told_at = -inf
+        self._lost: Counter[int] = Counter()
+        """Lost updates that nobody was told of yet, by peer."""
+        self._losses_told_at = -inf
         self.parameters_changed(now)
         self.full_sync: dict[str, Any] = {"state": "none", "records": 0, "reason": ""}
         """How the last full sync of this member went."""
@@ -124,6 +128,7 @@ class Synchroniser:
         if wakeup is not None and now >= wakeup:
             self.engine.on_wakeup(now)
         self._drain(now)
+        self._tell_losses(now)
         if self._join is not None and now >= self._join[1]:
             self._end_join("failed", "Could not start a connection to remote member")
         self._heal(now)
@@ -198,17 +203,25 @@ class Synchroniser:
                 self._end_join("refused" if event.refused else "failed", event.reason)
             elif isinstance(event, engine.Risk):
                 self._owner.event("log", event.text)
+            elif isinstance(event, engine.LostUpdates):
+                self._lost[event.peer] += event.count
+                self.healer.lost(event.peer, now)
             else:
                 self._owner.event("sync", self._describe(event))
                 if isinstance(event, engine.PeerRestarted):
                     self.healer.forget(event.peer)
-                elif isinstance(event, engine.LostUpdates):
-                    self.healer.lost(event.peer, now)
 
-    def _describe(self, event: engine.LostUpdates | engine.PeerUnreachable | engine.PeerRestarted) -> str:
+    def _tell_losses(self, now: float) -> None:
+        """Updates are lost by handfuls, many times a second: counted each time, told once a second."""
+        if not self._lost or now - self._losses_told_at < RISK_INTERVAL_S:
+            return
+        self._losses_told_at = now
+        for peer, count in self._lost.items():
+            self._owner.event("sync", f"{count} updates of {self._config.peers[peer]} are lost for good")
+        self._lost.clear()
+
+    def _describe(self, event: engine.PeerUnreachable | engine.PeerRestarted) -> str:
         name = self._config.peers[event.peer]
-        if isinstance(event, engine.LostUpdates):
-            return f"{event.count} updates of {name} are lost for good"
         if isinstance(event, engine.PeerUnreachable):
             return f"sync with {name} is off: {event.reason}"
         return f"{name} has started anew"

@@ -281,10 +281,22 @@ def lab_first(words: list[str]) -> list[str]:
     return words
 
 
+def member_first(words: list[str]) -> list[str]:
+    """`fwctl sync compare` without a member: it is about all of them, so any that is here may be asked."""
+    begin = 0
+    if words and words[0].startswith("--lab"):
+        begin = 1 if "=" in words[0] else 2
+    if words[begin : begin + 2] != ["sync", "compare"]:
+        return words
+    lab = words[0].partition("=")[2] or words[1] if begin else None
+    members = sorted(path.stem for path in run_directory(lab).glob("*.sock") if path.stem != "supervisor")
+    return [*words[:begin], *members[:1], *words[begin:]]
+
+
 def run(arguments: Callable[[], list[str]], program: str = "fwctl") -> None:
     """Carry out a command line. Exit code 0, or 2 when the command, a file or the member says no."""
     try:
-        app(lab_first(arguments()), prog_name=program)
+        app(member_first(lab_first(arguments())), prog_name=program)
     except (MemberError, FileError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(2)

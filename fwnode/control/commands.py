@@ -22,10 +22,10 @@ from fwnode.datapath.rules import DivertError
 from fwnode.files import FileError
 from fwnode.firewall.connection import Connection, ConnectionTable
 from fwnode.firewall.expectations import Expectation, Expectations
-from fwnode.firewall.firewall import Hook, LogEntry, Reason
 from fwnode.firewall.load import ENABLED
 from fwnode.firewall.packet import ICMP, ICMPV6, TCP, describe_key, flag_names, split_key
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, parse_value
+from fwnode.firewall.verdict import Hook, LogEntry, Reason
 from fwnode.policy_file import build_policy
 from syncproto.limits import SYNC_TICK_S
 
@@ -250,7 +250,7 @@ class Commands:
 
     def _load_of(self, number: int, state: MemberState) -> int:
         sharing = self._node.sharing
-        return sharing.share(number) if sharing is not None else 100 if state.forwards else 0
+        return sharing.decision.share(number) if sharing is not None else 100 if state.forwards else 0
 
     def pstat(self) -> dict[str, Any]:
         """Packets, connections and sync packets."""
@@ -260,7 +260,7 @@ class Commands:
             "connections": {k: status[k] for k in ("connections", "peak", "learned", "created")},
             "packets": status["packets"],
             "drops": status["drops"],
-            "queue_buffer_bytes": node.queue.buffer_bytes,
+            "queue_buffer_bytes": node.queues[0].buffer_bytes,
             "sync": status["sync"],
             "saving": node.sync.engine.saving,
             "memory_bytes": node.sync.engine.memory_bytes(),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue, Packet
 
-from fwnode.firewall.firewall import Verdict
+from fwnode.firewall.verdict import Verdict
 
 QUEUE_LENGTH_MAX = 16_384
 """Packets that the kernel keeps for us; about 0.1 s at the rate a busy member reaches."""

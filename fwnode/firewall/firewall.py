@@ -11,9 +11,7 @@ of `decide`: one slice, one look-up, one comparison, one store.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
-from enum import Enum, IntEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from syncproto.record import Op
 
@@ -41,47 +39,7 @@ from .parameters import Parameters
 from .policy import FW1, Action, Implied, Match, OnInstall, Policy
 from .reject import rejection
 from .tcp import EVENTS, INITIATOR, RESPONDER, START_STATES, TABLE, Event, State
-
-
-class Hook(IntEnum):
-    """Where the kernel met the packet (netfilter's numbers)."""
-
-    INPUT = 1
-    FORWARD = 2
-    OUTPUT = 3
-
-
-class Reason(Enum):
-    """Why a packet was dropped."""
-
-    MALFORMED = "the headers cannot be read"
-    NOT_ACTIVE = "this member does not process traffic now"
-    OUT_OF_STATE = "no connection, and the packet does not start one"
-    SYN_ON_ESTABLISHED = "SYN packet on established connection"
-    POLICY = "the rule base does not accept it"
-    REJECTED = "the rule base rejects it, and the sender is told"
-    FRAGMENT = "a fragment whose first fragment was not accepted or not seen"
-    TABLE_FULL = "the connections table is at its limit"
-    ANNOUNCEMENT = "a control connection announces a data connection that it may not"
-    OTHER_MEMBER = "another member processes this packet (load sharing)"
-    SYNC_LOAD = "a new connection, while sync is under load"
-
-
-class Verdict(NamedTuple):
-    """`reply` is a packet to send to the source (a reject), empty otherwise."""
-
-    accept: bool
-    reason: Reason | None = None
-    reply: bytes = b""
-    hold: bool = False
-    """Accepted, but only once the active peers know what it changed (flush and ack)."""
-    mark: int = 0
-    """Mark that the packet gets on its way."""
-
-
-ACCEPT = Verdict(True)
-HOLD = Verdict(True, hold=True)
-DROP = {reason: Verdict(False, reason) for reason in Reason}
+from .verdict import ACCEPT, DROP, HOLD, Counters, Hook, LogEntry, Reason, Verdict
 
 LOG_MAX = 2_000
 """Log entries that a member keeps; older ones make room."""
@@ -89,29 +47,6 @@ FRAGMENTS_MAX = 1_024
 """Datagrams whose fragments are followed at a time; the oldest makes room (Linux: ipfrag_high_thresh, 4 MB)."""
 FRAGMENT_TIMEOUT_S = 30.0
 """How long fragments of a datagram are expected (RFC 791 and Linux: 15 to 30 s)."""
-
-
-class LogEntry(NamedTuple):
-    """One line of the log, as it was met; made readable by who reads it."""
-
-    number: int
-    at: float
-    reason: Reason | None
-    hook: int
-    key: bytes
-    detail: int
-    """`Packet.detail`: TCP flags, or ICMP type."""
-    rule: int
-    text: str
-
-
-@dataclass
-class Counters:
-    accepted: int = 0
-    dropped: int = 0
-    created: int = 0
-    learned: int = 0
-    drops: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
 
 
 class Shares(Protocol):

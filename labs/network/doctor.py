@@ -88,6 +88,7 @@ PROBES: Mapping[str, _Entry] = {
 }
 TOOLS: Mapping[str, tuple[str, State]] = {
     "tcpdump": ("filters of `fwlab capture`, and reading what it wrote", State.LACKING),
+    "nft": ("load sharing by multicast; it comes with nftables", State.LACKING),
     "tc": ("the step `limit`; it comes with iproute2", State.LACKING),
     "ping": ("workloads of kind ping; it comes with iputils-ping", State.LACKING),
     "iperf3": ("`fwlab bench forward`", State.LACKING),

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
-from fwnode.firewall.firewall import Reason
+from fwnode.firewall.verdict import Reason
 from labs.network.topology import Topology
 from labs.procedure.document import EMPTY_STATUS
 from labs.procedure.expectations import Expectation, Until

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fwnode.cluster.membership import MemberState
-from fwnode.firewall.firewall import Reason
 from fwnode.firewall.parameters import PARAMETERS
 from fwnode.firewall.tcp import TABLE, Event, State
+from fwnode.firewall.verdict import Reason
 from labs.exit_codes import ExitCode
 from syncproto import message, session
 

@@ -15,9 +15,10 @@ from fwnode.configuration import MemberConfig, load_releases
 from fwnode.control import render
 from fwnode.control.commands import Commands
 from fwnode.control.server import ControlError
-from fwnode.firewall.firewall import Firewall, Hook
+from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.holding import HeldPackets
 from fwnode.firewall.parameters import Parameters
+from fwnode.firewall.verdict import Hook
 from fwnode.policy_file import build_policy
 from syncproto.engine import SyncEngine
 from syncproto.heal import Healer
@@ -47,7 +48,7 @@ def node() -> Any:
             held=HeldPackets(),
             healer=Healer(),
         ),
-        queue=SimpleNamespace(buffer_bytes=0),
+        queues=[SimpleNamespace(buffer_bytes=0)],
         overruns=lambda: SimpleNamespace(queue=0, socket=0),
         datagrams=SimpleNamespace(sent_bytes=0, received_bytes=0),
         refused_messages=Counter[str](),

@@ -8,8 +8,8 @@ from typing import Any
 from fwnode.clock import LabClock
 from fwnode.control import render
 from fwnode.control.commands import log_line
-from fwnode.firewall.firewall import LogEntry, Reason
 from fwnode.firewall.holding import HoldCounters
+from fwnode.firewall.verdict import LogEntry, Reason
 from syncproto.events import Counters
 
 COUNTERS = asdict(Counters())

@@ -8,7 +8,8 @@ from firewall_wire import CLIENT, SERVER, address, firewall, ip
 from scapy.layers.inet import TCP, UDP
 from scapy.packet import Raw
 
-from fwnode.firewall.firewall import Firewall, Hook
+from fwnode.firewall.firewall import Firewall
+from fwnode.firewall.verdict import Hook
 
 ONLY_CONTROL: dict[str, Any] = {
     "services": {"upload": {"protocol": "tcp", "port": 2121, "inspect": "ftp"}},

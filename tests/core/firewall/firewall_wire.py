@@ -22,9 +22,10 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet, Raw
 
-from fwnode.firewall.firewall import Firewall, Hook
+from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.parameters import Parameters
 from fwnode.firewall.tcp import State
+from fwnode.firewall.verdict import Hook
 from fwnode.policy_file import build_policy
 
 CLIENT = {4: "192.0.2.100", 6: "2001:db8:1::100"}

@@ -28,8 +28,9 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6, IPv6ExtHdrDestOpt
 from scapy.packet import Raw
 
-from fwnode.firewall.firewall import FRAGMENT_TIMEOUT_S, FRAGMENTS_MAX, LOG_MAX, Firewall, Hook, Reason
+from fwnode.firewall.firewall import FRAGMENT_TIMEOUT_S, FRAGMENTS_MAX, LOG_MAX, Firewall
 from fwnode.firewall.tcp import State
+from fwnode.firewall.verdict import Hook, Reason
 from fwnode.policy_file import build_policy
 
 OPENING = "> S ACCEPT SYN_SENT\n < SA ACCEPT SYN_RECEIVED\n > A ACCEPT ESTABLISHED\n"

@@ -19,9 +19,9 @@ from fwnode.firewall.announcements import (
     sip_message,
     tftp_request,
 )
-from fwnode.firewall.firewall import Hook
 from fwnode.firewall.inspection import FtpInspector
 from fwnode.firewall.packet import parse
+from fwnode.firewall.verdict import Hook
 from fwnode.policy_file import build_policy
 from syncproto.record import Op, Record, Update
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from firewall_wire import firewall, tcp
 
-from fwnode.firewall.firewall import Hook, Reason
 from fwnode.firewall.holding import HELD_MAX, RELEASE_TIMEOUT_S, HeldPackets
 from fwnode.firewall.load import Kind, SyncLoad
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, Parameters, parse_value
+from fwnode.firewall.verdict import Hook, Reason
 
 
 def load(**parameters: int) -> SyncLoad:

@@ -6,8 +6,9 @@ from firewall_wire import CLIENT, SERVER, VIRTUAL, answer, echo, firewall, ip, t
 from scapy.layers.inet import ICMP, IP, UDP, fragment
 from scapy.packet import Raw
 
-from fwnode.firewall.firewall import Firewall, Hook, sharing_key
+from fwnode.firewall.firewall import Firewall, sharing_key
 from fwnode.firewall.packet import parse
+from fwnode.firewall.verdict import Hook
 
 
 class Mine:

@@ -9,7 +9,8 @@ from labs.procedure.expectations import Expectation, judge, look_up
 
 DOCUMENT: dict[str, Any] = {
     "workloads": {"database": {"survived": 200, "hung": 0}},
-    "members": {"fw1": {"state": "Active Attention", "connections": 10}, "fw2": {"connections": 10, "running": True}},
+    "members": {"fw1": {"state": "Active Attention", "connections": 10, "log": ["up", "sync is in risk: 411"]},
+                "fw2": {"connections": 10, "running": True}},
     "drops": {"fw1": {"POLICY": 3}},
     "takeovers": [{"taker": "fw2"}],
 }
@@ -35,6 +36,9 @@ def test_comparisons(keys: dict[str, Any], expected: bool) -> None:
 
 def test_other_kinds_of_values() -> None:
     assert held(that="members.fw1.state", contains="Active")
+    log = judge(Expectation(that="members.fw1.log", contains="in risk"), DOCUMENT, "the end")
+    assert (log.held, log.seen) == (True, "sync is in risk: 411")  # the line, not the whole log
+    assert not held(that="members.fw1.log", contains="in peril")
     assert held(that="members.fw1.connections", same_as="members.fw2.connections")
     assert not held(that="members.fw1.connections", same_as=SURVIVED)
     assert held(that="takeovers.0.taker", **{"is": "fw2"})

@@ -63,9 +63,19 @@ def test_every_lab_of_the_catalog_is_in_order_and_has_a_guide(name: str) -> None
 
 def test_the_catalog_is_complete() -> None:
     assert catalog.names() == [
-        "failover-synced", "full-sync-blocked", "upgrade-careless", "upgrade-hotfix", "upgrade-new-connections-patch",
+        "allowed-protocols",
+        "asymmetric",
+        "failover-synced",
+        "full-sync-blocked",
+        "more-members",
+        "sync-link-cut",
+        "sync-under-load",
+        "sync-under-load-ha",
+        "upgrade-careless",
+        "upgrade-hotfix",
+        "upgrade-new-connections-patch",
         "upgrade-out-of-state",
-    ]  # fmt: skip
+    ]
 
 
 def test_all_problems_at_once(tmp_path: Path) -> None:

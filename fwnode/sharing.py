@@ -1,0 +1,63 @@
+"""A member's load sharing: the decision function between the cluster, the firewall and the kernel.
+
+Prepares the kernel for the mode, keeps the set of active members, and gives the pivot's queue its verdicts. Which
+states members have is the cluster's business, what may pass the firewall's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fwnode.cluster.sharing import Sharing
+from fwnode.configuration import InterfaceModel, MemberConfig
+from fwnode.datapath.sharing import HANDED_ON, SharedInterface, accept_multicast, hand_on, multicast_mac
+from fwnode.firewall.firewall import sharing_key
+from fwnode.firewall.packet import MalformedPacket, parse
+from fwnode.firewall.verdict import ACCEPT, Verdict
+
+MULTICAST, UNICAST = "load-sharing-multicast", "load-sharing-unicast"
+
+
+class LoadSharing:
+    """For a cluster in one of the load-sharing modes. Raises `DivertError` where the kernel cannot do it."""
+
+    def __init__(self, config: MemberConfig) -> None:
+        cluster = config.cluster
+        self._number = config.number
+        self.hands_on = cluster.mode == UNICAST
+        """One member, the pivot, receives everything; its queue `SHARING_QUEUE_NUMBER` asks `decide_whose`."""
+        self.decision = Sharing(
+            config.number, asymmetric=cluster.sharing == "asymmetric", all_receive=cluster.mode == MULTICAST
+        )
+        shared = [interface for interface in cluster.interfaces if interface.virtual]
+        self.macs: dict[str, bytes] = {}
+        """The cluster's MAC by interface, where all members receive."""
+        if self.hands_on:
+            hand_on([self._others(interface, config) for interface in shared])
+        else:
+            self.macs = {interface.kernel_name: multicast_mac(interface.virtual) for interface in shared}
+            accept_multicast(self.macs)
+
+    @staticmethod
+    def _others(interface: InterfaceModel, config: MemberConfig) -> SharedInterface:
+        addresses = {number: interface.members[name] for number, name in config.peers.items()}
+        return SharedInterface(interface.kernel_name, addresses)
+
+    def set_active(self, members: Iterable[int]) -> bool:
+        """These share the packets out among themselves now; False when that is nothing new."""
+        return self.decision.set_active(members)
+
+    @property
+    def answers(self) -> bool:
+        """Whether this member, if it is active, answers for the virtual addresses."""
+        return not self.hands_on or self.decision.pivot == self._number
+
+    def decide_whose(self, data: bytes, _hook: int, _now: float) -> Verdict:
+        """Before routing: what is another member's gets the mark that takes it there."""
+        if self.decision.pivot != self._number:
+            return ACCEPT
+        try:
+            member = self.decision.member_of(sharing_key(parse(data)))
+        except MalformedPacket:
+            return ACCEPT  # it meets its end where this member forwards
+        return Verdict(True, mark=HANDED_ON | member) if member not in (0, self._number) else ACCEPT
