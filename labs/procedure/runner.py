@@ -214,10 +214,15 @@ class Runner:
                 load = self._make_load(name)
                 await load.start()
                 self.loads[name] = load
+            self.finished.pop(name, None)  # what can be opened again goes on counting
         results = await asyncio.gather(*(self.loads[name].open() for name in what.workloads))
         for name, result in zip(what.workloads, results, strict=True):
+            workload = self.file.workloads[name]
             opened = f"{_counted(result['opened'], 'session')} opened{_failed(result)}"
-            self._note("workload", f"{name}: {ON_THE_WAY.get(self.file.workloads[name].kind, opened)}")
+            begun = ON_THE_WAY.get(workload.kind, opened)
+            if workload.kind in ("short", "ping") and workload.count is not None:
+                begun = f"{workload.count:,} {begun.removesuffix(' from now on')}"
+            self._note("workload", f"{name}: {begun}")
 
     async def _do_speak(self, what: steps.Workloads) -> None:
         for name in what.workloads:

@@ -30,7 +30,8 @@ class Client:
     async def open(self) -> dict[str, Any]:
         if self.orders["kind"] == "short":
             if self._stream is None:
-                self._stream = asyncio.create_task(self._open_for_ever())
+                self.asker.finishing = False
+                self._stream = asyncio.create_task(self._open_one_by_one(self.orders["count"]))
             return {"opened": 0, "failed": 0}
         return await self._open_many(self.orders["count"])
 
@@ -52,7 +53,10 @@ class Client:
 
     async def finish(self) -> dict[str, Any]:
         if self._stream is not None:
-            self._stream.cancel()
+            if self.orders["count"] is None:
+                self._stream.cancel()
+            await asyncio.wait([self._stream])
+            self._stream = None
         while self._openings:
             await asyncio.wait(self._openings)
         if self.orders.get("speaks_first") == "server":
@@ -89,10 +93,11 @@ class Client:
         failed = sum(1 for conversation in new if conversation.session and conversation.session.fate in FAILED)
         return {"opened": len(new) - failed, "failed": failed}
 
-    async def _open_for_ever(self) -> None:
+    async def _open_one_by_one(self, count: int | None) -> None:
+        """So many, or for ever."""
         begin = time.monotonic()
         index = 0
-        while True:
+        while count is None or index < count:
             await asyncio.sleep(max(0.0, index / self.orders["rate"] - (time.monotonic() - begin)))
             await self._begin_opening()
             index += 1

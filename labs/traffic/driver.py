@@ -59,6 +59,7 @@ class Traffic:
         self._client = await _Process.start(self._spawn, client, module, self.name, self._orders)
 
     async def open(self) -> dict[str, Any]:
+        self._finished = False
         return dict(await self._command(self._client, "open"))
 
     async def speak(self) -> dict[str, Any]:
@@ -74,9 +75,11 @@ class Traffic:
         return dict(await self._command(self._client, "transfer", wait=wait))
 
     async def finish(self) -> Tally:
-        await self._command(self._client, "finish")
+        mine = await self._command(self._client, "finish")
         self._finished = True
-        if self._server_tells:
+        if isinstance(self.workload, Flood):
+            await self._command(self._server, "finish", offered=mine["tally"]["figures"]["offered"])
+        elif self._server_asks:
             await self._command(self._server, "finish")
         return await self.report()
 

@@ -27,8 +27,9 @@ class Flood:
         self.orders = orders
         self.family = socket.AF_INET6 if orders["family"] == "ipv6" else socket.AF_INET
         self.ports = range(orders["port"], orders["port"] + orders["server_ports"])
-        self.packets = list(packets(self._source(), orders["address"], orders["protocol"], self.ports, orders["count"]))
-        self.offered = 0
+        self.packets = list(packets(self._source(), orders["address"], orders["protocol"], self.ports,
+                                    orders["count"] * orders["rounds"]))  # fmt: skip
+        self.offered = self._wanted = 0
         self.seconds = 0.0
         self._sending: asyncio.Task[None] | None = None
 
@@ -41,8 +42,11 @@ class Flood:
     # -- commands
 
     async def open(self) -> dict[str, Any]:
+        if self._wanted == len(self.packets):
+            raise ValueError("this flood was offered already; give it more rounds, or write another workload")
         if self._sending is not None:
-            raise ValueError("this flood was offered already; write another workload for a second one")
+            await self._sending
+        self._wanted += self.orders["count"]
         self._sending = asyncio.create_task(asyncio.to_thread(self._send_all))
         return {"opened": 0, "failed": 0}
 
@@ -61,15 +65,15 @@ class Flood:
     def _send_all(self) -> None:
         where = (self.orders["address"], 0)
         with socket.socket(self.family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:  # the header is ours
-            begin = time.monotonic()
-            while self.offered < len(self.packets):
-                self.seconds = time.monotonic() - begin
-                due = min(len(self.packets), int(self.seconds * self.orders["rate"]) + 1)
+            begin, before, first = time.monotonic(), self.seconds, self.offered
+            while self.offered < self._wanted:
+                self.seconds = before + (passed := time.monotonic() - begin)
+                due = min(self._wanted, first + int(passed * self.orders["rate"]) + 1)
                 for packet in self.packets[self.offered : due]:
                     sender.sendto(packet, where)
                 self.offered = due
                 time.sleep(BATCH_S)
-            self.seconds = time.monotonic() - begin
+            self.seconds = before + time.monotonic() - begin
 
     # -- the rule
 

@@ -79,9 +79,8 @@ class Ring:
 class Server:
     def __init__(self, orders: dict[str, Any]) -> None:
         self.ports = range(orders["port"], orders["port"] + orders["server_ports"])
-        self.count: int = orders["count"]
         ipv6 = orders["family"] == "ipv6"
-        self.ring = Ring(ipv6, orders["protocol"], self.ports, self.count)
+        self.ring = Ring(ipv6, orders["protocol"], self.ports, orders["count"] * orders["rounds"])
         kind = socket.SOCK_DGRAM if orders["protocol"] == "udp" else socket.SOCK_STREAM
         self.sockets = [self._bound("::" if ipv6 else "0.0.0.0", port, ipv6, kind) for port in self.ports]
 
@@ -101,10 +100,10 @@ class Server:
             raise OSError(f"cannot listen on port {port}: {error}") from None
         return bound
 
-    async def finish(self) -> dict[str, Any]:
-        """When every connection has arrived, or no other one has for a while."""
+    async def finish(self, offered: int) -> dict[str, Any]:
+        """When every connection that was offered has arrived, or no other one has for a while."""
         seen, since = self.ring.look(), time.monotonic()
-        while seen < self.count and time.monotonic() - since < SETTLED_S:
+        while seen < offered and time.monotonic() - since < SETTLED_S:
             await asyncio.sleep(POLL_S)
             before, seen = seen, self.ring.look()
             if seen != before:

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from labs.traffic.process import raise_file_limit
-from labs.traffic.transfers import Heard, Transfers, patience_of
+from labs.traffic.transfers import Heard, NoDataConnection, Transfers, patience_of
 
 FILE = "file"
 CHUNK = 65_536
@@ -87,7 +87,10 @@ class FtpClient:
                 connection.settimeout(self.patience_s)
         else:
             assert announced is not None
-            connection = socket.create_connection(announced, timeout=self.patience_s)
+            try:
+                connection = socket.create_connection(announced, timeout=self.patience_s)
+            except OSError as error:
+                raise NoDataConnection(str(error)) from None
             try:
                 self._retrieve()
             except BaseException:

@@ -23,12 +23,15 @@ class Pinger:
 
     async def open(self) -> dict[str, Any]:
         if self._stream is None:
-            self._stream = asyncio.create_task(self._send_for_ever())
+            self._stream = asyncio.create_task(self._send_one_by_one(self.orders["count"]))
         return {"opened": 0, "failed": 0}
 
     async def finish(self) -> dict[str, Any]:
         if self._stream is not None:
-            self._stream.cancel()
+            if self.orders["count"] is None:
+                self._stream.cancel()
+            await asyncio.wait([self._stream])
+            self._stream = None
         while self._waiting:
             await asyncio.wait(self._waiting)
         return await self.report()
@@ -38,10 +41,12 @@ class Pinger:
         tally.figures = {"sent": tally.sessions, "answered": tally.fates[Fate.FINISHED]}
         return {"tally": tally.as_json(), "unopened": []}
 
-    async def _send_for_ever(self) -> None:
-        begin = time.monotonic()
-        while True:
-            await asyncio.sleep(max(0.0, len(self.sessions) / self.orders["rate"] - (time.monotonic() - begin)))
+    async def _send_one_by_one(self, count: int | None) -> None:
+        """So many, or for ever."""
+        begin, index = time.monotonic(), 0
+        while count is None or index < count:
+            await asyncio.sleep(max(0.0, index / self.orders["rate"] - (time.monotonic() - begin)))
+            index += 1
             session = Session(len(self.sessions), began_at=time.time())
             self.sessions.append(session)
             task = asyncio.create_task(self._exchange(session))

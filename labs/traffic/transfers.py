@@ -31,6 +31,10 @@ def patience_of(orders: dict[str, Any]) -> float:
     return max(PATIENCE_FLOOR_S, float(orders["patience"]) / float(orders["clock"]["rate"]))
 
 
+class NoDataConnection(Exception):
+    """The data connection of a transfer could not be opened; its control connection is as it was."""
+
+
 class FileClient(Protocol):
     """One application. Every call may block, and raises when it fails."""
 
@@ -164,11 +168,13 @@ class Transfers:
             session.end(Fate.FINISHED)
 
     async def _do(self, account: _Account, deed: Callable[[], None]) -> bool:
-        """In the client's thread; an error is the session's end."""
+        """In the client's thread; an error is the session's end, unless it is about a data connection alone."""
         session = account.session
         assert session is not None
         try:
             await self._loop.run_in_executor(self._threads, deed)
+        except NoDataConnection:
+            return False
         except Exception as error:
             if isinstance(error, TimeoutError) and session.last_answer_at is not None:
                 session.longest_silence_s = max(session.longest_silence_s, time.time() - session.last_answer_at)

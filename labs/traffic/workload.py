@@ -17,6 +17,7 @@ FILE_MAX = 256 * 2**20
 PING_RATE_MAX = 100.0  # each ping is a process
 FLOOD_RATE_MAX = 20_000.0
 FLOOD_COUNT_MAX = 100_000
+FLOOD_ROUNDS_MAX = 100
 FLOOD_PORTS_MAX = 64
 FLOOD_SOURCE_FIRST = 10_000
 """A flood's source ports begin here; all up to the last port may be used."""
@@ -78,13 +79,15 @@ class Sessions(_OnPort):
 
 
 class Short(_OnPort):
-    """New connections all the time: open, one exchange, (stay a while, one more exchange,) close."""
+    """New connections: open, one exchange, (stay a while, one more exchange,) close."""
 
     verbs = frozenset({"open", "finish"})
 
     kind: Literal["short"]
     rate: float = Field(default=10.0, gt=0, le=OPEN_RATE_MAX)
     """New connections a second of *wall* time."""
+    count: int | None = Field(default=None, ge=1, le=SESSIONS_MAX)
+    """So many at each `open`; nothing: new ones all the time until `finish`."""
     hold: Spread = (0.0, 0.0)
     """How long a connection stays open before its second exchange; nothing: it closes after the first."""
 
@@ -127,7 +130,7 @@ class Tftp(_OnPort):
 
 
 class Ping(_Workload):
-    """New ICMP echo exchanges all the time, each with an identifier of its own."""
+    """New ICMP echo exchanges, each with an identifier of its own."""
 
     verbs = frozenset({"open", "finish"})
     figures = frozenset({"sent", "answered"})
@@ -136,6 +139,8 @@ class Ping(_Workload):
     patience: Duration = 2.0
     rate: float = Field(default=5.0, gt=0, le=PING_RATE_MAX)
     """New exchanges a second of *wall* time."""
+    count: int | None = Field(default=None, ge=1, le=SESSIONS_MAX)
+    """So many at each `open`; nothing: new ones all the time until `finish`."""
 
 
 class Flood(_OnPort):
@@ -149,6 +154,9 @@ class Flood(_OnPort):
     rate: float = Field(gt=0, le=FLOOD_RATE_MAX)
     """New connections a second of *wall* time."""
     count: int = Field(ge=1, le=FLOOD_COUNT_MAX)
+    """So many at each `open`."""
+    rounds: int = Field(default=1, ge=1, le=FLOOD_ROUNDS_MAX)
+    """How often it can be opened: each time with connections of its own, which are prepared before the first."""
     server_ports: int = Field(default=4, ge=1, le=FLOOD_PORTS_MAX)
     """The connections go to so many ports, from `port` on."""
 
@@ -161,7 +169,10 @@ class Flood(_OnPort):
         if self.port + self.server_ports > 65536:
             raise ValueError(f"port: {self.server_ports} ports from {self.port} on go past 65535")
         room = (65536 - FLOOD_SOURCE_FIRST) * self.server_ports
-        if self.count > room:
+        if self.count * self.rounds > FLOOD_COUNT_MAX:
+            raise ValueError(f"rounds: {self.rounds} of {self.count} connections are more than {FLOOD_COUNT_MAX}; "
+                             "lower one of the two")
+        if self.count * self.rounds > room:
             raise ValueError(f"count: {self.server_ports} server ports have room for {room} connections; raise "
                              "server_ports")
         return self

@@ -101,18 +101,20 @@ def test_floods_pass_and_are_counted(run):
             "udp": {"kind": "flood", "port": 9000, "rate": 2000, "count": 2000},
             "tcp": {"kind": "flood", "protocol": "tcp", "port": 9000, "rate": 500, "count": 500, "server_ports": 2},
             "ipv6": {"kind": "flood", "port": 9000, "rate": 500, "count": 500, "family": "ipv6"},
+            "twice": {"kind": "flood", "port": 9500, "rate": 500, "count": 100, "rounds": 2},
             "kept": {"kind": "flood", "port": 7000, "server_ports": 1, "rate": 500, "count": 100},
         },
         steps=[
             *START, {"open": ["udp", "tcp", "ipv6"]}, {"finish": ["udp", "tcp", "ipv6"]},
             {"check": {"that": "members.fw1.connections", "at_least": 3000}},
             {"policy": {"member": "fw1", "patch": {"rules": [{"action": "drop"}]}}},
-            {"open": "kept"}, {"finish": "kept"},
+            {"open": "kept"}, {"finish": "kept"}, {"policy": {"member": "fw1", "patch": {}}},
+            {"open": "twice"}, {"finish": "twice"}, {"open": "twice"}, {"finish": "twice"},
         ],
         expect=[
             {"that": "workloads.udp.arrived", "is": 2000}, {"that": "workloads.udp.refused", "is": 0},
             {"that": "workloads.tcp.arrived", "is": 500}, {"that": "workloads.ipv6.arrived", "is": 500},
-            {"that": "workloads.kept.offered", "is": 100}, {"that": "workloads.kept.refused", "is": 100},
+            {"that": "workloads.twice.arrived", "is": 200}, {"that": "workloads.kept.offered", "is": 100}, {"that": "workloads.kept.refused", "is": 100},
             {"that": "drops.fw1.POLICY", "at_least": 100},
         ],
     )  # fmt: skip

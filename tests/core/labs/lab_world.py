@@ -113,6 +113,7 @@ class FakeLoad:
 
     async def open(self) -> dict[str, Any]:
         self.calls.append("open")
+        self.finished = False
         return {"opened": self.count, "failed": 0}
 
     async def announce(self) -> dict[str, Any]:

@@ -131,6 +131,8 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ({"expect": [{"that": "differences.kinds.TCP.fw1.mising", "is": 0}]}, "did you mean missing?"),
         ({"expect": [{"that": "members.fw1.counters.lost_update", "is": 0}]}, "did you mean lost_updates?"),
         ({"expect": [{"that": "members.fw1.blocking.packet", "is": 0}]}, "blocking has no 'packet'; did you mean"),
+        ({"workloads": {"x": {"kind": "flood", "port": 9, "rate": 9, "count": 50_000, "rounds": 3}}},
+         "rounds: 3 of 50000 connections are more than 100000; lower one of the two"),
         ({"steps": []}, "steps: is missing; a lab without steps does nothing"),
         ({"steps": "start"}, "steps: is not a list"),
         ({"members": {}}, "members: is missing"),

@@ -244,6 +244,15 @@ def test_transfers(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_opened_again_goes_on_counting(tmp_path: Path) -> None:
+    web = {"web": {"kind": "short", "port": 80, "count": 3}}
+    still_open = {"check": {"that": "workloads.web.open", "is": 3}}
+    steps = [START, {"open": "web"}, {"finish": "web"}, {"open": "web"}, still_open, {"finish": "web"}]
+    world = World(tmp_path, steps, [{"that": "workloads.web.survived", "is": 3}], workloads=web)
+    assert world.run()["verdict"] == "pass"
+    assert world.texts("workload")[0] == "web: 3 new connections"
+
+
 def test_a_workload_that_is_not_open(tmp_path: Path) -> None:
     world = World(tmp_path, [START, {"speak": "database"}])
     assert "the workload database is not open" in world.run()["problem"]

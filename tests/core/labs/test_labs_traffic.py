@@ -54,6 +54,17 @@ def test_sessions_survive_where_nothing_happens(asks: str) -> None:
     assert tally.answers >= 60
 
 
+def test_short_connections_by_number_can_be_opened_again() -> None:
+    async def story(traffic: Traffic) -> Tally:
+        await traffic.open()
+        assert (await traffic.finish()).fates[Fate.FINISHED] == 3
+        await traffic.open()
+        return await traffic.finish()
+
+    tally = play(Short.model_validate({"kind": "short", "port": free_port(), "rate": 100, "count": 3}), story)
+    assert (tally.sessions, tally.fates[Fate.FINISHED]) == (6, 6)
+
+
 def test_idle_sessions_speak_when_told() -> None:
     async def story(traffic: Traffic) -> Tally:
         await traffic.open()

@@ -182,6 +182,29 @@ def test_tftp_transfers_are_a_session_each() -> None:
     assert (tally.sessions, tally.fates[Fate.FINISHED]) == (4, 4)
 
 
+def test_a_session_outlives_a_data_connection_that_cannot_be_opened() -> None:
+    from labs.traffic.ftp_client import FtpClient
+
+    class Unlucky(FtpClient):
+        def _passive(self) -> tuple[str, int]:
+            host, port = super()._passive()
+            lucky.append(port)
+            return host, free_port() if len(lucky) == 1 else port
+
+    lucky: list[int] = []
+
+    async def story(traffic: Traffic) -> Tally:
+        transfers = Transfers(traffic._orders, lambda: Unlucky(traffic._orders))
+        assert await transfers.open() == {"opened": 1, "failed": 0}
+        assert await transfers.transfer(True) == {"transferred": 0, "failed": 1}
+        assert await transfers.transfer(True) == {"transferred": 1, "failed": 0}
+        return Tally.from_json((await transfers.finish())["tally"])
+
+    tally = play(ftp(count=1), story)
+    assert (tally.sessions, tally.fates[Fate.FINISHED]) == (1, 1)
+    assert tally.figures == {"transfers": 2, "transferred": 1, "failed": 1}
+
+
 def test_tftp_without_an_answer_hangs() -> None:
     async def story(traffic: Traffic) -> Tally:
         await end_the_server(traffic)
@@ -214,5 +237,12 @@ def test_pings_are_counted() -> None:
             await asyncio.sleep(0.01)
         return await traffic.finish()
 
+    async def counted(traffic: Traffic) -> Tally:
+        await traffic.open()
+        assert (await traffic.finish()).figures == {"sent": 2, "answered": 2}
+        await traffic.open()
+        return await traffic.finish()
+
+    assert play(Ping.model_validate({"kind": "ping", "rate": 50, "count": 2}), counted).figures["answered"] == 4
     tally = play(Ping.model_validate({"kind": "ping", "rate": 50}), story)
     assert tally.figures["sent"] == tally.figures["answered"] == tally.fates[Fate.FINISHED] >= 3
