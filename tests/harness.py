@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +186,46 @@ class UpLab:
 def command(module: str, *arguments: str, **kw: Any) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", module, *arguments]
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, **kw)
+
+
+@contextlib.contextmanager
+def sharing_lab(mode: str, members: int, folder: Path, **settings: str) -> Iterator[UpLab]:
+    """A cluster in load sharing that is up, every member active and with a share."""
+    file = folder / "topology.yaml"
+    cluster = {"mode": mode, **settings}
+    file.write_text(json.dumps({"base": "pair", "name": "shared", "members": members, "cluster": cluster}))
+    lab = UpLab(f"test-{os.getpid()}-{mode}")
+    lab.fwlab("up", str(file), "--name", lab.name)
+    try:
+        for number in range(1, members + 1):
+            lab.wait_for_state(f"fw{number}", "Active")
+        until(lambda: sum(m["load"] > 0 for m in lab.ask("fw1", "stat")["members"]) == members, "all have a share")
+        yield lab
+    finally:
+        lab.close()
+
+
+@contextlib.contextmanager
+def captured(lab: UpLab, switch: str, file: Path, *expression: str) -> Iterator[list[Any]]:
+    """The packets seen on a switch meanwhile; the list is filled at the end."""
+    from scapy.all import rdpcap
+
+    line = [sys.executable, "-m", "labs.cli", "capture", "--lab", lab.name, switch, "-w", str(file), *expression]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE)
+    until(lambda: file.exists() and file.stat().st_size >= 24, "the capture has begun")
+    packets: list[Any] = []
+    try:
+        yield packets
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+    packets += rdpcap(str(file))
+
+
+def wan_macs(lab: UpLab) -> dict[str, str]:
+    """MAC on wan -> member: whose packets these are."""
+    found = {}
+    for member in (m["name"] for m in lab.ask("fw1", "stat")["members"]):
+        shown = lab.exec(member, "ip", "-j", "link", "show", "wan", check=True).stdout
+        found[json.loads(shown)[0]["address"]] = member
+    return found

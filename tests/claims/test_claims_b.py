@@ -5,15 +5,12 @@ A test's name begins with its claim; its first line says the claim. Those that a
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from harness import Opener, UpLab, command, until
+from harness import Opener, UpLab, captured, command, sharing_lab, until, wan_macs
+from scapy.layers.inet import UDP
 
 from syncproto import codec
 from syncproto.message import Delta
@@ -33,24 +30,20 @@ def fill(pair: UpLab, opener: Opener, wanted: int) -> None:
     assert unacknowledged(pair) == wanted
 
 
-@contextmanager
-def updates_on_the_wire(pair: UpLab, file: Path) -> Iterator[set[int]]:
-    """The numbers of fw1's updates that are seen on the sync network, once the block has ended."""
-    from scapy.all import UDP, rdpcap
+def update_numbers(packets: list[Any]) -> set[int]:
+    """The numbers of fw1's updates among these packets."""
+    envelopes = [codec.decode(bytes(packet[UDP].payload), cluster=1) for packet in packets]
+    return {e.message.sequence for e in envelopes if e.sender == 1 and isinstance(e.message, Delta)}
 
-    line = [sys.executable, "-m", "labs.cli", "capture", "--lab", pair.name, "sync", "-w", str(file), "udp port 8116"]
-    process = subprocess.Popen(line, stderr=subprocess.PIPE)
-    until(lambda: file.exists() and file.stat().st_size >= 24, "the capture has begun")
-    seen: set[int] = set()
-    try:
-        yield seen
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
-    for packet in rdpcap(str(file)):
-        envelope = codec.decode(bytes(packet[UDP].payload), cluster=1)
-        if envelope.sender == 1 and isinstance(envelope.message, Delta):
-            seen.add(envelope.message.sequence)
+
+def forwarders(lab: UpLab, file: Path) -> set[str]:
+    """Which members forward 60 new connections to the server, by the source MAC of their packets."""
+    opener = lab.udp()
+    with captured(lab, "wan", file, "udp dst port 9000") as packets:
+        opener.open(60)
+        until(lambda: all(opener.arrived(opener.newest - n) for n in range(60)), "all have arrived")
+    by = wan_macs(lab)
+    return {by[packet.src] for packet in packets}
 
 
 @pytest.fixture
@@ -68,6 +61,12 @@ def test_b1_up_to_five_members(tmp_path):
     assert "6 members: the limit of a cluster is 5" in done.stderr
 
 
+def test_b2_more_members_cost_performance_because_of_delta_sync(run_lab):
+    """B2: in load sharing, more than 4 members cost performance: measured with 2 to 5 on sync links of one speed."""
+    loads = run_lab("more-members")["workloads"]
+    assert loads["five"]["arrived"] < loads["three"]["arrived"] < loads["two"]["arrived"]
+
+
 def test_b5_zero_enables_blocking_and_minus_one_disables_it(pair):
     """B5: -1 is the default, also written 0xFFFFFFFF; anything else is refused."""
     name = "fw_sync_block_new_conns"
@@ -80,12 +79,28 @@ def test_b5_zero_enables_blocking_and_minus_one_disables_it(pair):
     assert (refused.returncode, "legal is -1 or 0" in refused.stderr) == (2, True)
 
 
+def test_b6_load_is_a_queue_that_fills_beyond_the_threshold(patient_pair):
+    """B6: with another threshold of the sync transmit queue, another number of updates is load."""
+    pair = patient_pair
+    pair.fwctl("fw1", "ctl", "set", "int", "fw_sync_block_new_conns", "0")
+    pair.fwctl("fw1", "ctl", "set", "int", "fw_sync_buffer_threshold", "10")  # of 512: 52, rounded up
+    opener = pair.udp()
+    pair.do("pause", "fw2")
+    fill(pair, opener, 52)
+    assert not pair.control("fw1")["blocking"]["blocking"]
+    opener.open()
+    until(lambda: pair.control("fw1")["blocking"]["blocking"], "53 are load")
+    pair.fwctl("fw1", "ctl", "set", "int", "fw_sync_buffer_threshold", "20")
+    assert not pair.control("fw1")["blocking"]["blocking"]
+    pair.do("resume", "fw2")
+
+
 def test_b7_410_unacknowledged_are_allowed_and_411_are_not(patient_pair, tmp_path):
     """B7: more than 410 consecutive packets sent without an ACK on any one of them, and new connections are dropped."""
     pair = patient_pair
     pair.fwctl("fw1", "ctl", "set", "int", "fw_sync_block_new_conns", "0")
     opener = pair.udp()
-    with updates_on_the_wire(pair, tmp_path / "sync.pcap") as seen:
+    with captured(pair, "sync", tmp_path / "sync.pcap", "udp port 8116") as packets:
         pair.do("pause", "fw2")
         fill(pair, opener, 410)
         assert not pair.control("fw1")["blocking"]["blocking"]
@@ -97,7 +112,7 @@ def test_b7_410_unacknowledged_are_allowed_and_411_are_not(patient_pair, tmp_pat
         blocking = pair.control("fw1")["blocking"]
         assert (blocking["blocking"], blocking["scenarios"]) == (True, 1)
         assert unacknowledged(pair) == 411
-    assert seen == set(range(1, 412)), "what went over the wire, counted there"
+    assert update_numbers(packets) == set(range(1, 412)), "what went over the wire, counted there"
     assert not opener.arrived(opener.newest)
     log = [event["text"] for event in pair.ask("fw1", "events") if event["kind"] == "log"]
     assert any(line.startswith("State synchronization is in risk") for line in log)  # B4
@@ -112,3 +127,11 @@ def test_b7_410_unacknowledged_are_allowed_and_411_are_not(patient_pair, tmp_pat
     opener.open()
     until(lambda: opener.arrived(opener.newest), "new connections pass again")
     assert "The tables are equal." in pair.fwctl("fw1", "sync", "compare").stdout
+
+
+def test_b12_in_load_sharing_all_forward_in_high_availability_one(pair, tmp_path):
+    """B12: in load sharing all members process traffic in parallel; in high availability one is active."""
+    assert forwarders(pair, tmp_path / "ha.pcap") == {"fw1"}
+    assert pair.status("fw2")["state"] == "Standby"
+    with sharing_lab("load-sharing-multicast", 3, tmp_path) as lab:
+        assert forwarders(lab, tmp_path / "ls.pcap") == {"fw1", "fw2", "fw3"}

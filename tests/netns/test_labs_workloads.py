@@ -114,7 +114,8 @@ def test_floods_pass_and_are_counted(run):
         expect=[
             {"that": "workloads.udp.arrived", "is": 2000}, {"that": "workloads.udp.refused", "is": 0},
             {"that": "workloads.tcp.arrived", "is": 500}, {"that": "workloads.ipv6.arrived", "is": 500},
-            {"that": "workloads.twice.arrived", "is": 200}, {"that": "workloads.kept.offered", "is": 100}, {"that": "workloads.kept.refused", "is": 100},
+            {"that": "workloads.twice.arrived", "is": 200},
+            {"that": "workloads.kept.offered", "is": 100}, {"that": "workloads.kept.refused", "is": 100},
             {"that": "drops.fw1.POLICY", "at_least": 100},
         ],
     )  # fmt: skip

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import UpLab, until
-from test_member_sharing import cluster
+from harness import UpLab, sharing_lab, until
 
 LAB = """
 title: 30,000 new connections over a slow sync link
@@ -66,7 +65,7 @@ def test_with_blocking_off_the_divergence_is_told(tmp_path):
     assert document["drops"]["fw1"]["SYNC_LOAD"] == 0
 
 
-# -- flush and ack ------------------------------------------------------------------------------------------------------
+# -- flush and ack ----------------------------------------------------------------------------------------------------
 
 
 def hold(lab: UpLab) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def hold(lab: UpLab) -> dict[str, Any]:
 
 
 def test_a_held_packet_goes_on_after_five_seconds_without_an_ack(tmp_path):
-    with cluster("load-sharing-multicast", 2, tmp_path) as lab:
+    with sharing_lab("load-sharing-multicast", 2, tmp_path) as lab:
         for member in ("fw1", "fw2"):
             lab.fwctl(member, "ctl", "set", "int", "fwha_dead_timeout_ms", "60000")
             lab.fwctl(member, "ctl", "set", "int", "fwlab_sync_flush_and_ack", "1")
@@ -99,7 +98,7 @@ def test_a_held_packet_goes_on_after_five_seconds_without_an_ack(tmp_path):
 
 def test_packets_of_others_pass_while_one_is_held(tmp_path):
     """An accepted batch would let the held packet go with it; single verdicts do not."""
-    with cluster("load-sharing-multicast", 2, tmp_path) as lab:
+    with sharing_lab("load-sharing-multicast", 2, tmp_path) as lab:
         lab.serve(1521)
         talks = [lab.talk(1521) for _ in range(8)]
         assert [talk.ask() for talk in talks] == ["hello"] * 8

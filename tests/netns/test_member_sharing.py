@@ -4,61 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from harness import UpLab, until
+from harness import captured, sharing_lab, until, wan_macs
 
 SERVER, SERVER6 = "198.51.100.100", "2001:db8:2::100"
 SESSIONS = 24
-
-
-@contextmanager
-def cluster(mode: str, members: int, folder: Path, **settings: str) -> Iterator[UpLab]:
-    file = folder / "topology.yaml"
-    file.write_text(json.dumps({"base": "pair", "name": "shared", "members": members,
-                                "cluster": {"mode": mode, **settings}}))  # fmt: skip
-    lab = UpLab(f"test-{os.getpid()}-{mode}")
-    lab.fwlab("up", str(file), "--name", lab.name)
-    try:
-        for number in range(1, members + 1):
-            lab.wait_for_state(f"fw{number}", "Active")
-        until(lambda: sum(m["load"] > 0 for m in lab.ask("fw1", "stat")["members"]) == members, "all have a share")
-        yield lab
-    finally:
-        lab.close()
-
-
-def macs(lab: UpLab, members: int) -> dict[str, str]:
-    """MAC on wan -> member."""
-    found = {}
-    for number in range(1, members + 1):
-        shown = lab.exec(f"fw{number}", "ip", "-j", "link", "show", "wan", check=True).stdout
-        found[json.loads(shown)[0]["address"]] = f"fw{number}"
-    return found
-
-
-@contextmanager
-def captured(lab: UpLab, switch: str, file: Path, *expression: str) -> Iterator[list]:  # type: ignore[type-arg]
-    """Packets seen on a switch meanwhile."""
-    from scapy.all import rdpcap
-
-    line = [sys.executable, "-m", "labs.cli", "capture", "--lab", lab.name, switch, "-w", str(file), *expression]
-    process = subprocess.Popen(line, stderr=subprocess.PIPE)
-    until(lambda: file.exists() and file.stat().st_size >= 24, "the capture has begun")
-    packets: list = []  # type: ignore[type-arg]
-    try:
-        yield packets
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
-    packets += rdpcap(str(file))
 
 
 @pytest.mark.parametrize(("mode", "members"), [("load-sharing-multicast", 3), ("load-sharing-unicast", 2)])
@@ -66,13 +19,13 @@ def captured(lab: UpLab, switch: str, file: Path, *expression: str) -> Iterator[
 def test_members_share_the_load_and_lose_no_session(mode, members, tmp_path):
     from scapy.all import IP, TCP, IPv6
 
-    with cluster(mode, members, tmp_path) as lab:
+    with sharing_lab(mode, members, tmp_path) as lab:
         lab.serve(1521)
         with captured(lab, "wan", tmp_path / "wan.pcap", "tcp dst port 1521") as packets:
             talks = [lab.talk(1521, SERVER if n % 2 else SERVER6) for n in range(SESSIONS)]
             assert [talk.ask("there?") for talk in talks] == ["there?"] * SESSIONS
         # Each packet was forwarded once, by a member that its source MAC names; every member had some.
-        by = macs(lab, members)
+        by = wan_macs(lab)
         forwarded = Counter(by[packet.src] for packet in packets)
         assert set(forwarded) == set(by.values())
         syns = [p for p in packets if p[TCP].flags == "S"]
@@ -98,7 +51,7 @@ def test_members_share_the_load_and_lose_no_session(mode, members, tmp_path):
 
 @pytest.mark.parametrize("mode", ["load-sharing-multicast", "load-sharing-unicast"])
 def test_large_segments_and_fragments_pass(mode, tmp_path):
-    with cluster(mode, 2, tmp_path) as lab:
+    with sharing_lab(mode, 2, tmp_path) as lab:
         big = tmp_path / "big"
         big.write_bytes(os.urandom(3_000_000))
         lab.background("server", sys.executable, "-m", "http.server", "80", "-d", str(tmp_path), "--bind", "::")
@@ -114,7 +67,7 @@ def test_large_segments_and_fragments_pass(mode, tmp_path):
 
 
 def test_the_cluster_answers_with_a_multicast_mac(tmp_path):
-    with cluster("load-sharing-multicast", 2, tmp_path) as lab:
+    with sharing_lab("load-sharing-multicast", 2, tmp_path) as lab:
         lab.exec("client", "ping", "-n", "-c", "1", "-W", "2", "192.0.2.1", check=True)
         found = json.loads(lab.exec("client", "ip", "-j", "neigh", "show", "192.0.2.1").stdout)
         assert found[0]["lladdr"] == "01:00:5e:00:02:01"
