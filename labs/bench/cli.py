@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from labs.bench.figures import Row, document
+from labs.bench.figures import COLUMNS, Row, cells, document, peers
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
 from labs.network.supervisor import run_for_result
@@ -22,6 +22,7 @@ from labs.network.supervisor import run_for_result
 
 class What(StrEnum):
     FORWARD = "forward"
+    SYNC = "sync"
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +32,7 @@ def register(app: typer.Typer) -> None:
 def bench(
     what: Annotated[What, typer.Argument(help="What to measure.")] = What.FORWARD,
     rounds: Annotated[int, typer.Option(min=1, max=20, help="Rounds; the median counts.")] = 5,
-    seconds: Annotated[float, typer.Option(min=1, max=60, help="Length of one measurement.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=1, max=60, help="Length of one measurement of forward.")] = 3.0,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")] = None,
 ) -> None:
     """Measure the firewall against its peers, in turn, in one run."""
@@ -39,7 +40,7 @@ def bench(
         print(f"fwlab bench: {json_file}: there is no folder {json_file.parent}", file=sys.stderr)
         raise typer.Exit(ExitCode.USAGE)
     try:
-        code, text = run_for_result("bench", "labs.bench.inside:main", [str(rounds), str(seconds)])
+        code, text = run_for_result("bench", "labs.bench.inside:main", [what, str(rounds), str(seconds)])
     except LabError as error:
         print(f"fwlab bench: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from error
@@ -52,11 +53,14 @@ def bench(
 
 
 def _show(rows: list[Row]) -> None:
-    table = Table("figure", "ours", "peer", "unit", "ratio", "rounds", "spread", "against")
+    table = Table(*COLUMNS)
+    table.columns[0].no_wrap = True
     for row in rows:
-        figures = (f"{row.ours:.2f}", f"{row.peer:.2f}", row.unit, f"{row.ratio:.2f}", str(row.rounds))
-        table.add_row(row.figure, *figures, f"{row.spread:.0%}", row.peer_name)
-    Console().print(table)
+        table.add_row(*cells(row))
+    console = Console()
+    console.print(table)
+    for line in peers(rows):
+        console.print(line, markup=False, highlight=False)
 
 
 def _machine() -> dict[str, Any]:
