@@ -269,6 +269,8 @@ class Node:
             self.cluster.set_interface(interface.name, is_up, now)
             if is_up and not was_up:
                 self._announce()  # neighbours on it may have learned another member's address meanwhile
+                if self.sharing is not None:
+                    self.sharing.interface_is_back()
         self.firewall.expire(self.clock.now())
         self.sync.flush(now, self.datagrams)
         if self._announcements:
@@ -356,10 +358,9 @@ class Node:
 
     def _announce(self) -> None:
         """Tell the neighbours, now and a few ticks more, that the virtual addresses are here, if they are."""
-        self._announcements = ANNOUNCEMENTS - 1 if self.firewall.forwarding else 0
+        self._announcements = ANNOUNCEMENTS - 1
         for keeper in self.keepers:
-            if keeper.answering:
-                keeper.announce()
+            keeper.announce()
 
     def _peer_changed(self, event: PeerChanged, now: float) -> None:
         name = self.config.peers[event.peer]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from fwnode.cluster.sharing import Sharing
 from fwnode.configuration import InterfaceModel, MemberConfig
-from fwnode.datapath.sharing import HANDED_ON, SharedInterface, accept_multicast, hand_on, multicast_mac
+from fwnode.datapath.sharing import HANDED_ON, SharedInterface, accept_multicast, hand_on, multicast_mac, route
 from fwnode.firewall.firewall import sharing_key
 from fwnode.firewall.packet import MalformedPacket, parse
 from fwnode.firewall.verdict import ACCEPT, Verdict
@@ -32,8 +32,9 @@ class LoadSharing:
         shared = [interface for interface in cluster.interfaces if interface.virtual]
         self.macs: dict[str, bytes] = {}
         """The cluster's MAC by interface, where all members receive."""
+        self._shared = [self._others(interface, config) for interface in shared]
         if self.hands_on:
-            hand_on([self._others(interface, config) for interface in shared])
+            hand_on(self._shared)
         else:
             self.macs = {interface.kernel_name: multicast_mac(interface.virtual) for interface in shared}
             accept_multicast(self.macs)
@@ -42,6 +43,12 @@ class LoadSharing:
     def _others(interface: InterfaceModel, config: MemberConfig) -> SharedInterface:
         addresses = {number: interface.members[name] for number, name in config.peers.items()}
         return SharedInterface(interface.kernel_name, addresses)
+
+    def interface_is_back(self) -> None:
+        """An interface was down, and the kernel has taken its routes away."""
+        if self.hands_on:
+            for family in (4, 6):
+                route(family, self._shared)
 
     def set_active(self, members: Iterable[int]) -> bool:
         """These share the packets out among themselves now; False when that is nothing new."""

@@ -26,6 +26,7 @@ ANNOUNCEMENTS = 3
 
 _ETH_P_ARP, _ETH_P_IPV6 = 0x0806, 0x86DD
 _SO_ATTACH_FILTER = 26
+_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _PACKET_MR_MULTICAST = 263, 1, 0
 _BROADCAST = b"\xff" * 6
 _ALL_NODES_MAC, _ALL_NODES = b"\x33\x33\x00\x00\x00\x01", ip_address("ff02::1").packed
 _SOLICITATION, _ADVERTISEMENT = 135, 136
@@ -91,6 +92,8 @@ class AddressKeeper:
         self._ipv6.bind((interface, _ETH_P_IPV6))
         self._mac: bytes = self._arp.getsockname()[4]
         self._answer = mac or self._mac
+        if mac is not None:
+            _receive(self._arp, interface, mac)
 
     @property
     def sockets(self) -> tuple[socket.socket, socket.socket]:
@@ -109,7 +112,10 @@ class AddressKeeper:
                     self._send(readable, reply)
 
     def announce(self) -> None:
-        """Gratuitous ARP and unsolicited neighbour advertisements: neighbours learn our MAC for the addresses."""
+        """Gratuitous ARP and unsolicited neighbour advertisements: neighbours learn our MAC for the addresses, if it is
+        this member that answers for them."""
+        if not self.answering:
+            return
         for address in self._v4:
             payload = _arp(1, self._answer, address, b"\0" * 6, address)
             self._send(self._arp, _BROADCAST + self._mac + pack("!H", _ETH_P_ARP) + payload)
@@ -163,6 +169,12 @@ def place_on_loopback(addresses: Sequence[VirtualAddress]) -> None:
 
 def _arp(operation: int, sender_mac: bytes, sender: bytes, target_mac: bytes, target: bytes) -> bytes:
     return pack("!HHBBH", 1, 0x0800, 6, 4, operation) + sender_mac + sender + target_mac + target
+
+
+def _receive(through: socket.socket, interface: str, mac: bytes) -> None:
+    """Have the network card pass on what comes to this MAC, for as long as the packet socket is open."""
+    request = pack("@iHH8s", socket.if_nametoindex(interface), _PACKET_MR_MULTICAST, len(mac), mac)
+    through.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
 
 
 def _attach_filter(to: socket.socket) -> None:

@@ -24,6 +24,9 @@ HANDED_ON = 0x100
 _MASK = 0xFF00
 _TABLE = "fwpair"
 _CHAIN = "FWPAIR-SHARING"
+_REDIRECT = "redirect"
+"""ICMPv6 type. What is handed on goes back out of the interface that it came in, and IPv6 has no sysctl that keeps the
+kernel from advising the sender of a better way."""
 _ROUTES_FROM = 9000
 """Number of the first routing table: one for each interface and member."""
 
@@ -66,7 +69,8 @@ def hand_on(interfaces: Sequence[SharedInterface]) -> None:
         _run([f"{command}-restore", "-w", "--noflush"], "\n".join([*lines, "COMMIT", ""]))
         _insert(command, ["-t", "mangle"], "PREROUTING", ["-j", _CHAIN])
         _insert(command, [], "FORWARD", ["-m", "mark", "--mark", f"{HANDED_ON:#x}/{_MASK:#x}", "-j", "ACCEPT"])
-        _route(family, interfaces)
+        route(family, interfaces)
+    _insert("ip6tables", [], "OUTPUT", ["-p", "icmpv6", "--icmpv6-type", _REDIRECT, "-j", "DROP"])
 
 
 def _insert(command: str, table: list[str], chain: str, rule: list[str]) -> None:
@@ -74,7 +78,8 @@ def _insert(command: str, table: list[str], chain: str, rule: list[str]) -> None
         _run([command, "-w", *table, "-I", chain, *rule])
 
 
-def _route(family: int, interfaces: Sequence[SharedInterface]) -> None:
+def route(family: int, interfaces: Sequence[SharedInterface]) -> None:
+    """The routing rules and tables; again after an interface was down, with which its routes went."""
     number = _ROUTES_FROM
     for interface in interfaces:
         for member, addresses in interface.members.items():
@@ -96,6 +101,7 @@ def undo() -> None:
         for words in (
             ["-t", "mangle", "-D", "PREROUTING", "-j", _CHAIN], ["-t", "mangle", "-F", _CHAIN],
             ["-t", "mangle", "-X", _CHAIN],
+            ["-D", "OUTPUT", "-p", "icmpv6", "--icmpv6-type", _REDIRECT, "-j", "DROP"],
             ["-D", "FORWARD", "-m", "mark", "--mark", f"{HANDED_ON:#x}/{_MASK:#x}", "-j", "ACCEPT"],
         ):  # fmt: skip
             subprocess.run([command, "-w", *words], capture_output=True, check=False)

@@ -166,9 +166,16 @@ class Firewall:
         return hook != Hook.FORWARD and not (hook == Hook.INPUT and packet.destination in self._virtual_addresses)
 
     def _is_others(self, packet: Packet, hook: int, sharing: Shares) -> bool:
-        """Whether another member processes it. Its own traffic is each member's own."""
-        to_all = hook == Hook.INPUT and sharing.all_receive and packet.destination in self._virtual_addresses
-        return (hook == Hook.FORWARD or to_all) and not sharing.is_mine(sharing_key(packet))
+        """Whether another member processes it. Its own traffic is each member's own, but for two kinds of packets that
+        come of every member's receiving every packet: those to the virtual address, and the kernels' ICMP errors."""
+        if hook == Hook.FORWARD:
+            if sharing.all_receive and packet.destination in self._control_addresses:
+                return True  # the member whose address it is has received it, too
+            return not sharing.is_mine(sharing_key(packet))
+        if not sharing.all_receive:
+            return False
+        to_all = packet.destination in self._virtual_addresses if hook == Hook.INPUT else bool(packet.about)
+        return to_all and not sharing.is_mine(sharing_key(packet))
 
     def _decide_fragment(self, packet: Packet, data: bytes, hook: int, now: float) -> Verdict:
         """A fragment follows the verdict of its first fragment."""

@@ -68,6 +68,9 @@ def test_its_own_traffic_is_each_members_own_and_the_virtual_address_is_shared()
     assert answer(fw, own, hook=Hook.INPUT) != "OTHER_MEMBER"
     assert answer(fw, virtual, hook=Hook.INPUT) == "OTHER_MEMBER"
     assert answer(fw, echo(), hook=Hook.OUTPUT) != "OTHER_MEMBER"
+    assert answer(fw, unreachable(udp()), hook=Hook.OUTPUT) == "OTHER_MEMBER", "each kernel would send its own"
+    forwarded = bytes(IP(src="192.0.2.100", dst="203.0.113.2") / ICMP())
+    assert answer(fw, forwarded) == "OTHER_MEMBER", "fw2 has received it itself"
     assert fw.sharing is not None
     fw.sharing.all_receive = False  # type: ignore[misc]  # unicast: what reaches a member's virtual address is its own
     assert answer(fw, virtual, hook=Hook.INPUT) != "OTHER_MEMBER"
