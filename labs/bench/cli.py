@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -53,8 +54,7 @@ def bench(
 
 
 def _show(rows: list[Row]) -> None:
-    table = Table(*COLUMNS)
-    table.columns[0].no_wrap = True
+    table = Table(*COLUMNS, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # within 80 columns
     for row in rows:
         table.add_row(*cells(row))
     console = Console()

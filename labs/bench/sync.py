@@ -68,8 +68,10 @@ async def measure(rounds: int, progress: Progress, connections: int = CONNECTION
 def describe(one: Measured) -> str:
     """One measurement in a line."""
     delta, stream = one.delta, one.stream
-    return (f"{one.arrived} new connections; delta sync {delta.records} records in {delta.datagrams} datagrams, {delta.repeated} sent again; "
-            f"full sync {stream.records} records in {stream.stream_bytes} bytes")  # fmt: skip
+    return (
+        f"{one.arrived} new connections; delta sync {delta.records} records in {delta.datagrams} datagrams, "
+        f"{delta.repeated} sent again; full sync {stream.records} records in {stream.stream_bytes} bytes"
+    )
 
 
 def rows(family: str, measured: list[Measured], against: str) -> list[Row]:
@@ -117,7 +119,7 @@ async def _round(family: Literal["ipv4", "ipv6"], connections: int) -> Measured:
 
         async def fetch() -> None:
             await lab.start(PEER)
-            await _until(lab, "the peer has not fetched the table", lambda _, theirs: theirs["synced_full"] > 0)
+            await _until(lab, "full sync is not complete", lambda _, theirs: theirs["full_sync"]["state"] == "done")
 
         stream = stream_traffic(frames(await _captured(lab, fetch)), cluster)
         if not stream.records:
