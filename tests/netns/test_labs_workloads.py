@@ -26,7 +26,7 @@ def run(tmp_path):
         line = [sys.executable, "-m", "labs.cli", "run", str(lab), "--json", str(result)]
         done = subprocess.run(line, capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(result.read_text()), done.stdout
+        return json.loads(result.read_text()), " ".join(done.stdout.split())
 
     return go
 
