@@ -35,15 +35,17 @@ def find_announced(table: ConnectionTable, policy: Policy, packet: Packet, now: 
     return Announced(known, replace(match, service=known.service, session_timeout=None))
 
 
-def inspect(table: ConnectionTable, policy: Policy, packet: Packet, data: bytes, now: float) -> None:
-    """Look into a packet that is accepted, if its connection is of an inspected service. Raises
-    `AnnouncementRefused` when it announces what it may not."""
+def inspect(table: ConnectionTable, policy: Policy, packet: Packet, data: bytes, now: float) -> bool:
+    """Look into a packet that is accepted, if its connection is of an inspected service. True when it announced
+    something; raises `AnnouncementRefused` when it announces what it may not."""
     connection = table.entries.get(packet.key)
     service = policy.inspected.get(connection.service) if connection is not None else None
     if connection is None or service is None or service.protocol != packet.protocol:
-        return
+        return False
     if connection.inspector is None:
         _, client, server, _, _ = split_key(connection.key)
         connection.inspector = inspector(service.inspect, client, server)
-    for found in connection.inspector.see(packet, data, packet.key == connection.key):
+    announced = connection.inspector.see(packet, data, packet.key == connection.key)
+    for found in announced:
         table.expected.announce(found, connection.key, connection.rule, now)
+    return bool(announced)

@@ -208,7 +208,8 @@ class Firewall:
             verdict = self._decide_unknown(packet, data, table, hook, now)
         if verdict.accept and table is self.connections:
             try:
-                inspect(table, self.policy, packet, data, now)
+                if inspect(table, self.policy, packet, data, now):
+                    self._changed_table = True
             except AnnouncementRefused as error:
                 self._log(now, Reason.ANNOUNCEMENT, hook, packet, table.entries[packet.key].rule, str(error))
                 return DROP[Reason.ANNOUNCEMENT]

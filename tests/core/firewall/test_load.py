@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from firewall_wire import firewall, tcp
+from control_wire import FtpControl, control_firewall
+from firewall_wire import answer, firewall, tcp
 
 from fwnode.firewall.holding import HELD_MAX, RELEASE_TIMEOUT_S, HeldPackets
 from fwnode.firewall.load import Kind, SyncLoad
@@ -103,6 +104,17 @@ def test_only_new_connections_are_blocked() -> None:
     assert fw.decide(tcp("S", ">", client_port=40002), Hook.FORWARD, 0.6).accept
 
 
+@pytest.mark.parametrize(("mask", "verdict"), [(24, "ACCEPT"), (8, "ACCEPT"), (16, "SYNC_LOAD"), (2, "SYNC_LOAD")])
+def test_a_data_connection_has_a_flag_of_its_own(mask: int, verdict: str) -> None:
+    """Its control connection was there before; a new control connection is TCP."""
+    fw = control_firewall(fw_sync_block_new_conns=0, fw_sync_allowed_protocols=mask)
+    control = FtpControl(fw)
+    fw.load.update(411, 0.0)
+    assert control.say(">", b"PORT 192,0,2,100,156,65\r\n") == "ACCEPT"
+    assert control.open("<", 40001) == verdict
+    assert answer(fw, tcp("S", client_port=40009, server_port=21)) == ("ACCEPT" if mask & 2 else "SYNC_LOAD")
+
+
 def test_what_the_rule_base_drops_is_dropped_by_the_rule_base() -> None:
     fw = firewall(fw_sync_block_new_conns=0)
     fw.load.update(411, 0.0)
@@ -128,6 +140,14 @@ def test_only_what_changes_the_table_is_held() -> None:
     assert held == [True, True, True, False, False, True]
     assert not fw.decide(tcp("S", ">", client_port=7), Hook.OUTPUT, 0.0).hold, "it waits for nobody"
     assert not firewall().decide(tcp("S", ">"), Hook.FORWARD, 0.0).hold
+
+
+def test_an_announcement_is_held_too_so_that_another_member_expects_the_data_connection() -> None:
+    fw = control_firewall(fwlab_sync_flush_and_ack=1)
+    control = FtpControl(fw)
+    announcement = bytes(control.segment(">", b"PORT 192,0,2,100,156,65\r\n"))
+    assert fw.decide_inspected(announcement, Hook.FORWARD, 0.0).hold
+    assert not fw.decide_inspected(bytes(control.segment("<", b"200 PORT\r\n")), Hook.FORWARD, 0.0).hold
 
 
 def test_a_packet_waits_until_its_update_is_acknowledged() -> None:
