@@ -135,3 +135,60 @@ def test_b12_in_load_sharing_all_forward_in_high_availability_one(pair, tmp_path
     assert pair.status("fw2")["state"] == "Standby"
     with sharing_lab("load-sharing-multicast", 3, tmp_path) as lab:
         assert forwarders(lab, tmp_path / "ls.pcap") == {"fw1", "fw2", "fw3"}
+
+
+def seen_in(document: dict[str, Any]) -> dict[str, Any]:
+    """What each expectation of a lab saw, by its words."""
+    return {entry["text"]: entry["seen"] for entry in document["expectations"]}
+
+
+def test_b3_new_connections_are_the_main_source_of_delta_sync_traffic(run_lab):
+    """B3: and a high rate of them puts delta sync at risk: records by kind under load, and what was lost."""
+    document = run_lab("sync-under-load")
+    records = document["members"]["fw1"]["records"]["sent"]
+    assert records["SET"] > 0.9 * sum(records.values())
+    seen = seen_in(document)
+    assert seen["fw1 has lost updates of fw2"] > 0
+    assert seen["the members do not agree any more"] > 0
+
+
+def test_b4_the_log_says_that_state_synchronization_is_in_risk(run_lab):
+    """B4: both sides say so when a retransmission request is rejected."""
+    members = run_lab("sync-link-cut")["members"]
+    assert all("State synchronization is in risk" in members[name]["log"] for name in ("fw1", "fw2"))
+    assert members["fw1"]["counters"]["sent_rejects"] > 0
+    assert members["fw2"]["counters"]["received_rejects"] > 0
+
+
+def test_b8_in_high_availability_blocking_costs_users_and_solves_nothing(run_lab):
+    """B8: blocking is meant for load sharing; in high availability it is possible."""
+    document = run_lab("sync-under-load-ha")
+    loads, members = document["workloads"], document["members"]
+    assert loads["users_open"]["hung"] == 0 < loads["users_blocked"]["hung"]
+    assert loads["database"]["survived"] == loads["database"]["sessions"], "with blocking and without"
+    assert members["fw2"]["packets"]["accepted"] < members["fw1"]["packets"]["accepted"] / 5, "copies that serve nobody"
+
+
+def test_b9_each_flag_lets_its_kind_pass_and_no_other(run_lab):
+    """B9: ICMP 1, TCP 2, UDP 4, TCP data 8, UDP data 16; default 24: each alone, the default, and the sum."""
+    passed = {entry["text"]: entry["held"] for entry in run_lab("allowed-protocols")["expectations"]}
+    for text in ("24: TCP does not pass", "1: pings pass", "2: TCP passes", "4: UDP passes", "8: FTP data passes",
+                 "16: UDP does not pass", "20: TFTP passes", "31: TCP passes"):  # fmt: skip
+        assert passed[text], text
+    assert all(passed.values())
+
+
+def test_b10_data_connections_pass_if_their_control_connection_does(run_lab):
+    """B10: FTP data under blocking, over a control connection that was established before."""
+    seen = seen_in(run_lab("allowed-protocols"))
+    assert (seen["24: FTP data passes"], seen["24: TCP does not pass"]) == (1, 0)
+    assert seen["20: TFTP passes"] == 1, "the request allowed as UDP, its answer as UDP data"
+
+
+@pytest.mark.parametrize("lab", ["sync-under-load", "allowed-protocols"])
+def test_b11_only_new_connections_are_blocked(run_lab, lab):
+    """B11: established sessions go on, in both modes."""
+    document = run_lab(lab)
+    database = document["workloads"]["database"]
+    assert database["survived"] == database["sessions"] > 0
+    assert sum(counts.get("SYNC_LOAD", 0) for counts in document["drops"].values()) > 0
