@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from fwnode.cluster.sharing import Sharing
 from fwnode.configuration import InterfaceModel, MemberConfig
 from fwnode.datapath.sharing import HANDED_ON, SharedInterface, accept_multicast, hand_on, multicast_mac, route
-from fwnode.firewall.firewall import sharing_key
 from fwnode.firewall.packet import MalformedPacket, parse
+from fwnode.firewall.sharing_key import SharingKeys
 from fwnode.firewall.verdict import ACCEPT, Verdict
 
 MULTICAST, UNICAST = "load-sharing-multicast", "load-sharing-unicast"
@@ -24,6 +24,7 @@ class LoadSharing:
     def __init__(self, config: MemberConfig) -> None:
         cluster = config.cluster
         self._number = config.number
+        self._keys = SharingKeys()
         self.hands_on = cluster.mode == UNICAST
         """One member, the pivot, receives everything; its queue `SHARING_QUEUE_NUMBER` asks `decide_whose`."""
         self.decision = Sharing(
@@ -64,7 +65,7 @@ class LoadSharing:
         if self.decision.pivot != self._number:
             return ACCEPT
         try:
-            member = self.decision.member_of(sharing_key(parse(data)))
+            member = self.decision.member_of(self._keys.of(parse(data)))
         except MalformedPacket:
             return ACCEPT  # it meets its end where this member forwards
         return Verdict(True, mark=HANDED_ON | member) if member not in (0, self._number) else ACCEPT

@@ -48,6 +48,8 @@ PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False
 LabName = Annotated[str | None, typer.Option("--lab", help="Which lab, when several are running.")]
 TopologyName = Annotated[str, typer.Argument(help="A built-in topology, or a .yaml file.")]
 MemberCount = Annotated[int | None, typer.Option("--members", help="So many members, 2 to 5, instead.")]
+ClusterMode = Annotated[str | None, typer.Option("--mode", help="high-availability (the default), "
+                                                 "load-sharing-multicast or load-sharing-unicast.")]
 Releases = Annotated[list[str] | None, typer.Option("--release", metavar="MEMBER=RELEASE",
                                                     help="Software release of a member; or one for all.")]
 
@@ -56,6 +58,7 @@ Releases = Annotated[list[str] | None, typer.Option("--release", metavar="MEMBER
 def up(topology: TopologyName = DEFAULT_TOPOLOGY,
        name: Annotated[str | None, typer.Option(help="The lab's name; that of the topology by default.")] = None,
        members: MemberCount = None,
+       mode: ClusterMode = None,
        release: Releases = None,
        policy: Annotated[Path | None, typer.Option(help="Rule base (YAML) of every member.")] = None,
        releases: Annotated[Path | None, typer.Option(
@@ -63,7 +66,7 @@ def up(topology: TopologyName = DEFAULT_TOPOLOGY,
        rate: Annotated[float, typer.Option(min=0.001, help="Lab seconds a wall second.")] = 1.0,
        member_command: Annotated[str | None, typer.Option(hidden=True)] = None) -> None:
     """Start a lab in the background; return when every member has said that it is ready."""
-    shape = _topology(topology, members)
+    shape = _topology(topology, members, mode)
     lab = discovery.check_name(shape.name if name is None else name)
     settings = _settings(shape, release or [], policy, releases)
     began = time.monotonic()
@@ -220,11 +223,14 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 # -- helpers --------------------------------------------------------------------------------------------------------
 
 
-def _topology(source: str, members: int | None) -> Topology:
+def _topology(source: str, members: int | None, mode: str | None = None) -> Topology:
     shape = load_topology(source, "topology")
-    if members is None:
-        return shape
-    return load_topology({**shape.model_dump(mode="json"), "members": members}, "--members")
+    if members is not None:
+        shape = load_topology({**shape.model_dump(mode="json"), "members": members}, "--members")
+    if mode is not None:
+        cluster = {**shape.cluster.model_dump(), "mode": mode}
+        shape = load_topology({**shape.model_dump(mode="json"), "cluster": cluster}, "--mode")
+    return shape
 
 
 def _settings(shape: Topology, releases: Iterable[str], policy: Path | None,

@@ -34,10 +34,12 @@ from .packet import (
     MalformedPacket,
     Packet,
     parse,
+    split_key,
 )
 from .parameters import Parameters
 from .policy import FW1, Action, Implied, Match, OnInstall, Policy
 from .reject import rejection
+from .sharing_key import SharingKeys
 from .tcp import EVENTS, INITIATOR, RESPONDER, START_STATES, TABLE, Event, State
 from .verdict import ACCEPT, DROP, HOLD, Counters, Hook, LogEntry, Reason, Verdict
 
@@ -84,6 +86,7 @@ class Firewall:
         """The member's own connections (full sync, ping to it): not forwarded, not synchronised."""
         self.load = SyncLoad(parameters)
         self.forwarding = False
+        self._sharing_keys = SharingKeys()
         self.sharing: Shares | None = None
         """In load sharing: which packets are this member's."""
         self.counters = Counters()
@@ -171,11 +174,14 @@ class Firewall:
         if hook == Hook.FORWARD:
             if sharing.all_receive and packet.destination in self._control_addresses:
                 return True  # the member whose address it is has received it, too
-            return not sharing.is_mine(sharing_key(packet))
+            return not sharing.is_mine(self._sharing_keys.of(packet))
         if not sharing.all_receive:
             return False
-        to_all = packet.destination in self._virtual_addresses if hook == Hook.INPUT else bool(packet.about)
-        return to_all and not sharing.is_mine(sharing_key(packet))
+        if hook == Hook.INPUT:
+            to_all = packet.destination in self._virtual_addresses
+        else:  # an error about a packet to the member's own address is its own: nobody else says it
+            to_all = bool(packet.about) and split_key(packet.about)[2] not in self._control_addresses
+        return to_all and not sharing.is_mine(self._sharing_keys.of(packet))
 
     def _decide_fragment(self, packet: Packet, data: bytes, hook: int, now: float) -> Verdict:
         """A fragment follows the verdict of its first fragment."""
@@ -445,11 +451,3 @@ _DATA_KINDS = {TCP: Kind.TCP_DATA, UDP: Kind.UDP_DATA}
 def _kind_of(protocol: int, announced: bool) -> Kind:
     """A new connection's kind; `announced`: it is the data connection of a control connection."""
     return (_DATA_KINDS if announced else _KINDS).get(protocol, Kind.OTHER)
-
-
-def sharing_key(packet: Packet) -> bytes:
-    """What the decision function of load sharing looks at: an error follows the connection that it is about, and all
-    fragments of a datagram come to one member, although only the first has ports."""
-    if packet.about:
-        return packet.about
-    return packet.key[:-4] + bytes(4) if packet.fragment else packet.key

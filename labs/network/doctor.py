@@ -96,6 +96,9 @@ TOOLS: Mapping[str, tuple[str, State]] = {
     "curl": ("only for trying it in a node", State.NOTE),
 }
 
+PACKAGES = {"nft": "nftables", "tc": "iproute2", "ping": "iputils-ping"}
+"""Where the package is not named like its program."""
+
 
 def examine() -> list[Finding]:
     """Every finding, in the order in which a reader wants them."""
@@ -263,5 +266,5 @@ def _tools() -> list[Finding]:
         if shutil.which(tool, path=system_path()):
             findings.append(Finding(tool, State.OK, meaning))
         else:
-            findings.append(Finding(tool, absent, meaning, f"sudo apt-get install {tool}"))
+            findings.append(Finding(tool, absent, meaning, f"sudo apt-get install {PACKAGES.get(tool, tool)}"))
     return findings

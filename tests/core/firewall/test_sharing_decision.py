@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from firewall_wire import CLIENT, SERVER, VIRTUAL, answer, echo, firewall, ip, tcp, udp, unreachable
+from firewall_wire import CLIENT, SERVER, VIRTUAL, address, answer, echo, firewall, ip, tcp, udp, unreachable
 from scapy.layers.inet import ICMP, IP, UDP, fragment
 from scapy.packet import Raw
 
-from fwnode.firewall.firewall import Firewall, sharing_key
+from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.packet import parse
+from fwnode.firewall.sharing_key import FRAGMENTED_MAX, SharingKeys
 from fwnode.firewall.verdict import Hook
 
 
@@ -25,7 +26,7 @@ class Mine:
 
 def sharing(*packets: bytes) -> Firewall:
     made = firewall()
-    made.sharing = Mine(*(sharing_key(parse(packet)) for packet in packets))
+    made.sharing = Mine(*(SharingKeys().of(parse(packet)) for packet in packets))
     return made
 
 
@@ -49,7 +50,7 @@ def test_a_known_connection_of_another_member_is_left_to_it_on_the_short_way_too
 
 def test_an_icmp_error_follows_the_connection_that_it_is_about() -> None:
     error = unreachable(udp(">"))
-    assert sharing_key(parse(error)) == sharing_key(parse(udp(">")))
+    assert SharingKeys().of(parse(error)) == SharingKeys().of(parse(udp(">")))
     fw = sharing(udp(">"))
     assert answer(fw, udp(">")) == "ACCEPT"
     assert answer(fw, error) == "ACCEPT"
@@ -57,8 +58,29 @@ def test_an_icmp_error_follows_the_connection_that_it_is_about() -> None:
 
 def test_all_fragments_of_a_datagram_come_to_one_member() -> None:
     datagram = ip(CLIENT, SERVER, 4) / UDP(sport=40001, dport=53) / Raw(b"x" * 4000)
-    keys = {sharing_key(parse(bytes(part))) for part in fragment(datagram, 1000)}
-    assert len(keys) == 1
+    keys = SharingKeys()
+    parts = [keys.of(parse(bytes(part))) for part in fragment(datagram, 1000)]
+    assert len(parts) > 2
+    assert set(parts) == {parse(udp(">")).key}, "to that of their connection's whole packets"
+    stray = [SharingKeys().of(parse(bytes(part))) for part in fragment(datagram, 1000)[1:]]
+    assert len(set(stray)) == 1, "one whose first was not seen goes by its addresses"
+
+
+def test_datagrams_whose_fragments_are_remembered_stay_in_their_cap() -> None:
+    keys = SharingKeys()
+    for number in range(FRAGMENTED_MAX + 10):
+        first = ip(CLIENT, SERVER, 4, id=number, flags="MF") / UDP(sport=1, dport=53) / Raw(bytes(16))
+        keys.of(parse(bytes(first)))
+    assert len(keys._firsts) == FRAGMENTED_MAX
+
+
+def test_an_error_about_a_packet_to_the_members_own_address_is_its_own() -> None:
+    fw = sharing()
+    fw._control_addresses |= {address("192.0.2.11")}
+    for own, said in (("192.0.2.11", "ACCEPT"), ("198.51.100.100", "OTHER_MEMBER")):
+        about = bytes(ip("192.0.2.100", own) / UDP(sport=5, dport=9))
+        error = bytes(ip("192.0.2.11", "192.0.2.100") / ICMP(type=3, code=3) / Raw(about))
+        assert answer(fw, error, hook=Hook.OUTPUT) == said
 
 
 def test_its_own_traffic_is_each_members_own_and_the_virtual_address_is_shared() -> None:

@@ -1,0 +1,31 @@
+"""What the decision function of load sharing looks at in a packet: the connection key that it is decided by.
+
+A fragment after the first carries no ports. It follows its first fragment, so that fragments and whole packets of a
+connection come to one member: every member that decides sees all fragments. One whose first fragment was not seen goes
+by its addresses, to a member that will drop it. An ICMP error follows the packet that it is about. Pure.
+"""
+
+from __future__ import annotations
+
+from .packet import Packet
+
+FRAGMENTED_MAX = 1_024
+"""Datagrams whose first fragment is remembered; the oldest makes room (as many as the firewall follows)."""
+
+
+class SharingKeys:
+    def __init__(self) -> None:
+        self._firsts: dict[bytes, bytes] = {}
+
+    def of(self, packet: Packet) -> bytes:
+        if packet.about:
+            return packet.about
+        if not packet.fragment:
+            return packet.key
+        if not packet.first_fragment:
+            return self._firsts.get(packet.fragment, packet.key)
+        self._firsts.pop(packet.fragment, None)
+        while len(self._firsts) >= FRAGMENTED_MAX:
+            del self._firsts[next(iter(self._firsts))]
+        self._firsts[packet.fragment] = packet.key
+        return packet.key
