@@ -100,8 +100,8 @@ def test_packets_of_others_pass_while_one_is_held(tmp_path):
     """An accepted batch would let the held packet go with it; single verdicts do not."""
     with sharing_lab("load-sharing-multicast", 2, tmp_path) as lab:
         lab.serve(1521)
-        talks = [lab.talk(1521) for _ in range(8)]
-        assert [talk.ask() for talk in talks] == ["hello"] * 8
+        talks = [lab.talk(1521) for _ in range(10)]
+        assert [talk.ask() for talk in talks] == ["hello"] * 10
         for member in ("fw1", "fw2"):
             lab.fwctl(member, "ctl", "set", "int", "fwha_dead_timeout_ms", "60000")
             lab.fwctl(member, "ctl", "set", "int", "fwlab_sync_flush_and_ack", "1")
@@ -109,8 +109,8 @@ def test_packets_of_others_pass_while_one_is_held(tmp_path):
         lab.do("pause", "fw2")
         opener.open(8)
         until(lambda: hold(lab)["pending"], "packets wait")
-        answered = [talk.ask("meanwhile", patience_s=1) for talk in talks]
-        assert "meanwhile" in answered, "the sessions of fw1 go on"
+        # Those of fw2 are silent; the first of fw1's is enough, before the five seconds are over.
+        assert any(talk.ask("meanwhile", patience_s=0.3) == "meanwhile" for talk in talks), "fw1's sessions go on"
         assert hold(lab)["pending"], "and what waits still waits"
         lab.do("resume", "fw2")
 

@@ -11,7 +11,7 @@ import pytest
 from harness import captured, sharing_lab, until, wan_macs
 
 SERVER, SERVER6 = "198.51.100.100", "2001:db8:2::100"
-SESSIONS = 24
+SESSIONS = 16
 
 
 @pytest.mark.parametrize(("mode", "members"), [("load-sharing-multicast", 3), ("load-sharing-unicast", 2)])
