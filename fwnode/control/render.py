@@ -247,6 +247,7 @@ def _added_sections(data: Mapping[str, Any]) -> dict[str, _Rows]:
             "Last full sync of this member": f"{full['state']}{reason}",
             "Connections received by full sync": data["synced"]["full"],
             "Connections updated by delta sync": data["synced"]["delta"],
+            "Connections that found no room": data["over_limit"],
             "After a lost update": "stays diverged, as in the product" if not heals else "heals by a full sync",
             "Healed": data["healed"],
         },

@@ -129,6 +129,7 @@ class ConnectionTable:
         bucket_width: float = 1.0,
         end_timeout: Callable[[], float] = lambda: END_TIMEOUT_S,
         member: int = 0,
+        limit: Callable[[], float] = lambda: inf,
     ) -> None:
         self.member = member
         """Number of the member whose table it is."""
@@ -140,6 +141,10 @@ class ConnectionTable:
         self._floor = timer_floor
         self._width = bucket_width
         self._end_timeout = end_timeout
+        self._limit = limit
+        """Connections that the table takes from peers at most; who decides on packets looks at it himself."""
+        self.over_limit = 0
+        """Peers' connections that found no room."""
         self._changed: dict[bytes, Connection] = {}
         self._deleted: dict[bytes, Connection] = {}
         self._ended: dict[bytes, tuple[float, int]] = {}
@@ -324,6 +329,9 @@ class ConnectionTable:
             if record.born == known.born and record.revision <= known.revision:
                 return False  # one connection seen to begin in two directions; the newer view wins
             self._drop(known)
+        elif len(self) >= self._limit():
+            self.over_limit += 1
+            return False
         self._put_record(record, now, generation, origin)
         return True
 

@@ -81,7 +81,10 @@ class Firewall:
         self.member = member
         self.policy = policy
         self.parameters = parameters
-        self.connections = ConnectionTable(timer_floor, bucket_width, lambda: parameters["tcp_end_timeout"], number)
+        self.connections = ConnectionTable(
+            timer_floor, bucket_width, lambda: parameters["tcp_end_timeout"], number,
+            lambda: parameters["connections_limit"],
+        )  # fmt: skip
         self.local = ConnectionTable(timer_floor, bucket_width)
         """The member's own connections (full sync, ping to it): not forwarded, not synchronised."""
         self.load = SyncLoad(parameters)

@@ -81,6 +81,7 @@ def test_sync_statistics_name_every_peer_with_its_reason() -> None:
         "blocking": BLOCKING | {"enabled": True, "blocking": True, "scenarios": 3, "packets": 40, "seconds": 1.25},
         "holding": HOLDING | {"held": 8, "released": 8, "total_s": 0.8, "longest_s": 0.31},
         "healed": 1,
+        "over_limit": 0,
         "heals": False,
         "interval_ms": 100,
         "reset": {"at": 0.0, "by": "command"},
@@ -108,7 +109,7 @@ def test_the_products_layout_is_kept_to_the_letter() -> None:
         "records": {"sent": {}, "received": {}}, "refused_messages": {}, "bytes": {"sent": 0, "received": 0},
         "counters": COUNTERS | {"generated_updates": 12316, "received_updates": 12, "sending_queue_size": 512,
                                 "receiving_queue_size": 256},
-        "blocking": BLOCKING, "holding": HOLDING, "healed": 0, "heals": False, "interval_ms": 100,
+        "blocking": BLOCKING, "holding": HOLDING, "healed": 0, "over_limit": 0, "heals": False, "interval_ms": 100,
         "reset": {"at": 0.0, "by": "command"}, "active_peers": [],
     }  # fmt: skip
     lines = list(render.syncstat(data))

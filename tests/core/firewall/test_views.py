@@ -140,6 +140,16 @@ def test_what_ended_is_remembered_within_a_cap() -> None:
     assert len(table._ended) == ENDED_MAX
 
 
+def test_peers_cannot_fill_the_table_beyond_its_limit() -> None:
+    table = ConnectionTable(limit=lambda: 10)
+    for number in range(15):
+        assert table.apply(told(number), 5.0, origin=2) is (number < 10)
+    assert (len(table), table.over_limit) == (10, 5)
+    assert table.apply(told(3, revision=2), 6.0), "what is known is still told of"
+    table.apply(Update(Op.DELETE, key(3), None, 5.0, 2), 6.0)
+    assert table.apply(told(14), 6.0), "and there is room again"
+
+
 # -- services that are synchronised later, or never --------------------------------------------------------------------
 
 
