@@ -108,7 +108,7 @@ class Synchroniser:
 
     def next_wakeup(self) -> float | None:
         wakeups = [
-            self.engine.next_wakeup(), self.held.next_wakeup(), self.healer.next_wakeup() if self._heals else None,
+            self.engine.next_wakeup(), self.held.next_wakeup(), self.healer.next_wakeup() if self._may_heal else None,
             *(s.end.next_wakeup() for s in self._streams),
         ]  # fmt: skip
         return min((w for w in wakeups if w is not None and w != inf), default=None)
@@ -246,12 +246,14 @@ class Synchroniser:
     # -- healing -------------------------------------------------------------------------------------------------
 
     @property
-    def _heals(self) -> bool:
-        return bool(self._firewall.parameters["fwlab_sync_heal"])
+    def _may_heal(self) -> bool:
+        """Healing is on, and no other full sync is under way."""
+        wanted = self._firewall.parameters["fwlab_sync_heal"]
+        return bool(wanted) and self._join is None and not self.engine.saving
 
     def _heal(self, now: float) -> None:
         """Take the table of a peer anew of which updates were lost, if that is wanted and due."""
-        if not self._heals or self._join is not None or self.engine.saving:
+        if not self._may_heal:
             return  # what was lost meanwhile is not forgotten: healing may be switched on later
         peer = self.healer.due(now)
         if peer is None:
