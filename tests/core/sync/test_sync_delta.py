@@ -227,6 +227,34 @@ def test_bursts_are_paced_and_slow_down_without_acks() -> None:
     assert pauses == sorted(pauses)
 
 
+def sequences(engine: SyncEngine, now: float) -> list[int]:
+    """Numbers of the datagrams that go to peer 2 in the next bursts."""
+    found: list[int] = []
+    for turn in range(40):
+        found += [message.sequence for message in said(engine, now + turn * 0.06) if isinstance(message, Delta)]
+    return found
+
+
+def test_a_peer_with_a_gap_is_not_sent_more_than_it_can_hold_behind_it() -> None:
+    """What is new waits, numbered and unacknowledged, until the gap is filled: so the peer never has to give up."""
+    engine = in_state(State.OPEN)
+    engine.peer_lost(3, NOW)
+    engine.send_updates([set_of(n) for n in range(900)], NOW)
+    first = sequences(engine, NOW)
+    assert len(first) > 20
+    say(engine, Retransmit(OURS, 1, 5), now=NOW + 2.4)
+    assert sequences(engine, NOW + 2.4)[:5] == [1, 2, 3, 4, 5]
+    engine.send_updates([set_of(n) for n in range(12_000)], NOW + 4.8)
+    sent = sequences(engine, NOW + 4.8)
+    assert max(sent) == 256, "acknowledged 0, and the receiving queue"
+    assert engine.unacknowledged() > 300
+    say(engine, Ack(OURS, 100), now=NOW + 7.2)
+    assert max(sequences(engine, NOW + 7.2)) == 356
+    say(engine, Ack(OURS, engine.sequence), now=NOW + 9.6)
+    engine.send_updates([set_of(1)], NOW + 9.6)
+    assert sequences(engine, NOW + 9.6)[-1] == engine.sequence, "without a gap nothing waits"
+
+
 def test_an_update_that_no_peer_would_take_is_left_out_and_counted() -> None:
     engine = in_state(State.OPEN)
     bad = record_of(2, service="x" * 65)
