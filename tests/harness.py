@@ -176,6 +176,8 @@ class UpLab:
     def keep_evidence(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for member in ("fw1", "fw2"):
+            self.do("resume", member, check=False)  # a paused member answers nobody
+        for member in ("fw1", "fw2"):
             for what in ("status", "events", "log", "tab"):
                 done = self.fwctl(member, what, check=False)
                 (folder / f"{member}-{what}.txt").write_text(done.stdout + done.stderr)
