@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Callable
 from subprocess import PIPE
 
 from labs.bench.figures import Row, compare
+from labs.bench.progress import Progress
 from labs.network.errors import LabError, MachineError
 from labs.network.lab import Lab
 from labs.network.members import MemberSettings
@@ -22,11 +22,15 @@ PORT = 5201
 CHAIN = "FWPAIR-FORWARD"
 """The chain with which the member diverts what it forwards (`fwnode.datapath.rules`)."""
 _ANSWER_MARGIN_S = 20.0
+SECONDS = 3.0
+"""Length of one measurement."""
 
-Progress = Callable[[str], None]
+
+def steps(rounds: int) -> int:
+    return 2 * rounds
 
 
-async def measure(rounds: int, seconds: float, progress: Progress) -> list[Row]:
+async def measure(rounds: int, progress: Progress) -> list[Row]:
     """The row `tcp_stream`. Raises `LabError` when a measurement fails, `MachineError` without iperf3."""
     if shutil.which("iperf3") is None:
         raise MachineError("iperf3 is not installed: install the package iperf3")
@@ -39,11 +43,9 @@ async def measure(rounds: int, seconds: float, progress: Progress) -> list[Row]:
             for diverted, figures in ((True, ours), (False, kernel)):
                 await _divert(lab, diverted)
                 what = "through the member's queue" if diverted else "kernel alone, queue rule removed"
-                figures.append(await _stream(lab, seconds))
-                progress(f"round {number + 1} of {rounds}, {what}: {figures[-1]:.2f} Gbit/s")
+                figures.append(await _stream(lab, SECONDS))
+                progress.done(f"round {number + 1} of {rounds}, {what}: {figures[-1]:.2f} Gbit/s")
         await _divert(lab, True)
-        lost = (await lab.control(MEMBER, "status"))["packets"]
-    progress(f"queue overruns: {lost['lost_queue']}, socket overruns: {lost['lost_socket']}")
     peer = "the kernel's forwarding without the queue rule"
     return [compare("tcp_stream", ours, kernel, peer_name=peer, unit="Gbit/s")]
 

@@ -6,18 +6,37 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from typing import NamedTuple
 
-from labs.bench import forward, sync
+from labs.bench import forward, wire
 from labs.bench.figures import Row
+from labs.bench.progress import Progress
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
 
 
+class Group(NamedTuple):
+    """Figures that are measured together."""
+
+    steps: Callable[[int], int]
+    """Measurements of so many rounds: how often `measure` calls `Progress.done`."""
+    measure: Callable[[int, Progress], Awaitable[list[Row]]]
+
+
+GROUPS: dict[str, list[Group]] = {
+    "forward": [Group(forward.steps, forward.measure)],
+    "sync": [Group(wire.steps, wire.measure)],
+}
+
+
 def main(argv: list[str], lab_name: str) -> int:
-    what, rounds, seconds, result = argv[0], int(argv[1]), float(argv[2]), int(argv[3])
+    what, rounds, result = argv[0], int(argv[1]), int(argv[2])
+    groups = [group for name, each in GROUPS.items() if what in (name, "all") for group in each]
     try:
-        rows = asyncio.run(_measure(what, rounds, seconds))
+        with Progress(sum(group.steps(rounds) for group in groups)) as progress:
+            rows = asyncio.run(_measure(groups, rounds, progress))
     except LabError as error:
         print(f"fwlab bench: {error}", file=sys.stderr)
         return error.exit_code
@@ -26,11 +45,5 @@ def main(argv: list[str], lab_name: str) -> int:
     return ExitCode.HELD
 
 
-async def _measure(what: str, rounds: int, seconds: float) -> list[Row]:
-    if what == "sync":
-        return await sync.measure(rounds, _say)
-    return await forward.measure(rounds, seconds, _say)
-
-
-def _say(text: str) -> None:
-    print(f"  {text}", flush=True)
+async def _measure(groups: list[Group], rounds: int, progress: Progress) -> list[Row]:
+    return [row for group in groups for row in await group.measure(rounds, progress)]

@@ -137,6 +137,10 @@ class Lab:
         """The environment of a process in a node: the project's own commands are on PATH."""
         return {**os.environ, **node_environment(self.name, node)}
 
+    def namespace(self, node: str) -> str:
+        """Path by which a process may enter a node's network namespace."""
+        return str(self._namespaces.path(node))
+
     async def spawn(self, node: str, argv: Sequence[str], **kw: Any) -> asyncio.subprocess.Process:
         """A process inside a node, in a session of its own (Ctrl-C in the terminal is not for it)."""
         if node not in self.topology.nodes:

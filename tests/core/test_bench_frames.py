@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from labs.bench.sync import Measured, rows
-from labs.bench.sync_frames import DeltaTraffic, StreamTraffic, delta_traffic, frames, stream_traffic
+from labs.bench.wire import Measured, rows
+from labs.bench.wire_frames import DeltaTraffic, StreamTraffic, delta_traffic, frames, stream_traffic
 from labs.network.errors import LabError
 from syncproto.codec import encode, encode_stream
 from syncproto.message import Ack, Delta, FullRecords, FullRequest, Message

@@ -19,7 +19,8 @@ from subprocess import PIPE
 from typing import Any, Literal
 
 from labs.bench.figures import Row, alone
-from labs.bench.sync_frames import DeltaTraffic, StreamTraffic, delta_traffic, frames, stream_traffic
+from labs.bench.progress import Progress
+from labs.bench.wire_frames import DeltaTraffic, StreamTraffic, delta_traffic, frames, stream_traffic
 from labs.network import capture
 from labs.network.errors import LabError
 from labs.network.lab import Lab
@@ -41,8 +42,6 @@ _SETTLE_S = 30.0
 """Wall seconds for the peer to have everything and for the last acknowledgement to come."""
 _POLL_S = 0.1
 
-Progress = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -54,14 +53,19 @@ class Measured:
     stream: StreamTraffic
 
 
+def steps(rounds: int) -> int:
+    return rounds * len(FAMILIES)
+
+
 async def measure(rounds: int, progress: Progress, connections: int = CONNECTIONS) -> list[Row]:
     """Four rows for each address family. Raises `LabError` when a measurement fails."""
     measured: dict[str, list[Measured]] = {family: [] for family in FAMILIES}
     for number in range(rounds):
         for family in FAMILIES:
+            progress.begins(f"records on the wire, {family}")
             one = await _round(family, connections)
             measured[family].append(one)
-            progress(f"round {number + 1} of {rounds}, {family}: " + describe(one))
+            progress.done(f"round {number + 1} of {rounds}, {family}: " + describe(one))
     return [row for family in FAMILIES for row in rows(family, measured[family], peer_name())]
 
 

@@ -4,8 +4,9 @@ import asyncio
 
 from network_ground import unique_name
 
-from labs.bench import sync
+from labs.bench import wire
 from labs.bench.figures import Row
+from labs.bench.progress import Progress
 from labs.network.supervisor import run_in_lab
 from syncproto.limits import DATAGRAM_MAX, UPDATES_PER_DATAGRAM_MAX
 
@@ -13,9 +14,8 @@ CONNECTIONS = 300
 
 
 def measure_inside(argv: list[str], name: str) -> int:
-    said: list[str] = []
-    rows = {row.figure: row for row in asyncio.run(sync.measure(1, said.append, CONNECTIONS))}
-    assert f"full sync {CONNECTIONS} records" in said[0], said
+    with Progress(wire.steps(1)) as progress:
+        rows = {row.figure: row for row in asyncio.run(wire.measure(1, progress, CONNECTIONS))}
     assert len(rows) == 8 and all(row.peer is None and row.ratio is None for row in rows.values())
     for family, addresses in (("ipv4", 2 * 4), ("ipv6", 2 * 16)):
         check({figure.removesuffix(f"_{family}"): row for figure, row in rows.items()}, addresses)
