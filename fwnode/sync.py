@@ -31,6 +31,8 @@ from syncproto.release import Compatibility, Release
 
 GATE_WAIT_S = 3.0
 """A joining member waits this long for a peer's release before it goes on without a full sync (the lab's choice)."""
+SLICE_PAUSE_S = 0.001
+"""Between two slices of a full sync while packets are forwarded, seconds of wire time: the timer's grain."""
 
 _READ_WRITE = selectors.EVENT_READ | selectors.EVENT_WRITE
 
@@ -97,6 +99,7 @@ class Synchroniser:
         """Connections that peers told of and that were news."""
         self._join: tuple[int, float] | None = None
         self._streams: list[Stream] = []
+        self._forwarded_before = 0
         self._interface = config.sync_interface
         self._listener: socket.socket | None = None
         if self._interface:
@@ -109,7 +112,7 @@ class Synchroniser:
     def next_wakeup(self) -> float | None:
         wakeups = [
             self.engine.next_wakeup(), self.held.next_wakeup(), self.healer.next_wakeup() if self._may_heal else None,
-            *(s.end.next_wakeup() for s in self._streams),
+            *(s.end.next_wakeup() for s in self._streams), *(s.resume_at for s in self._streams if s.resume_at),
         ]  # fmt: skip
         return min((w for w in wakeups if w is not None and w != inf), default=None)
 
@@ -193,6 +196,8 @@ class Synchroniser:
         while (event := self.engine.next_event()) is not None:
             if isinstance(event, engine.Updates):
                 self._apply(event)
+            elif isinstance(event, engine.TableSlice):
+                self._apply_slice(event)
             elif isinstance(event, engine.GateDecided):
                 self._gate_decided(event, now)
             elif isinstance(event, engine.FullSyncDone):
@@ -239,9 +244,11 @@ class Synchroniser:
     def _apply(self, event: engine.Updates) -> None:
         lab_now = self._clock.now()
         table, generation = self._firewall.connections, self._firewall.generation
-        self.synced[event.source] += sum(
-            table.apply(update, lab_now, generation, event.peer) for update in event.updates
-        )
+        self.synced["delta"] += sum(table.apply(update, lab_now, generation, event.peer) for update in event.updates)
+
+    def _apply_slice(self, event: engine.TableSlice) -> None:
+        table, generation = self._firewall.connections, self._firewall.generation
+        self.synced["full"] += table.apply_slice(event.columns, self._clock.now(), generation, event.peer)
 
     # -- healing -------------------------------------------------------------------------------------------------
 
@@ -334,7 +341,9 @@ class Synchroniser:
             connection.close()
             return
         table = self._firewall.connections
-        source = self.engine.accept_full_sync(lambda: table.snapshot(self._clock.now()), len(table), wire_now(), peer)
+        source = self.engine.accept_full_sync(
+            lambda slice_max: table.snapshot(self._clock.now(), slice_max), len(table), wire_now(), peer
+        )
         self._add_stream(Stream(connection, source, peer))
 
     def _add_stream(self, stream: Stream) -> None:
@@ -353,17 +362,30 @@ class Synchroniser:
         wakeup = stream.end.next_wakeup()
         if wakeup is not None and now >= wakeup:
             stream.end.on_wakeup(now)
-        full = stream.pump(now)
+        if now < stream.resume_at:
+            return
+        stream.resume_at = 0.0
+        more = stream.pump(now)
         if stream.over:
             self._selector.unregister(stream.socket)
             stream.close()
             self._streams.remove(stream)
             self._drain(now)
             return
-        wanted = _READ_WRITE if full else selectors.EVENT_READ
+        forwarded = self._forwarded()
+        if more and forwarded != self._forwarded_before:
+            # Packets come first: while some come, there is time for them, and for whoever sends them, between slices.
+            stream.resume_at = now + SLICE_PAUSE_S
+        self._forwarded_before = forwarded
+        wanted = _READ_WRITE if more and not stream.resume_at else selectors.EVENT_READ
         key = self._selector.get_key(stream.socket)
         if key.events != wanted:
             self._selector.modify(stream.socket, wanted, key.data)
+
+    def _forwarded(self) -> int:
+        """Packets between others that were decided on so far."""
+        counters = self._firewall.counters
+        return counters.accepted + counters.dropped - counters.local
 
     def close(self) -> None:
         for stream in self._streams:

@@ -1,7 +1,7 @@
 """Bytes <-> message. Whatever bytes come in, only SyncError goes out.
 
 A frame is one msgpack array: [protocol version, cluster, sender, incarnation, kind, [fields...]]. The bodies of DELTA
-and FULL_RECORDS are msgpack arrays of their own, packed once by the sender and carried as a string of bytes, so that
+and FULL_SLICE are msgpack arrays of their own, packed once by the sender and carried as a string of bytes, so that
 a retransmission or a third peer costs no second packing. On a datagram the frame is the payload; on a stream each
 frame has a length in front.
 
@@ -19,6 +19,7 @@ from typing import Any
 
 import msgpack
 
+from syncproto.columns import columns_from
 from syncproto.errors import Reason, SyncError
 from syncproto.limits import (
     AUTHENTICATION_KEY_MAX,
@@ -34,8 +35,8 @@ from syncproto.limits import (
     STREAM_PREFIX_BYTES,
     UPDATES_PER_DATAGRAM_MAX,
 )
-from syncproto.message import FIELDS, Delta, FullRecords, Kind, Message
-from syncproto.record import Record, Update, unpack, unpack_update
+from syncproto.message import FIELDS, Delta, FullSlice, Kind, Message
+from syncproto.record import Update, unpack_update
 
 __all__ = ["Envelope", "Reason", "StreamDecoder", "SyncError", "decode", "encode", "encode_stream"]
 
@@ -107,9 +108,9 @@ def _message(kind: Kind, fields: Any) -> Message:
     if kind is Kind.DELTA:
         sequence, schema, body = values
         return Delta(sequence, schema, body, unpack_updates(body, schema))
-    if kind is Kind.FULL_RECORDS:
+    if kind is Kind.FULL_SLICE:
         first, schema, body = values
-        return FullRecords(first, schema, body, unpack_records(body, schema))
+        return FullSlice(first, schema, body, columns_from(_unpacked(body), schema))
     message: Message = make(*values)
     return message
 
@@ -117,11 +118,6 @@ def _message(kind: Kind, fields: Any) -> Message:
 def unpack_updates(body: bytes, schema: int) -> tuple[Update, ...]:
     """The updates in a DELTA's body, every one checked."""
     return tuple([unpack_update(item, schema) for item in _items(body, UPDATES_PER_DATAGRAM_MAX)])
-
-
-def unpack_records(body: bytes, schema: int) -> tuple[Record, ...]:
-    """The records in a FULL_RECORDS body, every one checked."""
-    return tuple([unpack(item, schema) for item in _items(body, FULL_SLICE_RECORDS_MAX)])
 
 
 def _items(body: bytes, longest: int) -> list[Any]:

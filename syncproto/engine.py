@@ -19,6 +19,7 @@ from dataclasses import replace
 from math import inf
 
 from syncproto.codec import Envelope
+from syncproto.columns import Columns
 from syncproto.delta import DeltaSender
 from syncproto.errors import Reason, SyncError
 from syncproto.events import (
@@ -40,6 +41,7 @@ from syncproto.events import (
     PeerRestarted,
     PeerUnreachable,
     Risk,
+    TableSlice,
     Updates,
 )
 from syncproto.full import Frames, FullSink, FullSource
@@ -64,6 +66,7 @@ __all__ = [
     "Record",
     "Risk",
     "SyncEngine",
+    "TableSlice",
     "Update",
     "Updates",
 ]
@@ -285,7 +288,7 @@ class SyncEngine:
             limits=self._limits,
             counters=self._counters,
             now=now,
-            on_records=lambda records: self._on_full_records(peer, records),
+            on_records=lambda columns: self._emit(TableSlice(peer, columns)),
             on_end=self._on_full_end,
         )
         self._sink = sink
@@ -296,9 +299,10 @@ class SyncEngine:
         return sink
 
     def accept_full_sync(
-        self, snapshot: Callable[[], Iterator[Record]], count: int, now: float, peer: int | None = None
+        self, snapshot: Callable[[int], Iterator[Columns]], count: int, now: float, peer: int | None = None
     ) -> FullSource:
-        """A peer has connected: whoever it is, it will be asked for its release first."""
+        """A peer has connected: whoever it is, it will be asked for its release first. `snapshot(n)` opens a walk over
+        the table, in slices of up to n connections; it must bear that the table changes meanwhile."""
         self._now = now
         return FullSource(
             snapshot=snapshot,
@@ -323,10 +327,6 @@ class SyncEngine:
             return Gate(gate.exchange, gate.reason, request.schema or None)
         return gate if gate.is_open else Gate(Exchange.NOTHING, gate.reason or RELEASE_MISMATCH, None)
 
-    def _on_full_records(self, peer: int, records: list[Record]) -> None:
-        updates = [Update(Op.SET, record.key, record, record.born, record.revision) for record in records]
-        self._emit(Updates(peer, "full", updates))
-
     def _on_full_end(self, sink: FullSink) -> None:
         session = self._sessions[sink.peer]
         saved, self._saved, self._saved_updates, self._sink = self._saved, deque(), 0, None
@@ -334,7 +334,7 @@ class SyncEngine:
             if not sink.failed and peer == sink.peer and sequence <= sink.sequence:
                 self._counters.covered_by_full += 1
             else:
-                self._emit(Updates(peer, "delta", updates))
+                self._emit(Updates(peer, updates))
         if sink.failed:
             gate = session.gate
             if not (sink.refused and gate is not None and gate.exchange is Exchange.NEW_CONNECTIONS):
@@ -377,7 +377,7 @@ class SyncEngine:
         if self._sink is not None and self._saved_updates + len(updates) > self._limits.saved_updates_max:
             self._sink.fail(FULL_SYNC_QUEUE_FULL, detail=f"{self._saved_updates} updates are saved")
         if self._sink is None:
-            self._emit(Updates(peer, "delta", updates))
+            self._emit(Updates(peer, updates))
             return
         self._saved.append((peer, delta.sequence, updates))
         self._saved_updates += len(updates)

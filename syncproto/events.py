@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, fields
-from typing import Literal
 
+from syncproto.columns import Columns
 from syncproto.record import Op, Update
 from syncproto.release import Gate
 
@@ -48,8 +48,15 @@ class Updates:
     """Apply these, in this order. A record that is older, by (born, revision), than the table's is to be ignored."""
 
     peer: int
-    source: Literal["full", "delta"]
     updates: list[Update]
+
+
+@dataclass(frozen=True, slots=True)
+class TableSlice:
+    """Part of the peer's whole table, from a full sync. As with updates, what is older than the table's is ignored."""
+
+    peer: int
+    columns: Columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,8 @@ class Risk:
 
 
 Event = (
-    GateDecided | Updates | PeerRestarted | PeerUnreachable | FullSyncDone | FullSyncFailed | LostUpdates | Risk
+    GateDecided | Updates | TableSlice | PeerRestarted | PeerUnreachable
+    | FullSyncDone | FullSyncFailed | LostUpdates | Risk
 )  # fmt: skip
 
 

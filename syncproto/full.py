@@ -1,7 +1,7 @@
 """Full sync: the whole table over one stream. `FullSource` sends it, `FullSink` takes it.
 
     sink   FULL_REQUEST ->
-                        <- FULL_BEGIN (the delta sequence number at this moment), FULL_RECORDS ..., FULL_END   source
+                        <- FULL_BEGIN (the delta sequence number at this moment), FULL_SLICE ..., FULL_END   source
            FULL_DONE    ->                                    or, from either side at any time: FULL_REFUSED
 
 Every update up to FULL_BEGIN's sequence number is in the snapshot, because the snapshot is opened at that very moment;
@@ -21,15 +21,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
-from itertools import islice
 from typing import Any
 
 from syncproto.codec import StreamDecoder, encode_stream
+from syncproto.columns import Columns, pack_columns, sound
 from syncproto.errors import Reason, SyncError
 from syncproto.events import FULL_SYNC_CHECKSUM, FULL_SYNC_FAILURE, TERMINATED, TIMED_OUT, Counters
 from syncproto.limits import CHECKSUM_BYTES, FULL_SLICE_RECORDS_MAX, FULL_TOTAL_RECORDS_MAX, REASON_MAX, Limits
-from syncproto.message import FullBegin, FullDone, FullEnd, FullRecords, FullRefused, FullRequest, Kind, Message
-from syncproto.record import Record, join, pack_record
+from syncproto.message import FullBegin, FullDone, FullEnd, FullRefused, FullRequest, FullSlice, Kind, Message
 from syncproto.release import Gate
 
 
@@ -88,7 +87,7 @@ class FullSink:
         limits: Limits,
         counters: Counters,
         now: float,
-        on_records: Callable[[list[Record]], None],
+        on_records: Callable[[Columns], None],
         on_end: Callable[[FullSink], None],
     ) -> None:
         self.peer = peer
@@ -155,17 +154,18 @@ class FullSink:
         self.state = SinkState.RECEIVING
 
     def _on_some(self, message: Any) -> None:
-        some: FullRecords = message
+        some: FullSlice = message
         if some.first != self.records or some.schema != self._schema:
             self.fail(FULL_SYNC_CHECKSUM, detail=f"record {some.first} came, {self.records} was next")
             return
-        if self.records + len(some.records) > FULL_TOTAL_RECORDS_MAX:
+        assert some.columns is not None  # the codec has read them
+        if self.records + len(some.columns) > FULL_TOTAL_RECORDS_MAX:
             self.fail(FULL_SYNC_FAILURE, detail=f"more than {FULL_TOTAL_RECORDS_MAX} records")
             return
         self._digest.update(some.body)
-        self.records += len(some.records)
-        self._counters.full_records_received += len(some.records)
-        self._on_records(list(some.records))
+        self.records += len(some.columns)
+        self._counters.full_records_received += len(some.columns)
+        self._on_records(some.columns)
 
     def _on_last(self, message: Any) -> None:
         end: FullEnd = message
@@ -228,7 +228,7 @@ class FullSource:
     def __init__(
         self,
         *,
-        snapshot: Callable[[], Iterator[Record]],
+        snapshot: Callable[[int], Iterator[Columns]],
         count: int,
         sequence: Callable[[], int],
         admit: Callable[[int, FullRequest], Gate],
@@ -251,7 +251,7 @@ class FullSource:
         self._counters = counters
         self._decoder = frames.decoder()
         self._digest = blake2b(digest_size=CHECKSUM_BYTES)
-        self._records: Iterator[Record] = iter(())
+        self._slices: Iterator[Columns] = iter(())
         self._schema = 0
         self._incarnation = 0
         self._out: list[bytes] = []
@@ -294,7 +294,7 @@ class FullSource:
         self._schema = gate.schema
         # The number and the snapshot belong together: nothing may come between these two lines.
         sequence = self._sequence()
-        self._records = self._snapshot()
+        self._slices = self._snapshot(min(self._limits.full_slice_records, FULL_SLICE_RECORDS_MAX))
         self._out.append(self._frames.encode(FullBegin(sequence, self._schema, self.expected)))
         self.state = SourceState.SENDING
 
@@ -308,13 +308,13 @@ class FullSource:
     def _fail(self, reason: str) -> None:
         """Give up, and tell the sink why."""
         self.failed, self.state = reason, SourceState.FAILED
-        self._records = iter(())
+        self._slices = iter(())
         self._out = [self._frames.encode(FullRefused(_cut(reason)))]
 
     def connection_lost(self, reason: str = "") -> None:
         if self.state not in (SourceState.DONE, SourceState.FAILED):
             self.failed, self.state = reason or TERMINATED, SourceState.FAILED
-        self._records, self._out = iter(()), []
+        self._slices, self._out = iter(()), []
 
     def outgoing(self, now: float) -> bytes:
         # A slice of which nothing could be sent leaves nothing to return, and "nothing" would mean "wait".
@@ -327,24 +327,19 @@ class FullSource:
         return data
 
     def _next_slice(self) -> None:
-        items: list[bytes] = []
-        taken = 0
-        slice_max = min(self._limits.full_slice_records, FULL_SLICE_RECORDS_MAX)
-        for record in islice(self._records, slice_max):
-            taken += 1
-            try:
-                items.append(pack_record(record, self._schema))
-            except SyncError:
-                self._counters.oversized_not_sent += 1
-        if items:
-            body = join(items)
-            self._digest.update(body)
-            self._out.append(self._frames.encode(FullRecords(self.records, self._schema, body)))
-            self.records += len(items)
-            self._counters.full_records_sent += len(items)
-        if taken < slice_max:
+        taken = next(self._slices, None)
+        if taken is None:
             self._out.append(self._frames.encode(FullEnd(self.records, self._digest.digest())))
             self.state = SourceState.SENT
+            return
+        columns = sound(taken)
+        self._counters.oversized_not_sent += len(taken) - len(columns)
+        if len(columns):
+            body = pack_columns(columns, self._schema)
+            self._digest.update(body)
+            self._out.append(self._frames.encode(FullSlice(self.records, self._schema, body)))
+            self.records += len(columns)
+            self._counters.full_records_sent += len(columns)
 
     def next_wakeup(self) -> float | None:
         if self.state in (SourceState.DONE, SourceState.FAILED):
@@ -360,7 +355,7 @@ class FullSource:
 SINK_TABLE: dict[tuple[SinkState, Kind], Callable[[FullSink, Any], None]] = {
     (SinkState.REQUESTING, Kind.FULL_BEGIN): FullSink._on_begin,
     (SinkState.REQUESTING, Kind.FULL_REFUSED): FullSink._on_refused,
-    (SinkState.RECEIVING, Kind.FULL_RECORDS): FullSink._on_some,
+    (SinkState.RECEIVING, Kind.FULL_SLICE): FullSink._on_some,
     (SinkState.RECEIVING, Kind.FULL_END): FullSink._on_last,
     (SinkState.RECEIVING, Kind.FULL_REFUSED): FullSink._on_refused,
 }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol
 
+from syncproto.columns import Columns
 from syncproto.errors import Reason, SyncError
 from syncproto.limits import (
     CHECKSUM_BYTES,
@@ -25,7 +26,7 @@ from syncproto.limits import (
     STREAM_FRAME_MAX,
     TIME_MAX_S,
 )
-from syncproto.record import Record, Update
+from syncproto.record import Update
 
 
 class Kind(IntEnum):
@@ -37,10 +38,11 @@ class Kind(IntEnum):
     REJECT = 6
     FULL_REQUEST = 7
     FULL_BEGIN = 8
-    FULL_RECORDS = 9
+    # 9 was a slice of the table record by record.
     FULL_END = 10
     FULL_REFUSED = 11
     FULL_DONE = 12
+    FULL_SLICE = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +141,17 @@ class FullBegin:
 
 
 @dataclass(frozen=True, slots=True)
-class FullRecords:
-    """Records number `first`, `first` + 1, ... of the table. `records` is the body read; a sender leaves it empty."""
+class FullSlice:
+    """Records number `first`, `first` + 1, ... of the table, field by field.
 
-    kind: ClassVar[Kind] = Kind.FULL_RECORDS
+    `columns` is the body read; a sender leaves it empty.
+    """
+
+    kind: ClassVar[Kind] = Kind.FULL_SLICE
     first: int
     schema: int
     body: bytes
-    records: tuple[Record, ...] = field(default=(), compare=False, repr=False)
+    columns: Columns | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,7 @@ class FullDone:
 
 Message = (
     Heartbeat | Hello | Delta | Ack | Retransmit | Reject
-    | FullRequest | FullBegin | FullRecords | FullEnd | FullRefused | FullDone
+    | FullRequest | FullBegin | FullSlice | FullEnd | FullRefused | FullDone
 )  # fmt: skip
 
 
@@ -353,8 +358,8 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
     Kind.REJECT: (Reject, (("first", Whole(1, COUNTER_MAX)), ("count", _RANGE))),
     Kind.FULL_REQUEST: (FullRequest, (("release", Text()), ("schema", _SMALL))),
     Kind.FULL_BEGIN: (FullBegin, (("sequence", _SEQUENCE), ("schema", Schema()), ("expected", _COUNT))),
-    Kind.FULL_RECORDS: (
-        FullRecords,
+    Kind.FULL_SLICE: (
+        FullSlice,
         (("first", _COUNT), ("schema", Schema()), ("body", Bytes(1, STREAM_FRAME_MAX))),
     ),
     Kind.FULL_END: (FullEnd, (("count", _COUNT), ("checksum", Bytes(CHECKSUM_BYTES, CHECKSUM_BYTES)))),

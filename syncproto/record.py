@@ -94,27 +94,29 @@ class Update:
     revision: int = 0
 
 
-# State numbers of the firewall's TCP table -> the schema's, by position.
 _STATES_1 = (0, 2, 3, 1, 4, 5, 6)
 _STATES_2 = (0, 1, 2, 3, 4, 5, 6)
 _STATES_3 = (0x00, 0x01, 0x02, 0x04, 0x08, 0x10, 0x20)
-_FROM_1 = {wire: state for state, wire in enumerate(_STATES_1)}
-_FROM_2 = {wire: state for state, wire in enumerate(_STATES_2)}
-_FROM_3 = {wire: state for state, wire in enumerate(_STATES_3)}
+WIRE_STATES = {1: _STATES_1, 2: _STATES_2, 3: _STATES_3}
+"""Schema -> its number of each state of the firewall's TCP table, by position."""
+FROM_WIRE_STATE = {schema: {wire: state for state, wire in enumerate(those)} for schema, those in WIRE_STATES.items()}
+_FROM_1, _FROM_2, _FROM_3 = FROM_WIRE_STATE.values()
 
-_TICKS_A_SECOND = 10
-_MILLISECONDS = 1000
+TICKS_A_SECOND = 10
+"""Unit of schema 1's times."""
+MILLISECONDS = 1000
+"""A second in the unit of schema 2's times."""
 
 
-def _bad(what: str) -> SyncError:
+def bad_record(what: str) -> SyncError:
     return SyncError(Reason.BAD_RECORD, f"record: {what}")
 
 
-def _clamped(record: Record) -> Record:
+def clamped(record: Record) -> Record:
     """The record with times that every schema can carry: an expired one is 0, an endless one is the longest."""
     ttl_s, timeout_s = record.ttl_s, record.timeout_s
     if ttl_s != ttl_s or timeout_s != timeout_s:
-        raise _bad("a time is not a number")
+        raise bad_record("a time is not a number")
     return replace(
         record,
         ttl_s=min(max(ttl_s, 0.0), DURATION_MAX_S),
@@ -122,61 +124,61 @@ def _clamped(record: Record) -> Record:
     )
 
 
-def _check(record: Record) -> None:
+def check_record(record: Record) -> None:
     """The caps, on what comes in and on what goes out: a record that a peer would refuse must never be sent."""
     if len(record.key) not in (KEY_IPV4, KEY_IPV6):
-        raise _bad(f"key of {len(record.key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
-    if record.parent or record.flags & _OF_A_PARENT:
+        raise bad_record(f"key of {len(record.key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
+    if record.parent or record.flags & OF_A_PARENT:
         _check_parent(record)
     if not 0.0 <= record.ttl_s <= DURATION_MAX_S or not 0.0 <= record.timeout_s <= DURATION_MAX_S:
-        raise _bad("a time is out of range")
+        raise bad_record("a time is out of range")
     if not -RULE_MAX <= record.rule <= RULE_MAX:
-        raise _bad("rule number out of range")
+        raise bad_record("rule number out of range")
     if not 0 <= record.flags <= FLAGS_MAX:
-        raise _bad("flags out of range")
+        raise bad_record("flags out of range")
     _check_version(record.born, record.revision)
     # A string of UTF-8 has at least as many bytes as characters, and at most four times as many.
     if len(record.service) > SERVICE_NAME_MAX // 4:
         try:
             length = len(record.service.encode())
         except UnicodeEncodeError:
-            raise _bad("service name is not text") from None
+            raise bad_record("service name is not text") from None
         if length > SERVICE_NAME_MAX:
-            raise _bad(f"service name longer than {SERVICE_NAME_MAX} bytes")
+            raise bad_record(f"service name longer than {SERVICE_NAME_MAX} bytes")
 
 
 _DATA, _EXPECTED = int(RecordFlag.DATA), int(RecordFlag.EXPECTED)
-_OF_A_PARENT = _DATA | _EXPECTED
+OF_A_PARENT = _DATA | _EXPECTED
 
 
 def _check_parent(record: Record) -> None:
-    if record.flags & _OF_A_PARENT not in (_DATA, _EXPECTED):
-        raise _bad("a parent, but neither or both of the flags DATA and EXPECTED")
+    if record.flags & OF_A_PARENT not in (_DATA, _EXPECTED):
+        raise bad_record("a parent, but neither or both of the flags DATA and EXPECTED")
     if len(record.parent) != len(record.key):
-        raise _bad(f"parent's key of {len(record.parent)} bytes, expected {len(record.key)}")
+        raise bad_record(f"parent's key of {len(record.parent)} bytes, expected {len(record.key)}")
     if record.flags & _EXPECTED and record.key[-4:-2] != b"\0\0":
-        raise _bad("an announced connection with a source port")
+        raise bad_record("an announced connection with a source port")
 
 
 def _check_version(born: float, revision: int) -> None:
     if not -TIME_MAX_S < born < TIME_MAX_S:
-        raise _bad("time of birth out of range")
+        raise bad_record("time of birth out of range")
     if not 0 <= revision <= COUNTER_MAX:
-        raise _bad("revision out of range")
+        raise bad_record("revision out of range")
 
 
 # --- Schema 1: R75 --------------------------------------------------------------------------------------------------
 
 
-def _turned(key: bytes) -> bytes:
+def turned(key: bytes) -> bytes:
     """Schema 1's key: dst src dport sport proto: everything in the opposite order."""
     half = (len(key) - 5) // 2
     return key[1 + half : 1 + 2 * half] + key[1 : 1 + half] + key[-2:] + key[-4:-2] + key[:1]
 
 
-def _turned_back(key: bytes) -> bytes:
+def turned_back(key: bytes) -> bytes:
     if len(key) not in (KEY_IPV4, KEY_IPV6):
-        raise _bad(f"key of {len(key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
+        raise bad_record(f"key of {len(key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
     half = (len(key) - 5) // 2
     return key[-1:] + key[half : 2 * half] + key[:half] + key[-3:-1] + key[-5:-3]
 
@@ -184,15 +186,15 @@ def _turned_back(key: bytes) -> bytes:
 def _pack_1(r: Record) -> list[Any]:
     return [
         _STATES_1[r.state],
-        _turned(r.key),
-        ceil(r.timeout_s * _TICKS_A_SECOND),
-        ceil(r.ttl_s * _TICKS_A_SECOND),
+        turned(r.key),
+        ceil(r.timeout_s * TICKS_A_SECOND),
+        ceil(r.ttl_s * TICKS_A_SECOND),
         r.rule,
         r.service,
         r.flags,
         r.revision,
         float(r.born),
-        _turned(r.parent) if r.parent else b"",
+        turned(r.parent) if r.parent else b"",
     ]
 
 
@@ -202,8 +204,8 @@ _TYPES_1 = [int, bytes, int, int, int, str, int, int, float, bytes]
 def _unpack_1(f: list[Any]) -> Record:
     state, key, timeout, ttl, rule, service, flags, revision, born, parent = f
     return Record(
-        _turned_back(key), _FROM_1[state], ttl / _TICKS_A_SECOND, timeout / _TICKS_A_SECOND, rule, service, flags,
-        born, revision, _turned_back(parent) if parent else b"",
+        turned_back(key), _FROM_1[state], ttl / TICKS_A_SECOND, timeout / TICKS_A_SECOND, rule, service, flags,
+        born, revision, turned_back(parent) if parent else b"",
     )  # fmt: skip
 
 
@@ -214,8 +216,8 @@ def _pack_2(r: Record) -> list[Any]:
     return [
         r.key,
         _STATES_2[r.state],
-        ceil(r.ttl_s * _MILLISECONDS),
-        ceil(r.timeout_s * _MILLISECONDS),
+        ceil(r.ttl_s * MILLISECONDS),
+        ceil(r.timeout_s * MILLISECONDS),
         r.rule,
         r.service,
         r.flags,
@@ -231,7 +233,7 @@ _TYPES_2 = [bytes, int, int, int, int, str, int, float, int, bytes]
 def _unpack_2(f: list[Any]) -> Record:
     key, state, ttl, timeout, rule, service, flags, born, revision, parent = f
     return Record(
-        key, _FROM_2[state], ttl / _MILLISECONDS, timeout / _MILLISECONDS, rule, service, flags, born, revision, parent
+        key, _FROM_2[state], ttl / MILLISECONDS, timeout / MILLISECONDS, rule, service, flags, born, revision, parent
     )
 
 
@@ -266,6 +268,8 @@ def _unpack_3(f: list[Any]) -> Record:
     return Record(key, _FROM_3[state], ttl, timeout, rule, service, flags, born, revision, parent)
 
 
+TYPES = {1: _TYPES_1, 2: _TYPES_2, 3: _TYPES_3}
+"""Schema -> the types of its fields, in wire order."""
 _PACK: dict[int, Callable[[Record], list[Any]]] = {1: _pack_1, 2: _pack_2, 3: _pack_3}
 _UNPACK: dict[int, tuple[list[type], Callable[[list[Any]], Record]]] = {
     1: (_TYPES_1, _unpack_1),
@@ -280,10 +284,10 @@ def pack(record: Record, schema: int) -> list[Any]:
     if packer is None:
         raise SyncError(Reason.UNKNOWN_SCHEMA, f"schema {schema}: known are {sorted(_PACK)}")
     if not 0 <= record.state < len(_STATES_2):
-        raise _bad(f"state {record.state} is unknown")
+        raise bad_record(f"state {record.state} is unknown")
     if not (0.0 <= record.ttl_s <= DURATION_MAX_S and 0.0 <= record.timeout_s <= DURATION_MAX_S):
-        record = _clamped(record)
-    _check(record)
+        record = clamped(record)
+    check_record(record)
     return packer(record)
 
 
@@ -295,12 +299,12 @@ def unpack(fields: Any, schema: int) -> Record:
     types, unpacker = reader
     # `type() is` and not isinstance: True is no number here. One list comparison checks number and types of fields.
     if type(fields) is not list or [type(field) for field in fields] != types:
-        raise _bad(f"fields do not fit schema {schema}")
+        raise bad_record(f"fields do not fit schema {schema}")
     try:
         record = unpacker(fields)
     except (KeyError, ValueError, OverflowError):
-        raise _bad(f"a field is out of range for schema {schema}") from None
-    _check(record)
+        raise bad_record(f"a field is out of range for schema {schema}") from None
+    check_record(record)
     return record
 
 
@@ -316,11 +320,11 @@ def pack_update(update: Update, schema: int) -> bytes:
         if update.record is not None:
             born, revision = update.record.born, update.record.revision
         if len(update.key) not in (KEY_IPV4, KEY_IPV6):
-            raise _bad(f"key of {len(update.key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
+            raise bad_record(f"key of {len(update.key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
         _check_version(born, revision)
         return _pack_bytes([int(Op.DELETE), update.key, float(born), revision])
     if update.record is None or update.record.key != update.key:
-        raise _bad(f"{update.op.name} without the record of its key")
+        raise bad_record(f"{update.op.name} without the record of its key")
     return _pack_bytes([int(update.op), pack(update.record, schema)])
 
 
@@ -328,13 +332,8 @@ def _pack_bytes(fields: list[Any]) -> bytes:
     try:
         data: bytes = _packer.pack(fields)
     except (TypeError, ValueError, OverflowError) as error:
-        raise _bad(f"cannot be packed: {error}") from None
+        raise bad_record(f"cannot be packed: {error}") from None
     return data
-
-
-def pack_record(record: Record, schema: int) -> bytes:
-    """One record as bytes, ready to stand in a full-sync frame's body."""
-    return _pack_bytes(pack(record, schema))
 
 
 def join(items: list[bytes]) -> bytes:
@@ -347,20 +346,20 @@ def join(items: list[bytes]) -> bytes:
 def unpack_update(fields: Any, schema: int) -> Update:
     """An update from the wire. Whatever comes, only SyncError goes out."""
     if type(fields) is not list or not fields or type(fields[0]) is not int:
-        raise _bad("an update is not a list that starts with its operation")
+        raise bad_record("an update is not a list that starts with its operation")
     op = fields[0]
     if op == Op.DELETE:
         if [type(field) for field in fields] != [int, bytes, float, int]:
-            raise _bad("fields do not fit DELETE")
+            raise bad_record("fields do not fit DELETE")
         _, key, born, revision = fields
         if len(key) not in (KEY_IPV4, KEY_IPV6):
-            raise _bad(f"key of {len(key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
+            raise bad_record(f"key of {len(key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
         _check_version(born, revision)
         return Update(Op.DELETE, key, None, born, revision)
     if not Op.SET <= op <= Op.REFRESH:
-        raise _bad(f"operation {op} is unknown")
+        raise bad_record(f"operation {op} is unknown")
     if len(fields) != 2:
-        raise _bad("an update has an operation and a record")
+        raise bad_record("an update has an operation and a record")
     record = unpack(fields[1], schema)
     return Update(_OPS[op], record.key, record, record.born, record.revision)
 

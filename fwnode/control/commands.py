@@ -312,7 +312,7 @@ class Commands:
             "id": TABLE_ID,
             "values": len(chosen),
             "peak": chosen.peak,
-            "links": len(chosen.entries) - len(chosen),
+            "links": len(chosen) if isinstance(chosen, ConnectionTable) else 0,
             "learned": chosen.learned if isinstance(chosen, ConnectionTable) else 0,
             "rows": rows,
         }

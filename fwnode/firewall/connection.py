@@ -16,15 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
-from itertools import count
-from math import ceil, inf, nextafter
+from itertools import count, islice
+from math import inf, nextafter
 
+from syncproto.columns import Columns
+from syncproto.limits import FULL_SLICE_RECORDS
 from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag, Update
 
 from .expectations import Expectations
 from .inspection import Inspector
+from .packed import Batch
 from .packet import reverse_key
 from .tcp import START_STATES, State, further
+from .wheel import Wheel
 
 REFRESHES_PER_TIMEOUT = 3
 """A connection with traffic is announced again this often within its timeout, so that copies don't expire."""
@@ -33,6 +37,8 @@ COPY_GRACE = 0.5
 ENDED_MAX = 16_384
 """Ended connections that are remembered, so that a late record of one does not bring it back; about 3 MB. The oldest
 is forgotten first. Lab's own: more than end within the seconds that a retransmission takes."""
+EXPIRED_AT_ONCE_MAX = 1_000
+"""Connections (or packed batches) that are looked at in one call of `expire`, about 2 ms: packets wait meanwhile."""
 END_TIMEOUT_S = 20.0
 """How long an entry stays after both FINs where nobody says otherwise (`tcp_end_timeout`)."""
 
@@ -58,6 +64,7 @@ class Connection:
         "refresh_at",
         "reverse",
         "revision",
+        "row",
         "rule",
         "service",
         "session_timeout",
@@ -99,24 +106,28 @@ class Connection:
         self.told = False
         """Peers may hold an entry of this key, so they must hear of its end."""
         self.bucket = -1
+        self.row = -1
+        """Its place in the table; -1 when it is in none."""
+
+    @property
+    def flags(self) -> int:
+        """As they travel."""
+        return (
+            (_LEARNED if self.learned else 0)
+            | (_DATA if self.parent else 0)
+            | (0 if self.owned else self.origin << OWNER_SHIFT)
+        )
+
+    def left(self, now: float) -> float:
+        """Seconds until it ends. A copy is kept for a grace that is not part of what its owner said."""
+        return max(0.0, min(self.expires - now, self.timeout))
 
     def record(self, now: float) -> Record:
         """The connection as it travels."""
         return Record(
-            key=self.key,
-            state=int(self.state),
-            # A copy is kept for a grace that is not part of what its owner said.
-            ttl_s=max(0.0, min(self.expires - now, self.timeout)),
-            timeout_s=self.session_timeout,
-            rule=self.rule,
-            service=self.service,
-            flags=(_LEARNED if self.learned else 0)
-            | (_DATA if self.parent else 0)
-            | (0 if self.owned else self.origin << OWNER_SHIFT),
-            born=self.born,
-            revision=self.revision,
-            parent=self.parent,
-        )
+            self.key, int(self.state), self.left(now), self.session_timeout, self.rule, self.service, self.flags,
+            self.born, self.revision, self.parent,
+        )  # fmt: skip
 
 
 class ConnectionTable:
@@ -134,6 +145,7 @@ class ConnectionTable:
         self.member = member
         """Number of the member whose table it is."""
         self.entries: dict[bytes, Connection] = {}
+        """Connections under both of their keys. What is not here may still be packed: `find` knows."""
         self.peak = 0
         self.learned = 0
         self.expected = Expectations(timer_floor)
@@ -150,16 +162,42 @@ class ConnectionTable:
         self._ended: dict[bytes, tuple[float, int]] = {}
         self._later: list[tuple[float, int, Connection]] = []
         self._numbers = count()
-        self._unconfirmed: dict[int, dict[bytes, Connection]] = {}
+        self._unconfirmed: dict[int, set[bytes]] = {}
         self._own_only: set[int] = set()
-        self._buckets: dict[int, list[Connection]] = {}
-        self._due: list[int] = []
+        self._wheel: Wheel[Connection | Batch] = Wheel(bucket_width)
+        self._packed: dict[bytes, Batch] = {}
+        """Copies that nobody has asked for yet, under both of their keys."""
+        self._rows: list[Connection | Batch | None] = []
+        """Everything that is held, each in a row of its own: a walk by rows goes on while the table changes."""
+        self._free_rows: list[int] = []
 
     def __len__(self) -> int:
-        return len(self.entries) // 2
+        return (len(self.entries) + len(self._packed)) // 2
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self.entries or key in self._packed
 
     def __iter__(self) -> Iterator[Connection]:
-        return (c for key, c in self.entries.items() if key == c.key)
+        """All connections that there are when the walk begins and still are when it gets there, and perhaps later ones.
+        What is packed is shown unpacked, and stays packed."""
+        for item in islice(self._rows, len(self._rows)):
+            if isinstance(item, Connection):
+                yield item
+            elif item is not None:
+                for n, key in enumerate(item.keys):
+                    if self._packed.get(key) is item:
+                        yield self._unpacked(item, n)
+
+    def find(self, key: bytes) -> Connection | None:
+        """The connection of this key, in either direction; from now on unpacked."""
+        connection = self.entries.get(key)
+        if connection is None and (batch := self._packed.get(key)) is not None:
+            n = batch.number(key)
+            self._forget_packed(batch, n)
+            connection = self._unpacked(batch, n)
+            self._put(connection)
+            self._wheel.plan(connection, connection.expires)
+        return connection
 
     def lifetime(self, timeout: float) -> float:
         """`timeout`, but never under the floor: what a timer of that length really lasts."""
@@ -169,7 +207,7 @@ class ConnectionTable:
 
     def add(self, connection: Connection, now: float) -> None:
         """A connection that this member decided on. One with the same key is replaced."""
-        old = self.entries.get(connection.key)
+        old = self.find(connection.key)
         ended = self._ended.get(connection.key)
         if ended is not None:
             self._be_younger(connection, ended[0])
@@ -197,15 +235,30 @@ class ConnectionTable:
         if self._deleted.pop(connection.key, None) is not None:
             connection.told = True
         self.learned += connection.learned
-        if len(self.entries) // 2 > self.peak:
-            self.peak = len(self.entries) // 2
+        self._give_row(connection)
+        size = len(self)
+        if size > self.peak:
+            self.peak = size
+
+    def _give_row(self, item: Connection | Batch) -> None:
+        if self._free_rows:
+            item.row = self._free_rows.pop()
+            self._rows[item.row] = item
+        else:
+            item.row = len(self._rows)
+            self._rows.append(item)
+
+    def _free_row(self, item: Connection | Batch) -> None:
+        self._rows[item.row] = None
+        self._free_rows.append(item.row)
+        item.row = item.bucket = -1
 
     def _drop(self, connection: Connection) -> None:
         self.entries.pop(connection.key, None)
         self.entries.pop(connection.reverse, None)
         self._changed.pop(connection.key, None)
         self.learned -= connection.learned
-        connection.bucket = -1
+        self._free_row(connection)
 
     def remove(self, connection: Connection) -> None:
         """The connection ended here; peers that heard of it are told."""
@@ -225,37 +278,22 @@ class ConnectionTable:
     def refresh(self, connection: Connection, now: float) -> None:
         """A packet moved its end away; after a change of `timeout` this must be called."""
         connection.expires = now + self.lifetime(connection.timeout)
-        self._reschedule(connection)
+        self._wheel.plan(connection, connection.expires)
 
-    def _reschedule(self, connection: Connection) -> None:
-        bucket = ceil(connection.expires / self._width)
-        if connection.bucket < 0 or bucket < connection.bucket:
-            self._schedule(connection, bucket)
-
-    def _schedule(self, connection: Connection, bucket: int) -> None:
-        connection.bucket = bucket
-        waiting = self._buckets.get(bucket)
-        if waiting is None:
-            self._buckets[bucket] = [connection]
-            heappush(self._due, bucket)
-        else:
-            waiting.append(connection)
-
-    def expire(self, now: float) -> int:
-        """End what has been idle for too long; returns how many. Cost follows what is due, not what is held."""
-        ended = 0
+    def expire(self, now: float, at_most: int = EXPIRED_AT_ONCE_MAX) -> bool:
+        """End what has been idle for too long. True: there is more to look at than was to be done at once."""
         self.expected.expire(now)
-        while self._due and self._due[0] * self._width <= now:
-            bucket = heappop(self._due)
-            for connection in self._buckets.pop(bucket):
-                if connection.bucket != bucket:
-                    continue
-                if connection.expires > now:
-                    self._schedule(connection, max(ceil(connection.expires / self._width), bucket + 1))
-                else:
-                    self.remove(connection)
-                    ended += 1
-        return ended
+        for _ in range(at_most):
+            item = self._wheel.next_due(now)
+            if item is None:
+                return False
+            if isinstance(item, Batch):
+                self._expire_packed(item, now)
+            elif item.expires > now:
+                self._wheel.plan(item, item.expires)
+            else:
+                self.remove(item)
+        return True
 
     def visit_all(self) -> None:
         """Make the next packet of every connection take the longer way (the policy has changed)."""
@@ -276,7 +314,7 @@ class ConnectionTable:
         self._deleted = {}
         while self._later and self._later[0][0] <= now:
             connection = heappop(self._later)[2]
-            if connection.bucket >= 0:
+            if connection.row >= 0:
                 self.announce(connection, Op.SET)
         changed, self._changed = self._changed, {}
         for connection in changed.values():
@@ -297,20 +335,53 @@ class ConnectionTable:
         if op is Op.SET and connection.sync_at != inf:
             heappush(self._later, (connection.sync_at, next(self._numbers), connection))
 
-    def snapshot(self, now: float) -> Iterator[Record]:
-        """Every synchronised connection that there is when the walk begins and still is when it gets there."""
-        for connection in list(self):
-            if connection.bucket >= 0 and (connection.told or connection.sync_at <= now):
+    def snapshot(self, now: float, slice_max: int = FULL_SLICE_RECORDS) -> Iterator[Columns]:
+        """Every synchronised connection, in slices: those that are there when the walk begins and when it gets there,
+        and perhaps later ones, which peers hear of in any case."""
+        walk = (c for c in self if c.told or c.sync_at <= now)
+        while connections := list(islice(walk, slice_max)):
+            for connection in connections:
                 connection.told = True
-                yield connection.record(now)
-        yield from self.expected.snapshot(now)
+            yield _columns(connections, now)
+        if announced := list(self.expected.snapshot(now)):
+            yield Columns.of(announced)
 
     # -- what peers say ------------------------------------------------------------------------------------------
+
+    def apply_slice(self, columns: Columns, now: float, generation: int = 0, origin: int = 0) -> int:
+        """Part of the whole table of the peer `origin`; returns how many of its connections were news."""
+        links = list(map(reverse_key, columns.key))
+        if not self._is_news(columns, links):
+            told = (Update(Op.SET, record.key, record, record.born, record.revision) for record in columns)
+            return sum(self.apply(update, now, generation, origin) for update in told)
+        batch = Batch(columns, now, generation, origin)
+        self._packed.update(dict.fromkeys(columns.key, batch))
+        self._packed.update(dict.fromkeys(links, batch))
+        self._give_row(batch)
+        self._wheel.plan(batch, now + self.lifetime(batch.soonest_ttl_s))
+        self.learned += batch.learned
+        self.peak = max(self.peak, len(self))
+        return len(batch)
+
+    def _is_news(self, columns: Columns, links: list[bytes]) -> bool:
+        """Whether nothing is known of any of them: then they need not be looked at one by one."""
+        keys = {*columns.key, *links}
+        return (
+            len(keys) == 2 * len(columns)
+            and not any(self._unconfirmed.values())
+            and not self._own_only
+            and len(self) + len(columns) <= self._limit()
+            and self.entries.keys().isdisjoint(keys)
+            and self._packed.keys().isdisjoint(keys)
+            and self._ended.keys().isdisjoint(keys)
+            and self._deleted.keys().isdisjoint(keys)
+            and not any(flags & _EXPECTED for flags in columns.flags)
+        )
 
     def apply(self, update: Update, now: float, generation: int = 0, origin: int = 0) -> bool:
         """What the peer `origin` said. False when it was older than what is known, or about nothing known."""
         for unconfirmed in self._unconfirmed.values():
-            unconfirmed.pop(update.key, None)
+            unconfirmed.discard(update.key)
         record = update.record
         if record is not None and record.flags & _EXPECTED:
             return self.expected.apply(update, now)
@@ -320,7 +391,7 @@ class ConnectionTable:
             return False
         if origin in self._own_only and record.flags >> OWNER_SHIFT not in (0, self.member):
             return False
-        known = self.entries.get(update.key)
+        known = self.find(update.key)
         if known is not None:
             if record.born < known.born:
                 return False
@@ -342,7 +413,7 @@ class ConnectionTable:
     def _apply_end(self, update: Update, now: float) -> bool:
         if update.key in self.expected.entries and self.expected.apply(update, now):
             return True
-        known = self.entries.get(update.key)
+        known = self.find(update.key)
         version = (update.born, update.revision)
         anything = version == (0.0, 0)
         if not anything:
@@ -382,18 +453,24 @@ class ConnectionTable:
         if known.owned:
             self.refresh(known, now)
         else:
-            self._set_end_of_copy(known, timeout, record.timeout_s, now)
+            known.expires = now + self._life_of_copy(known.state, timeout, record.timeout_s)
+            self._wheel.plan(known, known.expires)
         if state != record.state:
             self.announce(known, Op.MODIFY)  # we knew more than the teller
         return True
 
     def _put_record(self, record: Record, now: float, generation: int, origin: int) -> None:
+        connection = self._copy(record, now, generation, origin)
+        self._put(connection)
+        self._wheel.plan(connection, connection.expires)
+
+    def _copy(self, record: Record, came: float, generation: int, origin: int) -> Connection:
         connection = Connection(record.key, State(record.state), record.ttl_s, record.timeout_s, record.born)
         connection.generation = generation
         connection.owned = False
         self._fill(connection, record, origin)
-        self._put(connection)
-        self._set_end_of_copy(connection, record.ttl_s, record.timeout_s, now)
+        connection.expires = came + self._life_of_copy(record.state, record.ttl_s, record.timeout_s)
+        return connection
 
     def _fill(self, connection: Connection, record: Record, origin: int) -> None:
         connection.session_timeout = record.timeout_s
@@ -409,31 +486,75 @@ class ConnectionTable:
             connection.origin = origin if owner in (0, self.member) else owner
         connection.told = True
 
-    def _set_end_of_copy(self, connection: Connection, left: float, session_timeout: float, now: float) -> None:
+    def _life_of_copy(self, state: int, left: float, session_timeout: float) -> float:
+        """Seconds that a copy is kept after its owner's last word."""
         left = max(left, self._floor)
         # A handshake and an end are short, whatever the session's timeout is.
-        passing = connection.state in START_STATES or connection.state is State.CLOSING
-        grace = left if passing else max(left, self.lifetime(session_timeout))
-        connection.expires = now + left + COPY_GRACE * grace
-        self._reschedule(connection)
+        passing = state in START_STATES or state == State.CLOSING
+        return left + COPY_GRACE * (left if passing else max(left, self.lifetime(session_timeout)))
+
+    # -- copies that are still packed ----------------------------------------------------------------------------
+
+    def _unpacked(self, batch: Batch, n: int) -> Connection:
+        return self._copy(batch.record(n), batch.came, batch.generation, batch.origin)
+
+    def _forget_packed(self, batch: Batch, n: int) -> None:
+        key = batch.keys[n]
+        del self._packed[key], self._packed[reverse_key(key)]
+        self.learned -= batch.record(n).flags & _LEARNED
+
+    def _expire_packed(self, batch: Batch, now: float) -> None:
+        """End those of a batch whose time has come; the batch is over when none is left."""
+        soonest = inf
+        for n, key in enumerate(batch.keys):
+            if self._packed.get(key) is not batch:
+                continue
+            record = batch.record(n)
+            end = batch.came + self._life_of_copy(record.state, record.ttl_s, record.timeout_s)
+            if end > now:
+                soonest = min(soonest, end)
+            else:
+                self._forget_packed(batch, n)
+                self.expected.parent_ended(key, tell=False)
+        if soonest < inf:
+            self._wheel.plan(batch, soonest)
+        else:
+            self._free_row(batch)
 
     # -- a whole table from a peer, over what is known ------------------------------------------------------------
 
     def await_whole(self, peer: int, own_only: bool) -> None:
         """The peer's whole table is about to come: what it told us so far, and does not tell again, is no more.
         `own_only`: its copies of other members' connections are not news, those members tell us themselves."""
-        self._unconfirmed[peer] = {c.key: c for c in self if c.origin == peer and not c.owned}
+        self._unconfirmed[peer] = {c.key for c in self if c.origin == peer and not c.owned}
         if own_only:
             self._own_only.add(peer)
 
     def whole_has_come(self, peer: int, complete: bool) -> int:
         """The end of it; returns how many copies were dropped. Where it is not complete, nothing is concluded."""
-        unconfirmed = self._unconfirmed.pop(peer, {})
+        unconfirmed = self._unconfirmed.pop(peer, set())
         self._own_only.discard(peer)
         gone = 0
-        for key, connection in unconfirmed.items() if complete else ():
-            if self.entries.get(key) is connection and not connection.owned:
+        for key in unconfirmed if complete else ():
+            connection = self.find(key)
+            if connection is not None and connection.key == key and connection.origin == peer and not connection.owned:
                 self._drop(connection)
                 self._remember_end(key, connection.born, connection.revision)
                 gone += 1
         return gone
+
+
+def _columns(connections: list[Connection], now: float) -> Columns:
+    """The connections as they travel together."""
+    return Columns(
+        key=[c.key for c in connections],
+        state=[c.state for c in connections],
+        ttl_s=[c.left(now) for c in connections],
+        timeout_s=[c.session_timeout for c in connections],
+        rule=[c.rule for c in connections],
+        service=[c.service for c in connections],
+        flags=[c.flags for c in connections],
+        born=[c.born for c in connections],
+        revision=[c.revision for c in connections],
+        parent=[c.parent for c in connections],
+    )

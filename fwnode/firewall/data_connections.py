@@ -38,7 +38,7 @@ def find_announced(table: ConnectionTable, policy: Policy, packet: Packet, now: 
 def inspect(table: ConnectionTable, policy: Policy, packet: Packet, data: bytes, now: float) -> bool:
     """Look into a packet that is accepted, if its connection is of an inspected service. True when it announced
     something; raises `AnnouncementRefused` when it announces what it may not."""
-    connection = table.entries.get(packet.key)
+    connection = table.find(packet.key)
     service = policy.inspected.get(connection.service) if connection is not None else None
     if connection is None or service is None or service.protocol != packet.protocol:
         return False

@@ -140,6 +140,8 @@ class Firewall:
         """As `decide`, for packets of inspected services, which come with their payload: there is no short way."""
         self._changed_table = False
         verdict = self._decide_slowly(data, hook, now)
+        if hook != Hook.FORWARD:
+            self.counters.local += 1
         if verdict.accept:
             self.counters.accepted += 1
             if self._changed_table and self.parameters["fwlab_sync_flush_and_ack"]:
@@ -209,7 +211,7 @@ class Firewall:
             if packet.icmp_type not in (ECHO_REQUEST[packet.protocol], ECHO_REPLY[packet.protocol]):
                 # Neither an exchange nor an error: nothing to remember, the rule base alone decides.
                 return self._judge(self._match(packet.key, packet.icmp_type, hook), packet, data, hook, now)
-        connection = table.entries.get(packet.key)
+        connection = table.find(packet.key)
         verdict = None
         if connection is not None:
             verdict = self._decide_known(connection, packet, data, table, hook, now)
@@ -226,7 +228,7 @@ class Firewall:
 
     def _decide_icmp_error(self, packet: Packet, hook: int, now: float) -> Verdict:
         """An error passes when it is about a known connection (and the policy wants that)."""
-        known = packet.about in self.connections.entries or packet.about in self.local.entries
+        known = packet.about in self.connections or packet.about in self.local
         if known and self.policy.icmp_errors:
             return ACCEPT
         # The kernel looks at TTL and MTU before we see a packet, so our own error may be about one that we never saw.
@@ -336,7 +338,7 @@ class Firewall:
         verdict = self._judge(match, packet, data, hook, now)
         if not verdict.accept or (learn and packet.flags & RST):
             return verdict  # a RST ends what it is about: there is nothing left to learn
-        if len(table) >= self.parameters["connections_limit"] and packet.key not in table.entries:
+        if len(table) >= self.parameters["connections_limit"] and packet.key not in table:
             self._log(now, Reason.TABLE_FULL, hook, packet, match.rule, Reason.TABLE_FULL.value)
             return DROP[Reason.TABLE_FULL]
         kind = _kind_of(packet.protocol, announced is not None)
@@ -435,9 +437,10 @@ class Firewall:
         """How often a policy was installed; connections matched before are matched again."""
         return self._generation
 
-    def expire(self, now: float) -> None:
-        self.connections.expire(now)
-        self.local.expire(now)
+    def expire(self, now: float) -> bool:
+        """End what has been idle for too long, but not too much at once. True: call again soon."""
+        more = self.connections.expire(now)
+        return self.local.expire(now) or more
 
     def _log(
         self, now: float, reason: Reason | None, hook: int, packet: Packet | None, rule: int, text: str

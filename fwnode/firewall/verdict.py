@@ -66,6 +66,8 @@ class LogEntry(NamedTuple):
 class Counters:
     accepted: int = 0
     dropped: int = 0
+    local: int = 0
+    """Of all of them, packets from or to the member itself."""
     created: int = 0
     learned: int = 0
     drops: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))

@@ -15,7 +15,7 @@ from labs.network.capture import PCAP_MAGIC_NANOSECONDS
 from labs.network.errors import LabError
 from syncproto.codec import Envelope, StreamDecoder, SyncError, decode
 from syncproto.limits import FULL_SYNC_PORT
-from syncproto.message import Delta, FullRecords, Kind
+from syncproto.message import Delta, FullSlice, Kind
 
 DELTA_PORT = 8116
 DELTA_SYNC = frozenset({Kind.DELTA, Kind.ACK, Kind.RETRANSMIT, Kind.REJECT})
@@ -179,4 +179,5 @@ def _records(stream: bytes, cluster: int) -> int:
         envelopes = StreamDecoder(cluster=cluster).feed(stream)
     except SyncError as error:
         raise LabError(f"a full sync cannot be read: {error}") from None
-    return sum(len(each.message.records) for each in envelopes if isinstance(each.message, FullRecords))
+    messages = (envelope.message for envelope in envelopes)
+    return sum(len(some.columns or ()) for some in messages if isinstance(some, FullSlice))

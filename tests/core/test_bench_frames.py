@@ -10,8 +10,9 @@ from labs.bench.wire import Measured, rows
 from labs.bench.wire_frames import DeltaTraffic, StreamTraffic, delta_traffic, frames, stream_traffic
 from labs.network.errors import LabError
 from syncproto.codec import encode, encode_stream
-from syncproto.message import Ack, Delta, FullRecords, FullRequest, Message
-from syncproto.record import Op, Record, Update, join, pack_record, pack_update
+from syncproto.columns import Columns, pack_columns
+from syncproto.message import Ack, Delta, FullRequest, FullSlice, Message
+from syncproto.record import Op, Record, Update, join, pack_update
 
 CLUSTER, SCHEMA = 1, 3
 ACTIVE, PEER = 1, 2
@@ -78,8 +79,8 @@ def test_a_datagram_that_cannot_be_read_is_an_error_and_not_a_smaller_figure():
 
 
 def test_a_full_sync_is_counted_once_whatever_tcp_repeats_and_reorders():
-    body = join([pack_record(record(number), SCHEMA) for number in range(5)])
-    stream = encode_stream(FullRecords(0, SCHEMA, body), cluster=CLUSTER, sender=ACTIVE, incarnation=7)
+    body = pack_columns(Columns.of(map(record, range(5))), SCHEMA)
+    stream = encode_stream(FullSlice(0, SCHEMA, body), cluster=CLUSTER, sender=ACTIVE, incarnation=7)
     request = encode_stream(FullRequest("R77.30", SCHEMA), cluster=CLUSTER, sender=PEER, incarnation=8)
     start = 2**32 - 20  # its sequence numbers wrap
     seen = [

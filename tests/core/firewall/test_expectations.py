@@ -15,7 +15,8 @@ from fwnode.firewall.connection import ConnectionTable
 from fwnode.firewall.expectations import EXPECTED_MAX, EXPECTED_PER_CONTROL_MAX, Expectations
 from fwnode.firewall.firewall import Firewall
 from fwnode.policy_file import build_policy
-from syncproto.record import Op, Record, RecordFlag, Update, pack_record, pack_update, unpack, unpack_update
+from syncproto.columns import columns_from, pack_columns
+from syncproto.record import Op, Record, RecordFlag, Update, pack_update, unpack_update
 
 PARENT = b"\x06" + bytes([192, 0, 2, 100, 198, 51, 100, 100]) + (40001).to_bytes(2) + (21).to_bytes(2)
 
@@ -38,9 +39,8 @@ def tell(source: Firewall, target: Firewall, now: float = 0.0, schema: int = 2) 
 
 def copy_all(source: Firewall, target: Firewall, now: float = 0.0, schema: int = 3) -> None:
     """A full sync over the wire."""
-    for record in list(source.connections.snapshot(now)):
-        got = unpack(msgpack.unpackb(pack_record(record, schema)), schema)
-        target.connections.apply(Update(Op.SET, got.key, got, got.born, got.revision), now)
+    for columns in source.connections.snapshot(now):
+        target.connections.apply_slice(columns_from(msgpack.unpackb(pack_columns(columns, schema)), schema), now)
 
 
 # -- two members -----------------------------------------------------------------------------------------------------
@@ -305,8 +305,8 @@ def test_members_agree_after_any_history_once_all_was_told(history: list[tuple[s
             tick()
         elif what == "lost":
             two = ConnectionTable()
-            for record in one.snapshot(now):
-                two.apply(Update(Op.SET, record.key, record), now)
+            for columns in one.snapshot(now):
+                two.apply_slice(columns, now)
     tick()
     here, there = ({e.key: (e.parent, e.revision) for e in table.expected} for table in (one, two))
     assert here == there

@@ -10,14 +10,17 @@ import heapq
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from syncproto.codec import decode, encode
+from syncproto.columns import Columns
 from syncproto.engine import SyncEngine
-from syncproto.events import Event, FullSyncDone, FullSyncFailed, GateDecided, Updates
+from syncproto.events import Event, FullSyncDone, FullSyncFailed, GateDecided, TableSlice, Updates
 from syncproto.full import FullSink, FullSource
 from syncproto.limits import DATAGRAM_MAX, DEFAULT_LIMITS, Limits
 from syncproto.message import Kind
@@ -147,6 +150,9 @@ class World:
         if isinstance(event, Updates):
             for update in event.updates:
                 node.apply(update)
+        elif isinstance(event, TableSlice):
+            for record in event.columns:
+                node.apply(Update(Op.SET, record.key, record, record.born, record.revision))
         elif isinstance(event, GateDecided) and node.joining and event.peer == node.joined_from:
             if event.gate.allows_full_sync and not node.engine.saving:
                 self.full_sync(node, event.peer)
@@ -186,12 +192,12 @@ class World:
         if not other.alive:
             sink.connection_lost("Could not start a connection to remote member")
             return sink
-        source = other.engine.accept_full_sync(lambda: self.snapshot_of(other), len(other.table), self.now)
+        source = other.engine.accept_full_sync(partial(self.snapshot_of, other), len(other.table), self.now)
         self.at(self.now, lambda: self.pump(node, sink, other, source))
         return sink
 
-    def snapshot_of(self, node: Node) -> Iterator[Record]:
-        return snapshot(node.table)
+    def snapshot_of(self, node: Node, slice_max: int) -> Iterator[Columns]:
+        return snapshot(node.table, slice_max)
 
     def pump(self, node: Node, sink: FullSink, other: Node, source: FullSource) -> None:
         if not (node.alive and other.alive):
@@ -258,12 +264,11 @@ class World:
         raise AssertionError(f"{steps_max} steps in {seconds} s of virtual time: endless chatter")
 
 
-def snapshot(table: dict[bytes, Record]) -> Iterator[Record]:
+def snapshot(table: dict[bytes, Record], slice_max: int) -> Iterator[Columns]:
     """A table that changes while it is being read, as the firewall's does: the keys are fixed, the records are not."""
-    for key in list(table):
-        record = table.get(key)
-        if record is not None:
-            yield record
+    walk = (record for key in list(table) if (record := table.get(key)) is not None)
+    while records := list(islice(walk, slice_max)):
+        yield Columns.of(records)
 
 
 def chop(data: bytes, rng: random.Random) -> list[bytes]:

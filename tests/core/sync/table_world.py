@@ -7,6 +7,7 @@ not a stand-in, may be paused as a process is by SIGSTOP, and takes a peer's tab
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf
 from typing import Any
 
@@ -14,10 +15,20 @@ from sync_world import Node, World
 
 from fwnode.firewall.connection import Connection, ConnectionTable
 from fwnode.firewall.tcp import State
-from syncproto.events import Event, FullSyncDone, FullSyncFailed, GateDecided, LostUpdates, PeerRestarted, Updates
+from syncproto.columns import Columns
+from syncproto.events import (
+    Event,
+    FullSyncDone,
+    FullSyncFailed,
+    GateDecided,
+    LostUpdates,
+    PeerRestarted,
+    TableSlice,
+    Updates,
+)
 from syncproto.full import FullSink
 from syncproto.heal import Healer
-from syncproto.record import Op, Record
+from syncproto.record import Op
 
 SOCKET_BUFFER = 300
 """Datagrams that the kernel keeps for a paused process; more are lost."""
@@ -78,13 +89,12 @@ class TableWorld(World):
     def handle(self, node: Node, event: Event) -> None:
         table, healer = self.tables[node.member], self.healers[node.member]
         if isinstance(event, Updates):
-            for update in event.updates:
-                before = table.entries.get(update.key)
-                was = (before.born, before.state) if before is not None else None
-                table.apply(update, self.now, origin=event.peer)
-                after = table.entries.get(update.key)
-                if was and after and after.born == was[0] and after.state < was[1]:
-                    self.went_back += 1
+            with self.watching(table, [update.key for update in event.updates]):
+                for update in event.updates:
+                    table.apply(update, self.now, origin=event.peer)
+        elif isinstance(event, TableSlice):
+            with self.watching(table, event.columns.key):
+                table.apply_slice(event.columns, self.now, origin=event.peer)
         elif isinstance(event, LostUpdates):
             self.lost += event.count
             if self.heals:
@@ -101,13 +111,22 @@ class TableWorld(World):
                 healer.lost(event.peer, self.now)
             super().handle(node, event)
 
+    @contextmanager
+    def watching(self, table: ConnectionTable, keys: list[bytes]) -> Iterator[None]:
+        """Count which of these connections are taken back to an earlier state meanwhile."""
+        was = {c.key: (c.born, c.state) for c in table if c.key in keys}
+        yield
+        for c in table:
+            if c.key in was and c.born == was[c.key][0] and c.state < was[c.key][1]:
+                self.went_back += 1
+
     def full_sync(self, node: Node, peer: int) -> FullSink:
         self.healers[node.member].forget(peer)
         self.tables[node.member].await_whole(peer, own_only=not node.joining)
         return super().full_sync(node, peer)
 
-    def snapshot_of(self, node: Node) -> Iterator[Record]:
-        return self.tables[node.member].snapshot(self.now)
+    def snapshot_of(self, node: Node, slice_max: int) -> Iterator[Columns]:
+        return self.tables[node.member].snapshot(self.now, slice_max)
 
     # --- Pausing ---
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sync_world import CLUSTER, key_of, record_of
 
 from syncproto.codec import Envelope, StreamDecoder, decode, encode, encode_stream
+from syncproto.columns import Columns, pack_columns
 from syncproto.errors import Reason, SyncError
 from syncproto.limits import FRAME_OVERHEAD_MAX, STREAM_FRAME_MAX
 from syncproto.message import (
@@ -22,9 +23,9 @@ from syncproto.message import (
     FullBegin,
     FullDone,
     FullEnd,
-    FullRecords,
     FullRefused,
     FullRequest,
+    FullSlice,
     Heartbeat,
     Hello,
     Kind,
@@ -32,7 +33,7 @@ from syncproto.message import (
     Reject,
     Retransmit,
 )
-from syncproto.record import Op, RecordFlag, Update, join, pack_record, pack_update
+from syncproto.record import Op, RecordFlag, Update, join, pack_update
 
 WHO: dict[str, Any] = {"cluster": CLUSTER, "sender": 1, "incarnation": 1234}
 KEY = b"a key of the two members"
@@ -61,7 +62,7 @@ MESSAGES: dict[str, Message] = {
     "reject": Reject(7, 3),
     "full-request": FullRequest("R77.30", 2),
     "full-begin": FullBegin(99, 2, 10_000),
-    "full-records": FullRecords(512, 2, join([pack_record(record_of(n), 2) for n in (1, 2)])),
+    "full-records": FullSlice(512, 2, pack_columns(Columns.of(record_of(n) for n in (1, 2)), 2)),
     "full-end": FullEnd(514, bytes(range(16))),
     "full-refused": FullRefused("Release version mismatch"),
     "full-done": FullDone(514),

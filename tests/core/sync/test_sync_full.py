@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 
 import pytest
 from sync_world import CLUSTER, Node, World, key_of, record_of, snapshot
 
 from syncproto.codec import StreamDecoder, encode_stream
+from syncproto.columns import Columns, pack_columns
 from syncproto.engine import SyncEngine
 from syncproto.errors import Reason, SyncError
-from syncproto.events import Event, FullSyncDone, FullSyncFailed, Updates
+from syncproto.events import Event, FullSyncDone, FullSyncFailed, TableSlice, Updates
 from syncproto.full import SINK_TABLE, SOURCE_TABLE, FullSink, FullSource, SinkState
-from syncproto.limits import DEFAULT_LIMITS, FULL_SLICE_RECORDS_MAX, STREAM_FRAME_MAX
-from syncproto.message import FullBegin, FullDone, FullEnd, FullRecords, FullRefused, FullRequest, Kind, Message
-from syncproto.record import Op, Record, join, pack_record
+from syncproto.limits import DEFAULT_LIMITS, FULL_SLICE_RECORDS, STREAM_FRAME_MAX
+from syncproto.message import FullBegin, FullDone, FullEnd, FullRefused, FullRequest, FullSlice, Kind, Message
 
 FAILURE = "Off - Full-sync failure"
 
@@ -33,7 +34,7 @@ def begin(world: World, records: int = 1000) -> tuple[Node, FullSink, FullSource
     for number in range(records):
         one.table[key_of(number)] = record_of(number)
     sink = two.engine.begin_full_sync(1, world.now)
-    source = one.engine.accept_full_sync(lambda: snapshot(one.table), len(one.table), world.now)
+    source = one.engine.accept_full_sync(partial(snapshot, one.table), len(one.table), world.now)
     two.events.clear()
     return two, sink, source
 
@@ -81,11 +82,11 @@ def test_work_and_memory_of_one_call_are_bounded() -> None:
     _, sink, source = begin(world, 5000)
     taken = 0
 
-    def counting() -> Iterator[Record]:
+    def counting(slice_max: int) -> Iterator[Columns]:
         nonlocal taken
-        for record in snapshot(world.nodes[1].table):
-            taken += 1
-            yield record
+        for columns in snapshot(world.nodes[1].table, slice_max):
+            taken += len(columns)
+            yield columns
 
     source._snapshot = counting
     source.receive_data(sink.outgoing(world.now), world.now)
@@ -94,7 +95,7 @@ def test_work_and_memory_of_one_call_are_bounded() -> None:
     for slices in (1, 2, 3):
         chunk = source.outgoing(world.now)
         assert len(chunk) <= STREAM_FRAME_MAX + 4
-        assert taken == slices * FULL_SLICE_RECORDS_MAX
+        assert taken == slices * FULL_SLICE_RECORDS
 
 
 @pytest.mark.parametrize("schema_pair", [("R75.47", "R75.47"), ("R77.30", "R80.10-CU"), ("R80.10", "R80.10")])
@@ -120,12 +121,12 @@ def test_deltas_are_saved_and_come_after_the_snapshot() -> None:
     world.tick(1)
     world.run(1)
     assert two.engine.saving
-    assert {event.source for event in two.events if isinstance(event, Updates)} == {"full"}
+    assert not any(isinstance(event, Updates) for event in two.events)
     finish(world, sink, source)
     world.run(1)
     world.serve(two)
-    kinds = [event.source for event in two.events if isinstance(event, Updates)]
-    assert kinds == ["full", "full", "delta"]
+    kinds = [type(event) for event in two.events if isinstance(event, Updates | TableSlice)]
+    assert kinds == [TableSlice] * 5 + [Updates]
     assert two.events[-1] == FullSyncDone(1, 600)
     assert two.table == one.table and key_of(4) not in two.table
     assert two.table[key_of(3)].revision == 2
@@ -138,13 +139,13 @@ def test_updates_that_the_snapshot_contains_are_not_applied_again() -> None:
     world.open(1, key_of(1))
     world.tick(1)
     sink = two.engine.begin_full_sync(1, world.now)
-    source = world.nodes[1].engine.accept_full_sync(lambda: snapshot(world.nodes[1].table), 1, world.now)
+    source = world.nodes[1].engine.accept_full_sync(partial(snapshot, world.nodes[1].table), 1, world.now)
     source.receive_data(sink.outgoing(world.now), world.now)
     world.run(1)
     finish(world, sink, source)
     world.serve(two)
     assert two.engine.counters().covered_by_full == 1
-    assert [event.source for event in two.events if isinstance(event, Updates)] == ["full"]
+    assert [type(event) for event in two.events if isinstance(event, Updates | TableSlice)] == [TableSlice]
     assert two.table == world.nodes[1].table
 
 
@@ -157,7 +158,7 @@ def test_a_gap_before_the_snapshot_is_closed_by_it() -> None:
     world.run(0.05)
     world.filter = lambda sender, receiver, kind: True
     sink = two.engine.begin_full_sync(1, world.now)
-    source = world.nodes[1].engine.accept_full_sync(lambda: snapshot(world.nodes[1].table), 1, world.now)
+    source = world.nodes[1].engine.accept_full_sync(partial(snapshot, world.nodes[1].table), 1, world.now)
     finish(world, sink, source)
     world.serve(two)
     world.run(0.01)
@@ -218,11 +219,11 @@ def test_refused_by_the_source() -> None:
     """A joiner that asks although the gate is closed."""
     world = pair("R77.30", "R80.10")
     one, two = world.nodes[1].engine, world.nodes[2].engine
-    source = one.accept_full_sync(lambda: snapshot({}), 0, world.now)
+    source = one.accept_full_sync(partial(snapshot, {}), 0, world.now)
     source.receive_data(speak(FullRequest("R80.10", 3), two), world.now)
     assert read(source.outgoing(world.now)) == [FullRefused("Release version mismatch")]
     assert source.finished and source.refused and source.failed == "Release version mismatch"
-    stranger = one.accept_full_sync(lambda: snapshot({}), 0, world.now)
+    stranger = one.accept_full_sync(partial(snapshot, {}), 0, world.now)
     stranger.receive_data(encode_stream(FullRequest("R77.30", 2), cluster=CLUSTER, sender=9, incarnation=1), world.now)
     assert stranger.failed == "member 9 is not of this cluster"
 
@@ -238,19 +239,21 @@ def test_the_sink_hears_the_refusal() -> None:
 # --- Wrong on the wire ---
 
 
+ONE = pack_columns(Columns.of([record_of(1)]), 2)
+"""A slice of one record."""
+
+
 def wrong_count(engine: SyncEngine) -> list[bytes]:
-    body = join([pack_record(record_of(1), 2)])
-    checksum = blake2b(body, digest_size=16).digest()
-    return [speak(FullRecords(0, 2, body), engine), speak(FullEnd(2, checksum), engine)]
+    checksum = blake2b(ONE, digest_size=16).digest()
+    return [speak(FullSlice(0, 2, ONE), engine), speak(FullEnd(2, checksum), engine)]
 
 
 def wrong_checksum(engine: SyncEngine) -> list[bytes]:
-    body = join([pack_record(record_of(1), 2)])
-    return [speak(FullRecords(0, 2, body), engine), speak(FullEnd(1, bytes(16)), engine)]
+    return [speak(FullSlice(0, 2, ONE), engine), speak(FullEnd(1, bytes(16)), engine)]
 
 
 def wrong_order(engine: SyncEngine) -> list[bytes]:
-    return [speak(FullRecords(5, 2, join([pack_record(record_of(1), 2)])), engine)]
+    return [speak(FullSlice(5, 2, ONE), engine)]
 
 
 @pytest.mark.parametrize("wrong", [wrong_count, wrong_checksum, wrong_order])
@@ -269,7 +272,7 @@ def test_checksum_error(wrong: object) -> None:
 
 
 @pytest.mark.parametrize("messages", [
-    [FullRecords(0, 2, join([pack_record(record_of(1), 2)]))],
+    [FullSlice(0, 2, ONE)],
     [FullEnd(0, bytes(16))],
     [FullBegin(0, 2, 0), FullBegin(0, 2, 0)],
     [FullBegin(0, 3, 0)],
@@ -386,10 +389,10 @@ def test_a_record_that_cannot_travel_is_left_out_and_counted() -> None:
     assert world.nodes[1].engine.counters().oversized_not_sent == 512
 
 
-def test_snapshot_updates_are_set() -> None:
+def test_a_table_of_a_slice_comes_as_one_slice() -> None:
     world = pair()
     two, sink, source = begin(world, 3)
     finish(world, sink, source)
-    [event] = [event for event in collect(two) if isinstance(event, Updates)]
-    assert event.source == "full" and {update.op for update in event.updates} == {Op.SET}
+    [event] = [event for event in collect(two) if isinstance(event, TableSlice)]
+    assert event.peer == 1 and list(event.columns) == list(world.nodes[1].table.values())
     assert source.state.value == "done" and read(b"") == []

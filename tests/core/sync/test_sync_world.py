@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sync_world import TICK_S, World, key_of
 
-from syncproto.events import FullSyncDone, Updates
+from syncproto.events import FullSyncDone, TableSlice, Updates
 from syncproto.limits import DEFAULT_LIMITS
 from syncproto.record import Op
 
@@ -143,7 +143,8 @@ def test_a_restart_costs_no_chatter_and_no_old_record() -> None:
     assert len(world.sent) == before, "nothing is sent to a peer that is gone"
     world.start(2)
     settle(world)
-    assert [event.source for event in world.nodes[2].events if isinstance(event, Updates)] == ["full"]
+    seen = [type(event) for event in world.nodes[2].events if isinstance(event, Updates | TableSlice)]
+    assert seen == [TableSlice]
 
 
 def test_a_member_alone_only_says_hello_now_and_then() -> None:

@@ -1,0 +1,81 @@
+"""Copies that came by full sync and that no packet has asked for: they stay packed.
+
+A standby may hold a million connections of which it will never see a packet. So a slice of a full sync is kept as it
+came, column by column, and the table refers to the whole slice under each of its keys; a connection becomes an object
+of its own when a packet or an update needs it. A batch does not change: what was unpacked or has ended is no longer
+found under its keys. Knows nothing of the table, of packets or of peers.
+"""
+
+from __future__ import annotations
+
+from array import array
+from sys import intern
+
+from syncproto.columns import Columns
+from syncproto.record import Record, RecordFlag
+
+from .packet import reverse_key
+
+_LEARNED = int(RecordFlag.LEARNED)
+
+
+class Batch:
+    """Connections 0, 1, ... of one slice. `came` is lab seconds; `origin` the peer that told of them."""
+
+    __slots__ = (
+        "_born",
+        "_flags",
+        "_parents",
+        "_revisions",
+        "_rules",
+        "_services",
+        "_states",
+        "_timeouts",
+        "_ttls",
+        "bucket",
+        "came",
+        "generation",
+        "keys",
+        "origin",
+        "row",
+    )
+
+    def __init__(self, columns: Columns, came: float, generation: int, origin: int) -> None:
+        self.keys = columns.key
+        self.came = came
+        self.generation = generation
+        self.origin = origin
+        self.bucket = -1
+        self.row = -1
+        self._states = bytes(columns.state)
+        self._ttls, self._timeouts = array("d", columns.ttl_s), array("d", columns.timeout_s)
+        self._rules, self._flags = array("l", columns.rule), array("H", columns.flags)
+        self._born, self._revisions = array("d", columns.born), array("q", columns.revision)
+        self._services, self._parents = list(map(intern, columns.service)), columns.parent
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def learned(self) -> int:
+        """How many were created by an out-of-state packet."""
+        return sum(flags & _LEARNED for flags in self._flags)
+
+    @property
+    def soonest_ttl_s(self) -> float:
+        """None of them ends sooner than this after `came`."""
+        return min(self._ttls)
+
+    def number(self, key: bytes) -> int:
+        """Which of them has this key, in either direction. It must be one of theirs."""
+        try:
+            return self.keys.index(key)
+        except ValueError:
+            return self.keys.index(reverse_key(key))
+
+    def record(self, n: int) -> Record:
+        """The record as it came."""
+        return Record(
+            self.keys[n], self._states[n], self._ttls[n], self._timeouts[n], self._rules[n], self._services[n],
+            self._flags[n], self._born[n], self._revisions[n], self._parents[n],
+        )  # fmt: skip
