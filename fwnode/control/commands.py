@@ -20,11 +20,12 @@ from fwnode.control import compare
 from fwnode.control.server import Client, ControlError
 from fwnode.datapath.rules import DivertError
 from fwnode.files import FileError
-from fwnode.firewall.connection import Connection, ConnectionTable
+from fwnode.firewall.connection import Connection
 from fwnode.firewall.expectations import Expectation, Expectations
 from fwnode.firewall.load import ENABLED
 from fwnode.firewall.packet import ICMP, ICMPV6, TCP, describe_key, flag_names, split_key
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, parse_value
+from fwnode.firewall.table import ConnectionTable
 from fwnode.firewall.verdict import Hook, LogEntry, Reason
 from fwnode.policy_file import build_policy
 from syncproto.limits import SYNC_TICK_S

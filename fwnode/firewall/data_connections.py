@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from .connection import ConnectionTable
 from .expectations import Expectation
 from .inspection import inspector
 from .packet import Packet, split_key
 from .policy import Action, Match, OnInstall, Policy
+from .table import ConnectionTable
 
 
 class Announced(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Protocol
 from syncproto.record import Op
 
 from .announcements import AnnouncementRefused
-from .connection import Connection, ConnectionTable
+from .connection import Connection
 from .data_connections import find_announced, inspect
 from .load import Kind, SyncLoad
 from .packet import (
@@ -40,6 +40,7 @@ from .parameters import Parameters
 from .policy import FW1, Action, Implied, Match, OnInstall, Policy
 from .reject import rejection
 from .sharing_key import SharingKeys
+from .table import ConnectionTable
 from .tcp import EVENTS, INITIATOR, RESPONDER, START_STATES, TABLE, Event, State
 from .verdict import ACCEPT, DROP, HOLD, Counters, Hook, LogEntry, Reason, Verdict
 

@@ -3,12 +3,13 @@
 A standby may hold a million connections of which it will never see a packet. So a slice of a full sync is kept as it
 came, column by column, and the table refers to the whole slice under each of its keys; a connection becomes an object
 of its own when a packet or an update needs it. A batch does not change: what was unpacked or has ended is no longer
-found under its keys. Knows nothing of the table, of packets or of peers.
+found under its keys. Knows nothing of packets, of peers or of the connections that are objects.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from sys import intern
 
 from syncproto.columns import Columns
@@ -24,7 +25,6 @@ class Batch:
 
     __slots__ = (
         "_born",
-        "_flags",
         "_parents",
         "_revisions",
         "_rules",
@@ -34,6 +34,7 @@ class Batch:
         "_ttls",
         "bucket",
         "came",
+        "flags",
         "generation",
         "keys",
         "origin",
@@ -49,17 +50,12 @@ class Batch:
         self.row = -1
         self._states = bytes(columns.state)
         self._ttls, self._timeouts = array("d", columns.ttl_s), array("d", columns.timeout_s)
-        self._rules, self._flags = array("l", columns.rule), array("H", columns.flags)
+        self._rules, self.flags = array("l", columns.rule), array("H", columns.flags)
         self._born, self._revisions = array("d", columns.born), array("q", columns.revision)
         self._services, self._parents = list(map(intern, columns.service)), columns.parent
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    @property
-    def learned(self) -> int:
-        """How many were created by an out-of-state packet."""
-        return sum(flags & _LEARNED for flags in self._flags)
 
     @property
     def soonest_ttl_s(self) -> float:
@@ -77,5 +73,48 @@ class Batch:
         """The record as it came."""
         return Record(
             self.keys[n], self._states[n], self._ttls[n], self._timeouts[n], self._rules[n], self._services[n],
-            self._flags[n], self._born[n], self._revisions[n], self._parents[n],
+            self.flags[n], self._born[n], self._revisions[n], self._parents[n],
         )  # fmt: skip
+
+
+class PackedCopies:
+    """What a table holds packed, each connection under both of its keys."""
+
+    def __init__(self) -> None:
+        self._batches: dict[bytes, Batch] = {}
+        self.learned = 0
+        """How many of them were created by an out-of-state packet."""
+
+    def __len__(self) -> int:
+        return len(self._batches) // 2
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._batches
+
+    def has_none_of(self, keys: set[bytes]) -> bool:
+        return self._batches.keys().isdisjoint(keys)
+
+    def add(self, batch: Batch, reverse_keys: list[bytes]) -> None:
+        """A batch of which no key is held, with the other key of each of its connections."""
+        self._batches.update(dict.fromkeys(batch.keys, batch))
+        self._batches.update(dict.fromkeys(reverse_keys, batch))
+        self.learned += sum(flags & _LEARNED for flags in batch.flags)
+
+    def held(self, batch: Batch) -> Iterator[int]:
+        """Which of the batch are still here."""
+        find = self._batches.get
+        return (n for n, key in enumerate(batch.keys) if find(key) is batch)
+
+    def take(self, key: bytes) -> tuple[Batch, int] | None:
+        """Where the connection of this key lies, in either direction; it is no longer held. None: it was not."""
+        batch = self._batches.get(key)
+        if batch is None:
+            return None
+        n = batch.number(key)
+        self.drop(batch, n)
+        return batch, n
+
+    def drop(self, batch: Batch, n: int) -> None:
+        key = batch.keys[n]
+        del self._batches[key], self._batches[reverse_key(key)]
+        self.learned -= batch.flags[n] & _LEARNED

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from fwnode.control import compare
-from fwnode.firewall.connection import Connection, ConnectionTable
+from fwnode.firewall.connection import Connection
+from fwnode.firewall.table import ConnectionTable
 from fwnode.firewall.tcp import State
 
 

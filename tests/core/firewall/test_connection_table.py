@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fwnode.clock import FLOOR_S, LabClock
-from fwnode.firewall.connection import COPY_GRACE, REFRESHES_PER_TIMEOUT, Connection, ConnectionTable
+from fwnode.firewall.connection import Connection
 from fwnode.firewall.packet import reverse_key
+from fwnode.firewall.table import COPY_GRACE, REFRESHES_PER_TIMEOUT, ConnectionTable
 from fwnode.firewall.tcp import State
 from syncproto.record import Op, Record, Update
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scapy.layers.inet import TCP
 
 from fwnode.firewall.announcements import FTP_LIFETIME_S, Announcement
-from fwnode.firewall.connection import ConnectionTable
 from fwnode.firewall.expectations import EXPECTED_MAX, EXPECTED_PER_CONTROL_MAX, Expectations
 from fwnode.firewall.firewall import Firewall
+from fwnode.firewall.table import ConnectionTable
 from fwnode.policy_file import build_policy
 from syncproto.columns import columns_from, pack_columns
 from syncproto.record import Op, Record, RecordFlag, Update, pack_update, unpack_update

@@ -9,7 +9,8 @@ from math import inf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fwnode.firewall.connection import ENDED_MAX, Connection, ConnectionTable
+from fwnode.firewall.connection import Connection
+from fwnode.firewall.table import ENDED_MAX, ConnectionTable
 from fwnode.firewall.tcp import State, further
 from syncproto.record import Op, Record, Update
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from sync_world import Node, World
 
-from fwnode.firewall.connection import Connection, ConnectionTable
+from fwnode.firewall.connection import Connection
+from fwnode.firewall.table import ConnectionTable
 from fwnode.firewall.tcp import State
 from syncproto.columns import Columns
 from syncproto.events import (

@@ -1,0 +1,468 @@
+"""The connection table and the expiry of what is in it. Knows nothing of rules, packets' bytes or the network.
+
+The table holds each connection under both of its keys: the entry itself, and a link for the other direction, as the
+product's table does. Changes that peers must hear of are collected as the connection's *current* state until
+`take_updates` empties them: ten changes in one sync tick are one update.
+
+Times are lab seconds. A connection that came by sync belongs to the member that forwards its packets; only the owner
+announces its end. A copy outlives its owner's entry by a grace, because refreshes are rare (a few a timeout).
+
+Which view wins, where two members differ: the connection that was born later; of one connection, the higher revision,
+and in any case the further state (`tcp.further`), so that no message, however late, takes a state back. What peers said
+is over stays over: an older record that arrives afterwards does not bring it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from itertools import count, islice
+from math import inf, nextafter
+
+from syncproto.columns import Columns
+from syncproto.limits import FULL_SLICE_RECORDS
+from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag, Update
+
+from .connection import Connection, columns_of
+from .expectations import Expectations
+from .packed import Batch, PackedCopies
+from .packet import reverse_key
+from .tcp import START_STATES, State, further
+from .wheel import Wheel
+
+REFRESHES_PER_TIMEOUT = 3
+"""A connection with traffic is announced again this often within its timeout, so that copies don't expire."""
+COPY_GRACE = 0.5
+"""Share of its timeout by which a synchronised copy outlives its last announcement: more than one missed refresh."""
+ENDED_MAX = 16_384
+"""Ended connections that are remembered, so that a late record of one does not bring it back; about 3 MB. The oldest
+is forgotten first. Lab's own: more than end within the seconds that a retransmission takes."""
+EXPIRED_AT_ONCE_MAX = 1_000
+"""Connections (or packed batches) that are looked at in one call of `expire`, about 2 ms: packets wait meanwhile."""
+END_TIMEOUT_S = 20.0
+"""How long an entry stays after both FINs where nobody says otherwise (`tcp_end_timeout`)."""
+
+# Plain numbers: arithmetic of flags is slow.
+_LEARNED, _EXPECTED = int(RecordFlag.LEARNED), int(RecordFlag.EXPECTED)
+
+
+class ConnectionTable:
+    """All connections of a member. `timer_floor` is the shortest time any entry lives (lab seconds), `end_timeout`
+    gives the seconds that one stays once both sides have closed it."""
+
+    def __init__(
+        self,
+        timer_floor: float = 0.0,
+        bucket_width: float = 1.0,
+        end_timeout: Callable[[], float] = lambda: END_TIMEOUT_S,
+        member: int = 0,
+        limit: Callable[[], float] = lambda: inf,
+    ) -> None:
+        self.member = member
+        """Number of the member whose table it is."""
+        self.entries: dict[bytes, Connection] = {}
+        """Connections under both of their keys. What is not here may still be packed: `find` knows."""
+        self.peak = 0
+        self._learned = 0
+        self.expected = Expectations(timer_floor)
+        """Data connections that control connections of this table have announced."""
+        self._floor = timer_floor
+        self._width = bucket_width
+        self._end_timeout = end_timeout
+        self._limit = limit
+        """Connections that the table takes from peers at most; who decides on packets looks at it himself."""
+        self.over_limit = 0
+        """Peers' connections that found no room."""
+        self._changed: dict[bytes, Connection] = {}
+        self._deleted: dict[bytes, Connection] = {}
+        self._ended: dict[bytes, tuple[float, int]] = {}
+        self._later: list[tuple[float, int, Connection]] = []
+        self._numbers = count()
+        self._unconfirmed: dict[int, set[bytes]] = {}
+        self._own_only: set[int] = set()
+        self._wheel: Wheel[Connection | Batch] = Wheel(bucket_width)
+        self._packed = PackedCopies()
+        """Copies that nobody has asked for yet."""
+        self._rows: list[Connection | Batch | None] = []
+        """Everything that is held, each in a row of its own: a walk by rows goes on while the table changes."""
+        self._free_rows: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.entries) // 2 + len(self._packed)
+
+    @property
+    def learned(self) -> int:
+        """How many were created by an out-of-state packet, here or at a peer."""
+        return self._learned + self._packed.learned
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self.entries or key in self._packed
+
+    def __iter__(self) -> Iterator[Connection]:
+        """All connections that there are when the walk begins and still are when it gets there, and perhaps later ones.
+        What is packed is shown unpacked, and stays packed."""
+        for item in islice(self._rows, len(self._rows)):
+            if isinstance(item, Connection):
+                yield item
+            elif item is not None:
+                for n in self._packed.held(item):
+                    yield self._unpacked(item, n)
+
+    def find(self, key: bytes) -> Connection | None:
+        """The connection of this key, in either direction; from now on unpacked."""
+        connection = self.entries.get(key)
+        if connection is None and (packed := self._packed.take(key)) is not None:
+            connection = self._unpacked(*packed)
+            self._put(connection)
+            self._wheel.plan(connection, connection.expires)
+        return connection
+
+    def lifetime(self, timeout: float) -> float:
+        """`timeout`, but never under the floor: what a timer of that length really lasts."""
+        return timeout if timeout > self._floor else self._floor
+
+    # -- what happens here ---------------------------------------------------------------------------------------
+
+    def add(self, connection: Connection, now: float) -> None:
+        """A connection that this member decided on. One with the same key is replaced."""
+        old = self.find(connection.key)
+        ended = self._ended.get(connection.key)
+        if ended is not None:
+            self._be_younger(connection, ended[0])
+        if old is not None:
+            self._be_younger(connection, old.born)
+            self._drop(old)
+            self.expected.parent_ended(old.key, tell=True)
+            if old.key == connection.key:
+                connection.told = old.told
+            elif old.told:
+                self._deleted[old.key] = old
+        self._put(connection)
+        self.refresh(connection, now)
+        self.announce(connection, Op.SET)
+
+    @staticmethod
+    def _be_younger(connection: Connection, born: float) -> None:
+        """Members' clocks may differ; peers must take a connection that begins here as the newer one."""
+        if connection.born <= born:
+            connection.born = nextafter(born, inf)
+
+    def _put(self, connection: Connection) -> None:
+        self.entries[connection.key] = connection
+        self.entries[connection.reverse] = connection
+        if self._deleted.pop(connection.key, None) is not None:
+            connection.told = True
+        self._learned += connection.learned
+        self._give_row(connection)
+        size = len(self)
+        if size > self.peak:
+            self.peak = size
+
+    def _give_row(self, item: Connection | Batch) -> None:
+        if self._free_rows:
+            item.row = self._free_rows.pop()
+            self._rows[item.row] = item
+        else:
+            item.row = len(self._rows)
+            self._rows.append(item)
+
+    def _free_row(self, item: Connection | Batch) -> None:
+        self._rows[item.row] = None
+        self._free_rows.append(item.row)
+        item.row = item.bucket = -1
+
+    def _drop(self, connection: Connection) -> None:
+        self.entries.pop(connection.key, None)
+        self.entries.pop(connection.reverse, None)
+        self._changed.pop(connection.key, None)
+        self._learned -= connection.learned
+        self._free_row(connection)
+
+    def remove(self, connection: Connection) -> None:
+        """The connection ended here; peers that heard of it are told."""
+        self._drop(connection)
+        self.expected.parent_ended(connection.key, tell=connection.owned)
+        if connection.owned and connection.told:
+            self._deleted[connection.key] = connection
+            self._remember_end(connection.key, connection.born, connection.revision)
+
+    def _remember_end(self, key: bytes, born: float, revision: int) -> None:
+        ended = self._ended
+        version = max((born, revision), ended.pop(key, (born, revision)))
+        if len(ended) >= ENDED_MAX:
+            del ended[next(iter(ended))]
+        ended[key] = version
+
+    def refresh(self, connection: Connection, now: float) -> None:
+        """A packet moved its end away; after a change of `timeout` this must be called."""
+        connection.expires = now + self.lifetime(connection.timeout)
+        self._wheel.plan(connection, connection.expires)
+
+    def expire(self, now: float, at_most: int = EXPIRED_AT_ONCE_MAX) -> bool:
+        """End what has been idle for too long. True: there is more to look at than was to be done at once."""
+        self.expected.expire(now)
+        for _ in range(at_most):
+            item = self._wheel.next_due(now)
+            if item is None:
+                return False
+            if isinstance(item, Batch):
+                self._expire_packed(item, now)
+            elif item.expires > now:
+                self._wheel.plan(item, item.expires)
+            else:
+                self.remove(item)
+        return True
+
+    def visit_all(self) -> None:
+        """Make the next packet of every connection take the longer way (the policy has changed)."""
+        for connection in self:
+            connection.refresh_at = 0.0
+
+    # -- what peers hear -----------------------------------------------------------------------------------------
+
+    def announce(self, connection: Connection, op: Op) -> None:
+        """Peers hear of it at the next sync tick. A new connection stays SET however often it changes until then."""
+        if connection.pending is None or (connection.pending is Op.REFRESH and op is not Op.REFRESH):
+            connection.pending = op
+            self._changed[connection.key] = connection
+
+    def take_updates(self, now: float) -> list[Update]:
+        """What peers must hear of, each connection once, in its current state; empties the collection."""
+        updates = [Update(Op.DELETE, c.key, None, c.born, c.revision) for c in self._deleted.values()]
+        self._deleted = {}
+        while self._later and self._later[0][0] <= now:
+            connection = heappop(self._later)[2]
+            if connection.row >= 0:
+                self.announce(connection, Op.SET)
+        changed, self._changed = self._changed, {}
+        for connection in changed.values():
+            op = connection.pending or Op.MODIFY
+            connection.pending = None
+            if connection.sync_at > now and not connection.told:
+                self._postpone(connection, op, now)
+                continue
+            connection.told = True
+            connection.revision += 1
+            connection.refresh_at = now + self.lifetime(connection.timeout) / REFRESHES_PER_TIMEOUT
+            updates.append(Update(op, connection.key, connection.record(now)))
+        return updates + self.expected.take_updates(now)
+
+    def _postpone(self, connection: Connection, op: Op, now: float) -> None:
+        """Its service is not synchronised, or not yet."""
+        connection.refresh_at = now + self.lifetime(connection.timeout) / REFRESHES_PER_TIMEOUT
+        if op is Op.SET and connection.sync_at != inf:
+            heappush(self._later, (connection.sync_at, next(self._numbers), connection))
+
+    def snapshot(self, now: float, slice_max: int = FULL_SLICE_RECORDS) -> Iterator[Columns]:
+        """Every synchronised connection, in slices: those that are there when the walk begins and when it gets there,
+        and perhaps later ones, which peers hear of in any case."""
+        walk = (c for c in self if c.told or c.sync_at <= now)
+        while connections := list(islice(walk, slice_max)):
+            for connection in connections:
+                connection.told = True
+            yield columns_of(connections, now)
+        if announced := list(self.expected.snapshot(now)):
+            yield Columns.of(announced)
+
+    # -- what peers say ------------------------------------------------------------------------------------------
+
+    def apply_slice(self, columns: Columns, now: float, generation: int = 0, origin: int = 0) -> int:
+        """Part of the whole table of the peer `origin`; returns how many of its connections were news."""
+        links = list(map(reverse_key, columns.key))
+        if not self._is_news(columns, links):
+            told = (Update(Op.SET, record.key, record, record.born, record.revision) for record in columns)
+            return sum(self.apply(update, now, generation, origin) for update in told)
+        batch = Batch(columns, now, generation, origin)
+        self._packed.add(batch, links)
+        self._give_row(batch)
+        self._wheel.plan(batch, now + self.lifetime(batch.soonest_ttl_s))
+        self.peak = max(self.peak, len(self))
+        return len(batch)
+
+    def _is_news(self, columns: Columns, links: list[bytes]) -> bool:
+        """Whether nothing is known of any of them: then they need not be looked at one by one."""
+        keys = {*columns.key, *links}
+        return (
+            len(keys) == 2 * len(columns)
+            and not any(self._unconfirmed.values())
+            and not self._own_only
+            and len(self) + len(columns) <= self._limit()
+            and self.entries.keys().isdisjoint(keys)
+            and self._packed.has_none_of(keys)
+            and self._ended.keys().isdisjoint(keys)
+            and self._deleted.keys().isdisjoint(keys)
+            and not any(flags & _EXPECTED for flags in columns.flags)
+        )
+
+    def apply(self, update: Update, now: float, generation: int = 0, origin: int = 0) -> bool:
+        """What the peer `origin` said. False when it was older than what is known, or about nothing known."""
+        for unconfirmed in self._unconfirmed.values():
+            unconfirmed.discard(update.key)
+        record = update.record
+        if record is not None and record.flags & _EXPECTED:
+            return self.expected.apply(update, now)
+        if update.op is Op.DELETE:
+            return self._apply_end(update, now)
+        if record is None or self._is_over(record):
+            return False
+        if origin in self._own_only and record.flags >> OWNER_SHIFT not in (0, self.member):
+            return False
+        known = self.find(update.key)
+        if known is not None:
+            if record.born < known.born:
+                return False
+            if record.born == known.born and known.key == record.key:
+                return self._merge(known, record, now, origin)
+            if record.born == known.born and record.revision <= known.revision:
+                return False  # one connection seen to begin in two directions; the newer view wins
+            self._drop(known)
+        elif len(self) >= self._limit():
+            self.over_limit += 1
+            return False
+        self._put_record(record, now, generation, origin)
+        return True
+
+    def _is_over(self, record: Record) -> bool:
+        ended = self._ended.get(record.key)
+        return ended is not None and (record.born, record.revision) <= ended
+
+    def _apply_end(self, update: Update, now: float) -> bool:
+        if update.key in self.expected.entries and self.expected.apply(update, now):
+            return True
+        known = self.find(update.key)
+        version = (update.born, update.revision)
+        anything = version == (0.0, 0)
+        if not anything:
+            self._remember_end(update.key, *version)
+        if known is None or known.key != update.key:
+            return False
+        if not anything and version < (known.born, known.revision):
+            return False
+        self._drop(known)
+        self.expected.parent_ended(known.key, tell=False)
+        return True
+
+    def _merge(self, known: Connection, record: Record, now: float, origin: int) -> bool:
+        """Another view of the same connection: the higher revision's, in the further of both states."""
+        state = further(known.state, State(record.state))
+        newer = record.revision >= known.revision
+        if not newer and state is known.state:
+            return False
+        timeout = known.timeout
+        if newer:
+            # Who owned it goes on without a word until its next refresh is due: a member that sees one direction
+            # alone must not take it back with every packet.
+            refresh_at = known.refresh_at if known.owned else 0.0
+            self._changed.pop(known.key, None)
+            self._learned -= known.learned
+            self._fill(known, record, origin)
+            self._learned += known.learned
+            known.refresh_at = refresh_at
+            known.pending = None
+            if not known.owned:
+                timeout = record.ttl_s
+        if state is State.CLOSING and state is not known.state:
+            # Its end is near, whatever the session's timeout is; where neither saw both FINs nobody has said so yet.
+            timeout = self._end_timeout() if known.owned or state != record.state else record.ttl_s
+        known.state = state
+        known.timeout = timeout
+        if known.owned:
+            self.refresh(known, now)
+        else:
+            known.expires = now + self._life_of_copy(known.state, timeout, record.timeout_s)
+            self._wheel.plan(known, known.expires)
+        if state != record.state:
+            self.announce(known, Op.MODIFY)  # we knew more than the teller
+        return True
+
+    def _put_record(self, record: Record, now: float, generation: int, origin: int) -> None:
+        connection = self._copy(record, now, generation, origin)
+        self._put(connection)
+        self._wheel.plan(connection, connection.expires)
+
+    def _copy(self, record: Record, came: float, generation: int, origin: int) -> Connection:
+        connection = Connection(record.key, State(record.state), record.ttl_s, record.timeout_s, record.born)
+        connection.generation = generation
+        connection.owned = False
+        self._fill(connection, record, origin)
+        connection.expires = came + self._life_of_copy(record.state, record.ttl_s, record.timeout_s)
+        return connection
+
+    def _fill(self, connection: Connection, record: Record, origin: int) -> None:
+        connection.session_timeout = record.timeout_s
+        connection.revision = record.revision
+        connection.rule = record.rule
+        connection.service = record.service
+        connection.parent = record.parent
+        connection.learned = bool(record.flags & _LEARNED)
+        own = record.flags >> OWNER_SHIFT == self.member != 0
+        if not (connection.owned and own):  # a copy of our own does not take it from us
+            connection.owned = False
+            connection.inspector = None  # packets go another way now: what was followed here is out of date
+            connection.origin = self._owner(record.flags, origin)
+        connection.told = True
+
+    def _owner(self, flags: int, teller: int) -> int:
+        """The peer that a copy belongs to, as far as is known."""
+        owner = flags >> OWNER_SHIFT
+        return teller if owner in (0, self.member) else owner
+
+    def _life_of_copy(self, state: int, left: float, session_timeout: float) -> float:
+        """Seconds that a copy is kept after its owner's last word."""
+        left = max(left, self._floor)
+        # A handshake and an end are short, whatever the session's timeout is.
+        passing = state in START_STATES or state == State.CLOSING
+        return left + COPY_GRACE * (left if passing else max(left, self.lifetime(session_timeout)))
+
+    # -- copies that are still packed ----------------------------------------------------------------------------
+
+    def _unpacked(self, batch: Batch, n: int) -> Connection:
+        return self._copy(batch.record(n), batch.came, batch.generation, batch.origin)
+
+    def _expire_packed(self, batch: Batch, now: float) -> None:
+        """End those of a batch whose time has come; the batch is over when none is left."""
+        soonest = inf
+        for n in list(self._packed.held(batch)):
+            record = batch.record(n)
+            end = batch.came + self._life_of_copy(record.state, record.ttl_s, record.timeout_s)
+            if end > now:
+                soonest = min(soonest, end)
+            else:
+                self._packed.drop(batch, n)
+                self.expected.parent_ended(record.key, tell=False)
+        if soonest < inf:
+            self._wheel.plan(batch, soonest)
+        else:
+            self._free_row(batch)
+
+    # -- a whole table from a peer, over what is known ------------------------------------------------------------
+
+    def await_whole(self, peer: int, own_only: bool) -> None:
+        """The peer's whole table is about to come: what it told us so far, and does not tell again, is no more.
+        `own_only`: its copies of other members' connections are not news, those members tell us themselves."""
+        self._unconfirmed[peer] = set(self._copies_of(peer))
+        if own_only:
+            self._own_only.add(peer)
+
+    def _copies_of(self, peer: int) -> Iterator[bytes]:
+        for item in self._rows:
+            if isinstance(item, Connection):
+                if item.origin == peer and not item.owned:
+                    yield item.key
+            elif item is not None:
+                for n in self._packed.held(item):
+                    if self._owner(item.flags[n], item.origin) == peer:
+                        yield item.keys[n]
+
+    def whole_has_come(self, peer: int, complete: bool) -> int:
+        """The end of it; returns how many copies were dropped. Where it is not complete, nothing is concluded."""
+        unconfirmed = self._unconfirmed.pop(peer, set())
+        self._own_only.discard(peer)
+        gone = 0
+        for key in unconfirmed if complete else ():
+            connection = self.find(key)
+            if connection is not None and connection.key == key and connection.origin == peer and not connection.owned:
+                self._drop(connection)
+                self._remember_end(key, connection.born, connection.revision)
+                gone += 1
+        return gone
