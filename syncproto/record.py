@@ -137,14 +137,15 @@ def check_record(record: Record) -> None:
     if not 0 <= record.flags <= FLAGS_MAX:
         raise bad_record("flags out of range")
     _check_version(record.born, record.revision)
-    # A string of UTF-8 has at least as many bytes as characters, and at most four times as many.
-    if len(record.service) > SERVICE_NAME_MAX // 4:
+    service = record.service
+    length = len(service)
+    if not service.isascii():
         try:
-            length = len(record.service.encode())
+            length = len(service.encode())
         except UnicodeEncodeError:
             raise bad_record("service name is not text") from None
-        if length > SERVICE_NAME_MAX:
-            raise bad_record(f"service name longer than {SERVICE_NAME_MAX} bytes")
+    if length > SERVICE_NAME_MAX:
+        raise bad_record(f"service name longer than {SERVICE_NAME_MAX} bytes")
 
 
 _DATA, _EXPECTED = int(RecordFlag.DATA), int(RecordFlag.EXPECTED)

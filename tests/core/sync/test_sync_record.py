@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sync_records import records
 from sync_world import key6_of, key_of, record_of
 
 from syncproto.errors import Reason, SyncError
@@ -14,33 +13,7 @@ from syncproto.limits import DURATION_MAX_S
 from syncproto.record import Op, Record, RecordFlag, Update, pack, pack_update, unpack, unpack_update
 
 SCHEMAS = (1, 2, 3)
-_DATA, _EXPECTED = int(RecordFlag.DATA), int(RecordFlag.EXPECTED)
 UNIT_S = {1: 0.1, 2: 0.001, 3: 0.0}
-
-
-@st.composite
-def parents(draw: st.DrawFn, record: Record) -> Record:
-    """The record as it is, as a data connection, or as an announced one."""
-    flag = draw(st.sampled_from([0, RecordFlag.DATA, RecordFlag.EXPECTED]))
-    if not flag:
-        return record
-    key = record.key[:-4] + bytes(2) + record.key[-2:] if flag is RecordFlag.EXPECTED else record.key
-    parent = draw(st.binary(min_size=len(key), max_size=len(key)))
-    return replace(record, key=key, flags=int(record.flags | flag), parent=parent)
-
-
-records = st.builds(
-    Record,
-    key=st.one_of(st.binary(min_size=13, max_size=13), st.binary(min_size=37, max_size=37)),
-    state=st.integers(0, 6),
-    ttl_s=st.floats(0, 1e7),
-    timeout_s=st.floats(0, 1e7),
-    rule=st.integers(-1, 100_000),
-    service=st.text(max_size=16),
-    flags=st.integers(0, 0xFFFF).map(lambda flags: flags & ~(_DATA | _EXPECTED)),
-    born=st.floats(-1e14, 1e14),
-    revision=st.integers(0, 2**62),
-).flatmap(parents)
 
 
 @given(records, st.sampled_from(SCHEMAS))
