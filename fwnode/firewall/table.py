@@ -215,8 +215,9 @@ class ConnectionTable:
 
     def visit_all(self) -> None:
         """Make the next packet of every connection take the longer way (the policy has changed)."""
-        for connection in self:
-            connection.refresh_at = 0.0
+        for item in self._rows:
+            if isinstance(item, Connection):  # what is packed takes it anyhow
+                item.refresh_at = 0.0
 
     # -- what peers hear -----------------------------------------------------------------------------------------
 

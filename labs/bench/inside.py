@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import NamedTuple
 
-from labs.bench import forward, wire
+from labs.bench import forward, growth, wire
 from labs.bench.figures import Row
 from labs.bench.progress import Progress
 from labs.exit_codes import ExitCode
@@ -27,6 +27,7 @@ class Group(NamedTuple):
 
 GROUPS: dict[str, list[Group]] = {
     "forward": [Group(forward.steps, forward.measure)],
+    "connections": [Group(growth.steps, growth.measure)],
     "sync": [Group(wire.steps, wire.measure)],
 }
 
