@@ -77,44 +77,32 @@ class Batch:
         )  # fmt: skip
 
 
-class PackedCopies:
-    """What a table holds packed, each connection under both of its keys."""
+class PackedCopies(dict[bytes, Batch]):
+    """What a table holds packed: the batch in which a connection lies, under both of its keys."""
 
     def __init__(self) -> None:
-        self._batches: dict[bytes, Batch] = {}
+        super().__init__()
         self.learned = 0
         """How many of them were created by an out-of-state packet."""
 
-    def __len__(self) -> int:
-        return len(self._batches) // 2
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._batches
-
-    def has_none_of(self, keys: set[bytes]) -> bool:
-        return self._batches.keys().isdisjoint(keys)
-
     def add(self, batch: Batch, reverse_keys: list[bytes]) -> None:
         """A batch of which no key is held, with the other key of each of its connections."""
-        self._batches.update(dict.fromkeys(batch.keys, batch))
-        self._batches.update(dict.fromkeys(reverse_keys, batch))
+        self.update(dict.fromkeys(batch.keys, batch))
+        self.update(dict.fromkeys(reverse_keys, batch))
         self.learned += sum(flags & _LEARNED for flags in batch.flags)
 
     def held(self, batch: Batch) -> Iterator[int]:
         """Which of the batch are still here."""
-        find = self._batches.get
-        return (n for n, key in enumerate(batch.keys) if find(key) is batch)
+        return (n for n, key in enumerate(batch.keys) if self.get(key) is batch)
 
-    def take(self, key: bytes) -> tuple[Batch, int] | None:
-        """Where the connection of this key lies, in either direction; it is no longer held. None: it was not."""
-        batch = self._batches.get(key)
-        if batch is None:
-            return None
+    def take(self, key: bytes) -> tuple[Batch, int]:
+        """Where the held connection of this key lies, in either direction; it is no longer held."""
+        batch = self[key]
         n = batch.number(key)
         self.drop(batch, n)
         return batch, n
 
     def drop(self, batch: Batch, n: int) -> None:
         key = batch.keys[n]
-        del self._batches[key], self._batches[reverse_key(key)]
+        del self[key], self[reverse_key(key)]
         self.learned -= batch.flags[n] & _LEARNED

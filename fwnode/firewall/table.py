@@ -88,7 +88,7 @@ class ConnectionTable:
         self._free_rows: list[int] = []
 
     def __len__(self) -> int:
-        return len(self.entries) // 2 + len(self._packed)
+        return (len(self.entries) + len(self._packed)) // 2
 
     @property
     def learned(self) -> int:
@@ -111,8 +111,8 @@ class ConnectionTable:
     def find(self, key: bytes) -> Connection | None:
         """The connection of this key, in either direction; from now on unpacked."""
         connection = self.entries.get(key)
-        if connection is None and (packed := self._packed.take(key)) is not None:
-            connection = self._unpacked(*packed)
+        if connection is None and key in self._packed:
+            connection = self._unpacked(*self._packed.take(key))
             self._put(connection)
             self._wheel.plan(connection, connection.expires)
         return connection
@@ -289,7 +289,7 @@ class ConnectionTable:
             and not self._own_only
             and len(self) + len(columns) <= self._limit()
             and self.entries.keys().isdisjoint(keys)
-            and self._packed.has_none_of(keys)
+            and self._packed.keys().isdisjoint(keys)
             and self._ended.keys().isdisjoint(keys)
             and self._deleted.keys().isdisjoint(keys)
             and not any(flags & _EXPECTED for flags in columns.flags)
