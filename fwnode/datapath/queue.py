@@ -14,7 +14,7 @@ import socket
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from struct import pack
+from struct import Struct, pack
 from typing import NamedTuple
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue, Packet
@@ -41,6 +41,7 @@ _ATTRIBUTE_VERDICT_HEADER = 2
 _CONFIG_MASK, _CONFIG_FLAGS = 4, 5
 _FLAG_GSO = 1 << 2
 _NF_ACCEPT = 1
+_PACKET_ID = Struct("!I").pack
 
 
 class Overruns(NamedTuple):
@@ -87,6 +88,7 @@ class PacketQueue:
                 range=copied,
                 sock_len=SOCKET_BUFFER_BYTES,
             )
+        self._accept_one, self._accept_batch = map(self._accepting, (_MSG_VERDICT, _MSG_VERDICT_BATCH))
         self._set_flags(_FLAG_GSO)
         self._now = clock()
         self._accepted_id = 0
@@ -143,24 +145,24 @@ class PacketQueue:
     def release(self, packet_id: int) -> None:
         """Accept a packet that was held."""
         self._held -= 1
-        self._accept(_MSG_VERDICT, packet_id)
+        self._socket.send(self._accept_one + _PACKET_ID(packet_id))
 
     def _flush(self) -> None:
-        self._accept(_MSG_VERDICT_BATCH, self._accepted_id)
+        self._socket.send(self._accept_batch + _PACKET_ID(self._accepted_id))
         self._waiting = 0
 
-    def _accept(self, kind: int, packet_id: int) -> None:
-        attribute = pack("=HH", 12, _ATTRIBUTE_VERDICT_HEADER) + pack("!II", _NF_ACCEPT, packet_id)
-        self._send(kind, attribute)
+    def _accepting(self, kind: int) -> bytes:
+        """A message that accepts, but for the packet's id, with which it ends."""
+        return self._message(kind, pack("=HH", 12, _ATTRIBUTE_VERDICT_HEADER) + pack("!II", _NF_ACCEPT, 0))[:-4]
 
     def _set_flags(self, flags: int) -> None:
         attributes = pack("=HH", 8, _CONFIG_MASK) + pack("!I", flags)
         attributes += pack("=HH", 8, _CONFIG_FLAGS) + pack("!I", flags)
-        self._send(_MSG_CONFIG, attributes)
+        self._socket.send(self._message(_MSG_CONFIG, attributes))
 
-    def _send(self, kind: int, attributes: bytes) -> None:
+    def _message(self, kind: int, attributes: bytes) -> bytes:
         body = pack("=BB", socket.AF_UNSPEC, 0) + pack("!H", self.number) + attributes
-        self._socket.send(pack("=IHHII", 16 + len(body), kind, _NLM_F_REQUEST, 0, 0) + body)
+        return pack("=IHHII", 16 + len(body), kind, _NLM_F_REQUEST, 0, 0) + body
 
     def overruns(self) -> Overruns:
         """What the kernel counted for this queue; it tells nobody otherwise."""
