@@ -342,8 +342,11 @@ class Firewall:
         if len(table) >= self.parameters["connections_limit"] and packet.key not in table:
             self._log(now, Reason.TABLE_FULL, hook, packet, match.rule, Reason.TABLE_FULL.value)
             return DROP[Reason.TABLE_FULL]
-        kind = _kind_of(packet.protocol, announced is not None)
-        if hook == Hook.FORWARD and self.load.refuses(kind):
+        if (
+            self.load.blocking
+            and hook == Hook.FORWARD
+            and self.load.refuses(_kind_of(packet.protocol, announced is not None))
+        ):
             self._log(now, Reason.SYNC_LOAD, hook, packet, match.rule, Reason.SYNC_LOAD.value)
             return DROP[Reason.SYNC_LOAD]
         connection = self._create(packet, match, table, learn, now)
@@ -388,8 +391,7 @@ class Firewall:
         return connection
 
     def _protocol_timeout(self, protocol: int) -> float:
-        names = {TCP: "tcp_session_timeout", UDP: "udp_timeout", ICMP: "icmp_timeout", ICMPV6: "icmp_timeout"}
-        return float(self.parameters[names.get(protocol, "other_timeout")])
+        return float(self.parameters[_SESSION_TIMEOUTS.get(protocol, "other_timeout")])
 
     # -- the rule base -------------------------------------------------------------------------------------------
 
@@ -451,6 +453,9 @@ class Firewall:
         self.log.append(LogEntry(self.log_number, now, reason, hook, key, detail, rule, text))
 
 
+_SESSION_TIMEOUTS = {
+    TCP: "tcp_session_timeout", UDP: "udp_timeout", ICMP: "icmp_timeout", ICMPV6: "icmp_timeout",
+}  # fmt: skip
 _KINDS = {TCP: Kind.TCP, UDP: Kind.UDP, ICMP: Kind.ICMP, ICMPV6: Kind.ICMP}
 _DATA_KINDS = {TCP: Kind.TCP_DATA, UDP: Kind.UDP_DATA}
 

@@ -44,6 +44,8 @@ END_TIMEOUT_S = 20.0
 
 # Plain numbers: arithmetic of flags is slow.
 _LEARNED, _EXPECTED = int(RecordFlag.LEARNED), int(RecordFlag.EXPECTED)
+_PASSING = frozenset((*START_STATES, State.CLOSING))
+_STATES = tuple(State)  # by number, for calling an enum is slow
 
 
 class ConnectionTable:
@@ -345,7 +347,7 @@ class ConnectionTable:
 
     def _merge(self, known: Connection, record: Record, now: float, origin: int) -> bool:
         """Another view of the same connection: the higher revision's, in the further of both states."""
-        state = further(known.state, State(record.state))
+        state = further(known.state, _STATES[record.state])
         newer = record.revision >= known.revision
         if not newer and state is known.state:
             return False
@@ -382,7 +384,7 @@ class ConnectionTable:
         self._wheel.plan(connection, connection.expires)
 
     def _copy(self, record: Record, came: float, generation: int, origin: int) -> Connection:
-        connection = Connection(record.key, State(record.state), record.ttl_s, record.timeout_s, record.born)
+        connection = Connection(record.key, _STATES[record.state], record.ttl_s, record.timeout_s, record.born)
         connection.generation = generation
         connection.owned = False
         self._fill(connection, record, origin)
@@ -410,10 +412,11 @@ class ConnectionTable:
 
     def _life_of_copy(self, state: int, left: float, session_timeout: float) -> float:
         """Seconds that a copy is kept after its owner's last word."""
-        left = max(left, self._floor)
+        left = self.lifetime(left)
         # A handshake and an end are short, whatever the session's timeout is.
-        passing = state in START_STATES or state == State.CLOSING
-        return left + COPY_GRACE * (left if passing else max(left, self.lifetime(session_timeout)))
+        if state not in _PASSING and left < session_timeout:
+            return left + COPY_GRACE * session_timeout
+        return left + COPY_GRACE * left
 
     # -- copies that are still packed ----------------------------------------------------------------------------
 
