@@ -1,6 +1,7 @@
-"""What one member forwards: a TCP stream through its queue, against the same topology without the queue rule.
+"""What one member forwards: a TCP stream, small packets, and a round trip, each through its queue and through a peer.
 
-Runs inside a lab's namespaces. Both are measured in turn, round by round, with a real iperf3 between client and server.
+All of it in one lab with one member, whose kernel forwards by other rules while a peer is measured (`labs.bench.ways`).
+Each round measures all of a figure's ways; every other round begins with the peer: what drifts, drifts for both.
 """
 
 from __future__ import annotations
@@ -8,62 +9,80 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
+from statistics import median
 from subprocess import PIPE
 
-from labs.bench.figures import Row, compare
+from labs.bench.accept_all import PACKAGES, accepting, compiled
+from labs.bench.figures import Row, alone, compare
+from labs.bench.generator import offer, silence
 from labs.bench.progress import Progress
-from labs.network.errors import LabError, MachineError
+from labs.bench.round_trips import echo, round_trips
+from labs.bench.ways import MEMBER, Way, take
+from labs.network.errors import LabError
 from labs.network.lab import Lab
 from labs.network.members import MemberSettings
 from labs.network.topology import load_topology
 
-MEMBER = "fw1"
+POLICY = {"name": "open", "rules": [{"action": "accept"}]}
+STREAM_S = 3.0
+"""Seconds of one TCP stream."""
+SMALL_S = 2.0
+"""Seconds of small packets."""
+FLOWS = 64
+ROUND_TRIPS = 5_000
+TRIES = 3
+"""A measurement that lost packets does not count; so often it is tried."""
 PORT = 5201
-CHAIN = "FWPAIR-FORWARD"
-"""The chain with which the member diverts what it forwards (`fwnode.datapath.rules`)."""
 _ANSWER_MARGIN_S = 20.0
-SECONDS = 3.0
-"""Length of one measurement."""
+
+Measure = Callable[[Lab], Awaitable[float]]
 
 
-def steps(rounds: int) -> int:
-    return 2 * rounds
-
-
-async def measure(rounds: int, progress: Progress) -> list[Row]:
-    """The row `tcp_stream`. Raises `LabError` when a measurement fails, `MachineError` without iperf3."""
-    if shutil.which("iperf3") is None:
-        raise MachineError("iperf3 is not installed: install the package iperf3")
-    members = {name: MemberSettings(started=name == MEMBER) for name in ("fw1", "fw2")}
+@asynccontextmanager
+async def one_member() -> AsyncIterator[Lab]:
+    """A lab in which fw1 alone forwards."""
+    members = {name: MemberSettings(started=name == MEMBER, policy=POLICY) for name in ("fw1", "fw2")}
     async with Lab(load_topology("pair"), members, name="bench") as lab:
         await lab.start(MEMBER)
-        ours: list[float] = []
-        kernel: list[float] = []
-        for number in range(rounds):
-            for diverted, figures in ((True, ours), (False, kernel)):
-                await _divert(lab, diverted)
-                what = "through the member's queue" if diverted else "kernel alone, queue rule removed"
-                figures.append(await _stream(lab, SECONDS))
-                progress.done(f"round {number + 1} of {rounds}, {what}: {figures[-1]:.2f} Gbit/s")
-        await _divert(lab, True)
-    peer = "the kernel's forwarding without the queue rule"
-    return [compare("tcp_stream", ours, kernel, peer_name=peer, unit="Gbit/s")]
+        await silence(lab)
+        yield lab
 
 
-async def _divert(lab: Lab, on: bool) -> None:
-    """Put the jump into the member's chain in place or take it away, and read back that it is so."""
-    jump = ["FORWARD", "-j", CHAIN]
-    present = await _iptables(lab, "-C", jump) == 0
-    if present != on:
-        await _iptables(lab, "-I" if on else "-D", jump)
-    if (await _iptables(lab, "-C", jump) == 0) != on:
-        raise LabError(f"the queue rule of {MEMBER} could not be {'put in place' if on else 'removed'}")
+def in_turn(ways: list[Way], number: int) -> list[Way]:
+    """The order of the ways in a round."""
+    return ways if number % 2 == 0 else ways[::-1]
 
 
-async def _iptables(lab: Lab, operation: str, rule: list[str]) -> int:
-    process = await lab.spawn(MEMBER, ["iptables", "-w", operation, *rule], stderr=PIPE)
-    await process.communicate()
-    return process.returncode or 0
+# -- a TCP stream --------------------------------------------------------------------------------------------------
+
+
+def stream_steps(rounds: int) -> int:
+    return 1 + 2 * rounds if shutil.which("iperf3") else 0
+
+
+async def measure_stream(rounds: int, progress: Progress, seconds: float = STREAM_S) -> list[Row]:
+    """The row `tcp_stream`, of a real iperf3. Raises `LabError`."""
+    if shutil.which("iperf3") is None:
+        progress.note("tcp_stream: iperf3 is not installed (package iperf3)")
+        return []
+    async with one_member() as lab:
+        ours, kernel = await _rates(lab, rounds, progress, "Gbit/s", lambda lab: _stream(lab, seconds))
+    return [compare("tcp_stream", ours, kernel, peer_name=Way.CONNTRACK.value, unit="Gbit/s")]
+
+
+async def _rates(lab: Lab, rounds: int, progress: Progress, unit: str, measure: Measure) -> tuple[list[float], ...]:
+    """Rates of the member and of the kernel with conntrack rules. First, what the wires and the sender reach alone."""
+    figures: dict[Way, list[float]] = {way: [] for way in Way}
+    order = [(0, Way.PLAIN)] + [(n + 1, way) for n in range(rounds) for way in in_turn([Way.MEMBER, Way.CONNTRACK], n)]
+    for number, way in order:
+        progress.begins(f"{unit}, {way.value}")
+        await take(lab, way)
+        figures[way].append(await measure(lab))
+        when = f"round {number} of {rounds}" if number else "the limit of the sender"
+        progress.done(f"{when}, {way.value}: {figures[way][-1]:,.6g} {unit}")
+    return figures[Way.MEMBER], figures[Way.CONNTRACK]
 
 
 async def _stream(lab: Lab, seconds: float) -> float:
@@ -87,3 +106,63 @@ async def _stream(lab: Lab, seconds: float) -> float:
     if "error" in result:
         raise LabError(f"iperf3: {result['error']}")
     return float(result["end"]["sum_received"]["bits_per_second"]) / 1e9
+
+
+# -- small packets -------------------------------------------------------------------------------------------------
+
+
+def small_steps(rounds: int) -> int:
+    return 1 + 2 * rounds
+
+
+async def measure_small(rounds: int, progress: Progress, seconds: float = SMALL_S) -> list[Row]:
+    """The row `udp_64b`: established flows, none of whose packets are lost. Raises `LabError`."""
+    async with one_member() as lab:
+        ours, kernel = await _rates(lab, rounds, progress, "packets/s", lambda lab: _small(lab, seconds))
+    return [compare("udp_64b", ours, kernel, peer_name=Way.CONNTRACK.value, unit="packets/s")]
+
+
+async def _small(lab: Lab, seconds: float) -> float:
+    await offer(lab, flows=FLOWS, count=4 * FLOWS)  # the flows are known from here on
+    lost = 0
+    for _ in range(TRIES):
+        offered = await offer(lab, flows=FLOWS, seconds=seconds)
+        if not offered.lost:
+            return offered.arrived / offered.seconds
+        lost = offered.lost
+    raise LabError(f"{lost} of the small packets were lost, in each of {TRIES} tries")
+
+
+# -- a round trip --------------------------------------------------------------------------------------------------
+
+
+def trip_steps(rounds: int) -> int:
+    return 3 * rounds
+
+
+async def measure_trip(rounds: int, progress: Progress, count: int = ROUND_TRIPS) -> list[Row]:
+    """The row `round_trip`: what each way adds to the median through the kernel without a rule. Raises `LabError`."""
+    added: dict[Way, list[float]] = {Way.MEMBER: [], Way.OTHER_QUEUE: []}
+    async with one_member() as lab:
+        program = await compiled(lab)
+        ways = [Way.PLAIN, Way.MEMBER, *([Way.OTHER_QUEUE] if program else [])]
+        listener = accepting(lab, program) if program else nullcontext()
+        async with listener, echo(lab):
+            for number in range(rounds):
+                took = {way: await _trip(lab, way, count, progress) for way in in_turn(ways, number)}
+                for way in ways[1:]:
+                    added[way].append(took[way] - took[Way.PLAIN])
+                for way in in_turn(ways, number):
+                    progress.done(f"round {number + 1} of {rounds}, {way.value}: {took[way]:.1f} µs")
+    ours, peer = added[Way.MEMBER], added[Way.OTHER_QUEUE]
+    if not peer:
+        name = f"{Way.OTHER_QUEUE.value}: cannot be compiled (packages {PACKAGES})"
+        return [alone("round_trip", ours, peer_name=name, unit="µs", better="lower")]
+    return [compare("round_trip", ours, peer, peer_name=Way.OTHER_QUEUE.value, unit="µs", better="lower")]
+
+
+async def _trip(lab: Lab, way: Way, count: int, progress: Progress) -> float:
+    """The median, microseconds."""
+    progress.begins(f"round trips, {way.value}")
+    await take(lab, way)
+    return median(await round_trips(lab, count=count))

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from subprocess import PIPE
 
-from labs.bench.udp_frames import frames, only_from
+from labs.bench.udp_frames import DESTINATION_FIRST, frames, only_from
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 
@@ -95,7 +95,8 @@ async def offer(lab: Lab, *, flows: int, first_flow: int = 0, count: int = 0, se
 
 async def silence(lab: Lab) -> None:
     """The server's kernel shall not answer what nobody there listens for. Arrivals are counted before this rule."""
-    drop = ["iptables", "-w", "-t", "raw", "-I", "PREROUTING", "-p", "udp", "-j", "DROP"]
+    ports = f"{DESTINATION_FIRST}:"
+    drop = ["iptables", "-w", "-t", "raw", "-I", "PREROUTING", "-p", "udp", "--dport", ports, "-j", "DROP"]
     if await (await lab.spawn("server", drop)).wait():
         raise LabError("the server's answers cannot be silenced")
 

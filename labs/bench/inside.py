@@ -26,7 +26,11 @@ class Group(NamedTuple):
 
 
 GROUPS: dict[str, list[Group]] = {
-    "forward": [Group(forward.steps, forward.measure)],
+    "forward": [
+        Group(forward.stream_steps, forward.measure_stream),
+        Group(forward.small_steps, forward.measure_small),
+        Group(forward.trip_steps, forward.measure_trip),
+    ],
     "connections": [Group(growth.steps, growth.measure)],
     "sync": [Group(wire.steps, wire.measure)],
 }

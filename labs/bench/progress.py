@@ -26,7 +26,11 @@ class Progress:
         """What is being measured or prepared now."""
         self._bar.update(self._task, description=what)
 
+    def note(self, line: str) -> None:
+        """Something that whoever reads the figures should know."""
+        self._bar.console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+
     def done(self, line: str) -> None:
         """One measurement is over, and this is what it gave."""
-        self._bar.console.print(f"  {line}", markup=False, highlight=False)
+        self.note(line)
         self._bar.advance(self._task)
