@@ -89,7 +89,10 @@ class Connection:
 
     def left(self, now: float) -> float:
         """Seconds until it ends. A copy is kept for a grace that is not part of what its owner said."""
-        return max(0.0, min(self.expires - now, self.timeout))
+        left = self.expires - now
+        if left > self.timeout:
+            return self.timeout
+        return left if left > 0.0 else 0.0
 
     def record(self, now: float) -> Record:
         """The connection as it travels."""

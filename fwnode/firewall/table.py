@@ -238,21 +238,24 @@ class ConnectionTable:
             if connection.row >= 0:
                 self.announce(connection, Op.SET)
         changed, self._changed = self._changed, {}
+        refresh_at: dict[float, float] = {}  # one number for all of a timeout: less to keep, and to look at later
         for connection in changed.values():
             op = connection.pending or Op.MODIFY
             connection.pending = None
+            timeout = connection.timeout
+            if timeout not in refresh_at:
+                refresh_at[timeout] = now + self.lifetime(timeout) / REFRESHES_PER_TIMEOUT
+            connection.refresh_at = refresh_at[timeout]
             if connection.sync_at > now and not connection.told:
-                self._postpone(connection, op, now)
+                self._postpone(connection, op)
                 continue
             connection.told = True
             connection.revision += 1
-            connection.refresh_at = now + self.lifetime(connection.timeout) / REFRESHES_PER_TIMEOUT
             updates.append(Update(op, connection.key, connection.record(now)))
         return updates + self.expected.take_updates(now)
 
-    def _postpone(self, connection: Connection, op: Op, now: float) -> None:
+    def _postpone(self, connection: Connection, op: Op) -> None:
         """Its service is not synchronised, or not yet."""
-        connection.refresh_at = now + self.lifetime(connection.timeout) / REFRESHES_PER_TIMEOUT
         if op is Op.SET and connection.sync_at != inf:
             heappush(self._later, (connection.sync_at, next(self._numbers), connection))
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import NamedTuple
 
-from labs.bench import forward, growth, wire
+from labs.bench import connections, forward, growth, wire
 from labs.bench.figures import Row
 from labs.bench.progress import Progress
 from labs.exit_codes import ExitCode
@@ -31,7 +31,7 @@ GROUPS: dict[str, list[Group]] = {
         Group(forward.small_steps, forward.measure_small),
         Group(forward.trip_steps, forward.measure_trip),
     ],
-    "connections": [Group(growth.steps, growth.measure)],
+    "connections": [Group(connections.steps, connections.measure), Group(growth.steps, growth.measure)],
     "sync": [Group(wire.steps, wire.measure)],
 }
 

@@ -1,0 +1,96 @@
+"""New connections: decided, created, and on the standby.
+
+So many UDP flows of one packet each are offered through the active member, as fast as it takes them. The rate counts
+from the first packet to the moment when the standby holds every one of them. Nothing may be lost on the way: where a
+packet does not arrive, or a connection is missing on the standby, the next lower rate is offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from labs.bench.conntrackd import ACTIVE, NAME, STANDBY, missing
+from labs.bench.figures import Row, alone, compare
+from labs.bench.generator import offer
+from labs.bench.pairs import daemons, held, members, reached
+from labs.bench.progress import Progress
+from labs.network.errors import LabError
+from labs.network.lab import Lab
+
+FLOWS = 60_000
+RATES = (0.0, 80_000.0, 40_000.0, 20_000.0, 10_000.0)
+"""Packets a second that are offered, one after the other until nothing is lost; 0: as many as get through."""
+
+
+class Attempt(NamedTuple):
+    """`rate` was offered; `lost` packets did not arrive, `missing` connections are not on the standby."""
+
+    rate: float
+    lost: int
+    missing: int
+    per_second: float
+
+    def __str__(self) -> str:
+        offered = f"offered {self.rate:,.0f}/s" if self.rate else "offered without a limit"
+        if self.lost or self.missing:
+            return f"{offered}: {self.lost} packets lost, {self.missing} missing on the standby"
+        return f"{self.per_second:,.0f} new connections/s, {offered}, nothing lost"
+
+
+@dataclass
+class Side:
+    """One of the two that are compared. The rate at which it lost nothing is where its next round begins."""
+
+    name: str
+    measure: Callable[[int, float], Awaitable[Attempt]]
+    """So many flows, offered at this rate, to a fresh pair."""
+    step: int = 0
+
+    async def best(self, flows: int, told: Callable[[str], None]) -> Attempt:
+        """The first attempt that loses nothing. `LabError` when it loses some at every rate."""
+        for self.step in range(self.step, len(RATES)):
+            attempt = await self.measure(flows, RATES[self.step])
+            if not (attempt.lost or attempt.missing):
+                return attempt
+            told(f"{self.name}: {attempt}")
+        raise LabError(f"new connections, {self.name}: some are lost at every rate")
+
+
+def steps(rounds: int) -> int:
+    return rounds * (1 if missing() else 2)
+
+
+async def measure(rounds: int, progress: Progress, flows: int = FLOWS) -> list[Row]:
+    """The row `new_connections`. Raises `LabError`."""
+    sides = [Side("the members", _ours), *([] if missing() else [Side("conntrackd", _theirs)])]
+    rates: dict[str, list[float]] = {side.name: [] for side in sides}
+    for number in range(rounds):
+        for side in sides if number % 2 == 0 else sides[::-1]:
+            progress.begins(f"new connections, {side.name}")
+            attempt = await side.best(flows, progress.note)
+            rates[side.name].append(attempt.per_second)
+            progress.done(f"round {number + 1} of {rounds}, {side.name}: {attempt}")
+    ours, *peer = rates.values()
+    if not peer:
+        return [alone("new_connections", ours, peer_name=missing(), unit="conn/s", better="higher")]
+    return [compare("new_connections", ours, peer[0], peer_name=NAME, unit="conn/s")]
+
+
+async def _ours(flows: int, rate: float) -> Attempt:
+    async with members(ACTIVE, STANDBY) as lab:
+        return await _attempt(lab, flows, rate, lambda: held(lab, STANDBY))
+
+
+async def _theirs(flows: int, rate: float) -> Attempt:
+    async with daemons() as (lab, pair):
+        return await _attempt(lab, flows, rate, pair.synchronised)
+
+
+async def _attempt(lab: Lab, flows: int, rate: float, on_standby: Callable[[], Awaitable[int]]) -> Attempt:
+    before = await on_standby()
+    offered = await offer(lab, flows=flows, count=flows, rate=rate)
+    there, when = await reached(on_standby, before + flows)
+    missing_there = max(0, before + flows - there)
+    return Attempt(rate, offered.lost, missing_there, flows / (when - offered.begin))
