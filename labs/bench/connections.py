@@ -50,11 +50,12 @@ class Side:
 
     async def best(self, flows: int, told: Callable[[str], None]) -> Attempt:
         """The first attempt that loses nothing. `LabError` when it loses some at every rate."""
-        for self.step in range(self.step, len(RATES)):
+        while self.step < len(RATES):
             attempt = await self.measure(flows, RATES[self.step])
             if not (attempt.lost or attempt.missing):
                 return attempt
             told(f"{self.name}: {attempt}")
+            self.step += 1
         raise LabError(f"new connections, {self.name}: some are lost at every rate")
 
 

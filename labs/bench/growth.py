@@ -1,9 +1,10 @@
 """What the size of the table costs: a packet's look-up and a connection's end, among 1,000 and among 1,000,000.
 
 A process of its own (the large table fills half a gigabyte) builds both tables packet by packet, decides on packets and
-lets connections expire; nothing is on a wire. The same number of connections is met in either table, in turn; in the
-large one they lie far apart. So the figures compare the table's size, not how many of its connections are in use: what
-packets of connections in random order cost, which find nothing in the processor's caches, is told beside them.
+lets connections expire; nothing is on a wire. Either table is asked for the same: packets of the same number of
+connections, in the large table far apart from each other; and the end of as many connections that began one after the
+other. So the figures compare the table's size, not how well the processor's caches fit. What it costs where no cache
+helps, packets and ends of connections at random, is told beside them.
 
 Orders are numbers on the command line; the answer is a line of JSON for each round (`Costs`).
 """
@@ -54,6 +55,7 @@ class Costs:
     large_random_lookup: float
     small_end: float
     large_end: float
+    large_random_end: float
 
 
 def steps(rounds: int) -> int:
@@ -91,7 +93,8 @@ async def measure(rounds: int, progress: Progress, large: int = LARGE) -> list[R
 def describe(costs: Costs) -> str:
     return (
         f"small and large table: a packet {costs.small_lookup:.0f} and {costs.large_lookup:.0f} ns "
-        f"(in random order {costs.large_random_lookup:.0f}), an end {costs.small_end:.0f} and {costs.large_end:.0f} ns"
+        f"(at random {costs.large_random_lookup:.0f}), an end {costs.small_end:.0f} and {costs.large_end:.0f} ns "
+        f"(at random {costs.large_random_end:.0f})"
     )
 
 
@@ -99,27 +102,30 @@ def describe(costs: Costs) -> str:
 
 
 class Table:
-    """A firewall with `size` connections, and among them some that end in each of the rounds."""
+    """A firewall with `size` connections, and between them some that end: those of a round at the same time."""
 
     def __init__(self, size: int, rounds: int) -> None:
         parameters = Parameters()
-        parameters.set("connections_limit", 2 * size + rounds * IN_USE)
+        parameters.set("connections_limit", 2 * size + 2 * rounds * IN_USE)
         parameters.set("udp_timeout", 86_400)
         self._firewall = Firewall("fw1", build_policy(POLICY, "policy"), parameters)
         self._firewall.forwarding = True
         self._size = size
         self._now = 1.0
-        each = size // IN_USE
         self._spread: list[bytes] = []
-        ends = 0
+        in_a_row, at_random = ([100.0 * (n + 1) for n in range(begin, 2 * rounds, 2)] for begin in (0, 1))
+        each = size // IN_USE
         for number, frame in enumerate(frames(bytes(6), bytes(6), _SOURCE, _DESTINATION, 0, size)):
             packet = frame[ETHERNET_HEADER:]
             self._meet(packet)
             if number % each == 0:
                 self._spread.append(packet)
-                for turn in range(rounds):
-                    ends += 1
-                    self._add_short(ends, 100.0 * (turn + 1))
+                for timeout in at_random:
+                    self._add_ending(timeout)
+            if number == size // 2:
+                for timeout in in_a_row:
+                    for _ in range(IN_USE):
+                        self._add_ending(timeout)
         self._firewall.connections.take_updates(self._now)
         for packet in self._spread:  # the first packet after an announcement has more to do
             self._meet(packet)
@@ -128,7 +134,8 @@ class Table:
         if not self._firewall.decide(packet, Hook.FORWARD, self._now).accept:
             raise LabError("the firewall drops what it shall be measured with")
 
-    def _add_short(self, number: int, timeout: float) -> None:
+    def _add_ending(self, timeout: float) -> None:
+        number = len(self._firewall.connections)
         key = bytes((UDP, 203, 0, 113, 1, 203, 0, 113, 2)) + number.to_bytes(4, "big")
         self._firewall.connections.add(Connection(key, State.NONE, timeout, timeout, self._now), self._now)
 
@@ -158,7 +165,8 @@ class Table:
         return took / len(packets)
 
     def end(self) -> float:
-        """Nanoseconds for each of the connections whose time comes next."""
+        """Nanoseconds for each of the connections whose time comes next: at first those that began one after the
+        other, then those that began all over the table; and so in each round."""
         self._now += 100.0
         before = len(self._firewall.connections)
         begin = time.perf_counter_ns()
@@ -177,8 +185,10 @@ def main(rounds: int, large: int) -> None:
     gc.freeze()
     for _ in range(rounds):
         small_lookup, large_lookup = (table.packet() for table in tables)
-        at_random = tables[1].random_packet()
-        costs = Costs(small_lookup, large_lookup, at_random, *(table.end() for table in tables))
+        random_lookup = tables[1].random_packet()
+        small_end, large_end = (table.end() for table in tables)
+        _, random_end = (table.end() for table in tables)
+        costs = Costs(small_lookup, large_lookup, random_lookup, small_end, large_end, random_end)
         print(json.dumps(asdict(costs)), flush=True)
 
 
