@@ -7,6 +7,7 @@ Knows nothing of states or elections: the node says which active peer to join, a
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 from collections import Counter
@@ -32,7 +33,10 @@ from syncproto.release import Compatibility, Release
 GATE_WAIT_S = 3.0
 """A joining member waits this long for a peer's release before it goes on without a full sync (the lab's choice)."""
 SLICE_PAUSE_S = 0.001
-"""Between two slices of a full sync while packets are forwarded, seconds of wire time: the timer's grain."""
+"""Between two slices of a full sync while packets are forwarded, seconds of wire time: the timer's grain. A million
+connections take 13 s in that way, and 5 s without traffic."""
+QUIET_S = 0.1
+"""So long after a packet there is traffic still, seconds of wire time."""
 
 _READ_WRITE = selectors.EVENT_READ | selectors.EVENT_WRITE
 
@@ -99,7 +103,8 @@ class Synchroniser:
         """Connections that peers told of and that were news."""
         self._join: tuple[int, float] | None = None
         self._streams: list[Stream] = []
-        self._forwarded_before = 0
+        self._forwarded = 0
+        self._traffic_until = -inf
         self._interface = config.sync_interface
         self._listener: socket.socket | None = None
         if self._interface:
@@ -353,6 +358,7 @@ class Synchroniser:
     def _on_stream(self, stream: Stream, mask: int) -> None:
         now = wire_now()
         if mask & selectors.EVENT_READ:
+            _yield_processor()
             stream.on_readable(now)
         self._serve(stream, now)
 
@@ -365,6 +371,7 @@ class Synchroniser:
         if now < stream.resume_at:
             return
         stream.resume_at = 0.0
+        _yield_processor()
         more = stream.pump(now)
         if stream.over:
             self._selector.unregister(stream.socket)
@@ -372,23 +379,29 @@ class Synchroniser:
             self._streams.remove(stream)
             self._drain(now)
             return
-        forwarded = self._forwarded()
-        if more and forwarded != self._forwarded_before:
+        if more and self._is_traffic(now):
             # Packets come first: while some come, there is time for them, and for whoever sends them, between slices.
             stream.resume_at = now + SLICE_PAUSE_S
-        self._forwarded_before = forwarded
         wanted = _READ_WRITE if more and not stream.resume_at else selectors.EVENT_READ
         key = self._selector.get_key(stream.socket)
         if key.events != wanted:
             self._selector.modify(stream.socket, wanted, key.data)
 
-    def _forwarded(self) -> int:
-        """Packets between others that were decided on so far."""
+    def _is_traffic(self, now: float) -> bool:
+        """Whether packets between others are being decided on."""
         counters = self._firewall.counters
-        return counters.accepted + counters.dropped - counters.local
+        forwarded = counters.accepted + counters.dropped - counters.local
+        if forwarded != self._forwarded:
+            self._forwarded, self._traffic_until = forwarded, now + QUIET_S
+        return now < self._traffic_until
 
     def close(self) -> None:
         for stream in self._streams:
             stream.close()
         if self._listener:
             self._listener.close()
+
+
+def _yield_processor() -> None:
+    """Before the work of a slice: whoever a packet has just woken, on this processor, may handle it first."""
+    os.sched_yield()

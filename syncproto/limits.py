@@ -159,7 +159,7 @@ and later changes to them are ignored."""
 
 FULL_SLICE_RECORDS = 128
 """Records in one full-sync frame as it is sent: the work of one outgoing() call, for which packets wait. Lab's own:
-about 0.1 ms at either end."""
+0.2 to 0.4 ms at either end, among a million connections."""
 
 FULL_TOTAL_RECORDS_MAX = 10_000_000
 """Records in one full sync; a sink takes no more. Lab's own."""

@@ -165,4 +165,4 @@ async def _trip(lab: Lab, way: Way, count: int, progress: Progress) -> float:
     """The median, microseconds."""
     progress.begins(f"round trips, {way.value}")
     await take(lab, way)
-    return median(await round_trips(lab, count=count))
+    return median(trip.took for trip in await round_trips(lab, count=count))

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import NamedTuple
 
-from labs.bench import connections, forward, growth, wire
+from labs.bench import connections, forward, growth, sync, wire
 from labs.bench.figures import Row
 from labs.bench.progress import Progress
 from labs.exit_codes import ExitCode
@@ -32,7 +32,11 @@ GROUPS: dict[str, list[Group]] = {
         Group(forward.trip_steps, forward.measure_trip),
     ],
     "connections": [Group(connections.steps, connections.measure), Group(growth.steps, growth.measure)],
-    "sync": [Group(wire.steps, wire.measure)],
+    "sync": [
+        Group(sync.steps, sync.measure),
+        Group(sync.million_steps, sync.measure_million),
+        Group(wire.steps, wire.measure),
+    ],
 }
 
 

@@ -1,6 +1,6 @@
 """Round trips of one established UDP flow, one at a time: a probe at the client, an echo at the server.
 
-Both are processes in their nodes. The probe's answer is a line of JSON: the microseconds of each round trip.
+Both are processes in their nodes. The probe's answer is a line of JSON: a `Trip` for each round trip.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import json
 import socket
 import struct
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from subprocess import PIPE
+from typing import NamedTuple
 
 from labs.network.errors import LabError
 from labs.network.lab import Lab
@@ -41,23 +43,34 @@ async def echo(lab: Lab) -> AsyncIterator[None]:
         await server.wait()
 
 
-async def round_trips(lab: Lab, *, count: int = 0, seconds: float = 0.0, pause: float = 0.0) -> list[float]:
-    """Microseconds of each of `count` round trips, or of all within `seconds`; `pause` seconds between them."""
+class Trip(NamedTuple):
+    """One round trip: when it began (seconds since the epoch), and the microseconds that it took."""
+
+    at: float
+    took: float
+
+
+async def round_trips(
+    lab: Lab, *, count: int = 0, pause: float = 0.0, during: Awaitable[None] | None = None
+) -> list[Trip]:
+    """`count` round trips, or as many as there are while something else happens; `pause` seconds between them."""
     address = next(str(a) for a in lab.topology.hosts["server"].addresses if a.version == 4)
-    orders = [address, str(count), str(seconds), str(pause)]
-    process = await lab.spawn("client", [sys.executable, "-m", __name__, "probe", *orders], stdout=PIPE, stderr=PIPE)
+    argv = [sys.executable, "-m", __name__, "probe", address, str(count), str(pause)]
+    process = await lab.spawn("client", argv, stdin=PIPE, stdout=PIPE, stderr=PIPE)
     try:
-        async with asyncio.timeout(seconds + _PATIENCE_S):
-            answer, complaint = await process.communicate()
-    except BaseException as error:
+        if during is not None:
+            await during
+        async with asyncio.timeout(_PATIENCE_S):
+            answer, complaint = await process.communicate(b"")  # its input ends, and then it does
+    except TimeoutError:
+        raise LabError("the round trips do not come to an end") from None
+    finally:
         if process.returncode is None:
             process.kill()
-        if isinstance(error, TimeoutError):
-            raise LabError("the round trips do not come to an end") from None
-        raise
+            await process.wait()
     if process.returncode:
         raise LabError(f"round trips: {complaint.decode(errors='replace').strip().splitlines()[-1]}")
-    return [float(each) for each in json.loads(answer)]
+    return [Trip(*each) for each in json.loads(answer)]
 
 
 # -- in the nodes ------------------------------------------------------------------------------------------------------
@@ -72,8 +85,12 @@ def serve() -> None:
             link.sendto(data, sender)
 
 
-def probe(address: str, count: int, seconds: float, pause: float) -> list[float]:
-    took: list[float] = []
+def probe(address: str, count: int, pause: float) -> list[Trip]:
+    """`count` round trips; without a count, until the input ends."""
+    trips: list[Trip] = []
+    waiting = threading.Thread(target=sys.stdin.read, daemon=True)
+    if not count:
+        waiting.start()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
         # Not `settimeout`, with which Python asks for readiness before it receives: a system call more.
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", ANSWER_S, 0))
@@ -82,15 +99,14 @@ def probe(address: str, count: int, seconds: float, pause: float) -> list[float]
         for _ in range(WARM_UP):
             link.send(data)
             link.recv(64)
-        end = clock() + int(seconds * 1e9)
-        while (len(took) < count) if count else (clock() < end):
-            begin = clock()
+        while len(trips) < count or waiting.is_alive():
+            at, begin = time.time(), clock()
             link.send(data)
             link.recv(64)
-            took.append((clock() - begin) / 1e3)
+            trips.append(Trip(at, (clock() - begin) / 1e3))
             if pause:
                 time.sleep(pause)
-    return took
+    return trips
 
 
 def main(argv: list[str]) -> None:
@@ -98,7 +114,7 @@ def main(argv: list[str]) -> None:
         serve()
         return
     try:
-        print(json.dumps(probe(argv[1], int(argv[2]), float(argv[3]), float(argv[4]))))
+        print(json.dumps(probe(argv[1], int(argv[2]), float(argv[3]))))
     except BlockingIOError:
         sys.exit(f"no answer within {ANSWER_S} s")
 

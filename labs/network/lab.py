@@ -36,7 +36,8 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 """Wall seconds for a member to end after it agreed to stop."""
 READY_POLL_S = 0.02
-"""Wall seconds between two questions to a member that is not ready yet."""
+"""Wall seconds between two questions to a member that is not ready yet; who has waited long asks less often."""
+READY_POLL_MAX_S = 0.5
 LOG_TAIL_LINES = 15
 DEFAULT_MEMBER_COMMAND = (sys.executable, "-m", "fwnode.node")
 
@@ -207,6 +208,7 @@ class Lab:
     async def _wait_ready(self, member: str, process: asyncio.subprocess.Process, log_begins: int) -> None:
         ended = asyncio.ensure_future(process.wait())
         deadline = time.monotonic() + START_TIMEOUT_S
+        pause = READY_POLL_S
         said = "its control socket did not answer"
         try:
             while time.monotonic() < deadline:
@@ -219,7 +221,8 @@ class Lab:
                     if status.get("ready"):
                         return
                     said = f"its state is {status.get('state')}"
-                await asyncio.wait({ended}, timeout=READY_POLL_S)
+                await asyncio.wait({ended}, timeout=pause)
+                pause = min(pause * 1.1, READY_POLL_MAX_S)
             _kill_group(process)
             await ended
             raise LabError(f"{member} was not ready within {START_TIMEOUT_S:g} s: {said}"
