@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import NamedTuple
 
-from labs.bench import connections, forward, growth, sync, wire
+from labs.bench import connections, forward, growth, memory, sync, wire
 from labs.bench.figures import Row
 from labs.bench.progress import Progress
 from labs.exit_codes import ExitCode
@@ -37,6 +37,7 @@ GROUPS: dict[str, list[Group]] = {
         Group(sync.million_steps, sync.measure_million),
         Group(wire.steps, wire.measure),
     ],
+    "memory": [Group(memory.steps, memory.measure)],
 }
 
 

@@ -163,6 +163,10 @@ class Lab:
         process = self._members.get(self._known(member))
         return process is not None and process.returncode is None
 
+    def pid(self, member: str) -> int:
+        """Process id of the running member. `LabError` where it does not run."""
+        return self._process(self._known(member)).pid
+
     def returncode(self, member: str) -> int | None:
         """How the member's last process ended; None where it runs or never ran."""
         process = self._members.get(self._known(member))
