@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from labs.bench.figures import COLUMNS, Row, cells, document, peers
+from labs.bench.figures import COLUMNS, FIGURES, Row, cells, document, peers
+from labs.bench.machine import machine
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
 from labs.network.supervisor import run_for_result
@@ -48,24 +47,27 @@ def bench(
     except LabError as error:
         print(f"fwlab bench: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from error
-    if code or not text:
+    if not text:
         raise typer.Exit(code or ExitCode.FAILED)
     rows = [Row(**row) for row in json.loads(text)]
     _show(rows)
     if json_file is not None:
-        json_file.write_text(json.dumps(document(_machine(), rows), indent=2) + "\n")
+        json_file.write_text(json.dumps(document(machine(), rows), indent=2) + "\n")
+    raise typer.Exit(code)
 
 
 def _show(rows: list[Row]) -> None:
-    table = Table(*COLUMNS, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # within 80 columns
-    for row in rows:
-        table.add_row(*cells(row))
     console = Console()
-    console.print(table)
-    for line in peers(rows):
-        console.print(line, markup=False, highlight=False)
-
-
-def _machine() -> dict[str, Any]:
-    return {"kernel": platform.release(), "machine": platform.machine(), "cores": os.cpu_count() or 0,
-            "python": platform.python_version()}  # fmt: skip
+    for title, those in (
+        ("", [row for row in rows if row.figure in FIGURES]),
+        ("on the sync network", [row for row in rows if row.figure not in FIGURES]),
+    ):
+        if not those:
+            continue
+        table = Table(*COLUMNS, title=title or None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
+                      pad_edge=False)  # within 80 columns  # fmt: skip
+        for row in those:
+            table.add_row(*cells(row))
+        console.print(table)
+        for line in peers(those):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,7 +1,7 @@
 """The peer of synchronisation: the kernel's conntrack in both members' nodes, and conntrackd between them.
 
-It takes the members' places in a lab whose members do not run: the first node has the virtual addresses and forwards;
-the second one holds what conntrackd brings it in its external cache, and can decide on it once that is committed.
+It takes the members' places in a lab whose members do not run: the first node forwards; the second one holds what
+conntrackd brings it in its external cache, and can decide on it once that is committed.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def cached(statistics: str) -> tuple[int, int]:
 
 
 class ConntrackdPair:
-    """A context in which both nodes run conntrackd, and the first one forwards. Raises `LabError`."""
+    """A context in which both nodes run conntrackd and can forward; whose the virtual addresses are, others decide.
+    Raises `LabError`."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -103,11 +104,9 @@ class ConntrackdPair:
             await set_kernel(self._lab, node, ipv4__ip_forward=1, netfilter__nf_conntrack_tcp_loose=0,
                              netfilter__nf_conntrack_udp_timeout=UDP_TIMEOUT_S)  # fmt: skip
         await self._must_have_room()
-        await self.hold_addresses(ACTIVE)
         for node, peer in ((ACTIVE, STANDBY), (STANDBY, ACTIVE)):
             self._file(node, "conf").write_text(self._configuration(node, peer), encoding="utf-8")
-            argv = ["conntrackd", "-C", str(self._file(node, "conf"))]
-            self._daemons[node] = await self._lab.spawn(node, argv, stdout=DEVNULL, stderr=DEVNULL)
+            self._daemons[node] = await self._lab.spawn(node, self.order(node), stdout=DEVNULL, stderr=DEVNULL)
         deadline = time.monotonic() + HELLO_S
         while not await self._have_met():
             if time.monotonic() > deadline:
@@ -151,9 +150,13 @@ class ConntrackdPair:
                 if address.version == 4:
                     await output(self._lab, node, "ip", "address", "add", str(switch.interface(address)), "dev", name)
 
+    def order(self, node: str, *orders: str) -> list[str]:
+        """The command that gives the node's daemon an order (`-s`, `-n`, `-c`, `-f`)."""
+        return ["conntrackd", "-C", str(self._file(node, "conf")), *orders]
+
     async def ask(self, node: str, *orders: str) -> str:
-        """What the node's daemon answers to an order (`-s`, `-n`, `-c`, `-f`)."""
-        return await output(self._lab, node, "conntrackd", "-C", str(self._file(node, "conf")), *orders)
+        """What the node's daemon answers to an order."""
+        return await output(self._lab, node, *self.order(node, *orders))
 
     async def _have_met(self) -> bool:
         for node, daemon in self._daemons.items():

@@ -7,18 +7,25 @@ from statistics import median
 from typing import Any
 
 COLUMNS = ("figure", "ours", "peer", "unit", "better", "ratio", "rounds", "spread")
+FIGURES = (
+    "tcp_stream", "udp_64b", "round_trip", "new_connections", "lookup_growth", "expiry_growth", "full_sync_100k",
+    "full_sync_1m_p99", "failover_default", "failover_fast", "memory_active", "memory_standby",
+)  # fmt: skip
+"""Those that compare us with a peer. What `wire` counts has none, and is kept apart."""
+_DIGITS = 3
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure; `ours` and `peer` are medians over the rounds, `ratio` is ours to the peer's.
+    """One figure; `ours` and `peer` are medians over the rounds, `ratio` is ours to the peer's. What could not be
+    measured here has no rounds, and `ours` is None.
 
     `spread` is how far the rounds' ratios lie apart: (largest - smallest) / median. A peer that was not measured is
     None, and so is the ratio; `peer_name` then says why, and `spread` is that of our own figures.
     """
 
     figure: str
-    ours: float
+    ours: float | None
     peer: float | None
     peer_name: str
     unit: str
@@ -43,21 +50,38 @@ def alone(figure: str, ours: list[float], *, peer_name: str, unit: str, better: 
     return Row(figure, median(ours), None, peer_name, unit, None, better, len(ours), _spread(ours))
 
 
+def missing(figure: str, *, peer_name: str, unit: str, better: str) -> Row:
+    """The row of a figure that cannot be measured here, in no round; `peer_name` says what is missing."""
+    return Row(figure, None, None, peer_name, unit, None, better, 0, 0.0)
+
+
 def per(total: float, count: int) -> float:
     """`total` for each of `count`; of none, nothing."""
     return total / count if count else 0.0
 
 
+def readable(figure: float | None) -> str:
+    """Three digits that say something, whole thousands in groups: `0.176`, `17.9`, `247,706`; `-` for nothing."""
+    if figure is None:
+        return "-"
+    if abs(figure) >= 100:
+        return f"{figure:,.0f}"
+    return f"{figure:#.{_DIGITS}g}"
+
+
 def cells(row: Row) -> list[str]:
     """The row as `fwlab bench` shows it, under `COLUMNS`."""
-    peer, ratio = ("-" if figure is None else f"{figure:.2f}" for figure in (row.peer, row.ratio))
-    return [row.figure, f"{row.ours:.2f}", peer, row.unit, row.better, ratio, str(row.rounds), f"{row.spread:.0%}"]
+    figures = [readable(row.ours), readable(row.peer)]
+    ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
+    return [row.figure, *figures, row.unit, row.better, ratio, str(row.rounds), f"{row.spread:.0%}"]
 
 
 def peers(rows: list[Row]) -> list[str]:
     """Against what the rows were measured, in lines below them."""
-    names = {row.peer_name for row in rows}
-    return [f"peer: {name}" for name in names] if len(names) == 1 else [f"{r.figure}: {r.peer_name}" for r in rows]
+    figures: dict[str, list[str]] = {}
+    for row in rows:
+        figures.setdefault(row.peer_name, []).append(row.figure)
+    return [f"{', '.join(those)}: against {name}" for name, those in figures.items()]
 
 
 def _spread(figures: list[float]) -> float:
@@ -67,4 +91,6 @@ def _spread(figures: list[float]) -> float:
 
 def document(machine: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
     """What `fwlab bench --json` writes."""
-    return {"machine": machine, "rows": [asdict(row) for row in rows]}
+    compared = [asdict(row) for row in rows if row.figure in FIGURES]
+    counted = [asdict(row) for row in rows if row.figure not in FIGURES]
+    return {"machine": machine, "rows": compared, "wire": counted}

@@ -15,7 +15,7 @@ from statistics import median
 from subprocess import PIPE
 
 from labs.bench.accept_all import PACKAGES, accepting, compiled
-from labs.bench.figures import Row, alone, compare
+from labs.bench.figures import Row, alone, compare, missing
 from labs.bench.generator import offer, silence
 from labs.bench.progress import Progress
 from labs.bench.round_trips import echo, round_trips
@@ -65,8 +65,8 @@ def stream_steps(rounds: int) -> int:
 async def measure_stream(rounds: int, progress: Progress, seconds: float = STREAM_S) -> list[Row]:
     """The row `tcp_stream`, of a real iperf3. Raises `LabError`."""
     if shutil.which("iperf3") is None:
-        progress.note("tcp_stream: iperf3 is not installed (package iperf3)")
-        return []
+        name = f"{Way.CONNTRACK.value}: iperf3 is not installed (package iperf3)"
+        return [missing("tcp_stream", peer_name=name, unit="Gbit/s", better="higher")]
     async with one_member() as lab:
         ours, kernel = await _rates(lab, rounds, progress, "Gbit/s", lambda lab: _stream(lab, seconds))
     return [compare("tcp_stream", ours, kernel, peer_name=Way.CONNTRACK.value, unit="Gbit/s")]

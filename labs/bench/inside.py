@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import NamedTuple
 
-from labs.bench import connections, forward, growth, memory, sync, wire
+from labs.bench import connections, failover, forward, growth, memory, sync, wire
 from labs.bench.figures import Row
 from labs.bench.progress import Progress
 from labs.exit_codes import ExitCode
@@ -37,6 +37,7 @@ GROUPS: dict[str, list[Group]] = {
         Group(sync.million_steps, sync.measure_million),
         Group(wire.steps, wire.measure),
     ],
+    "failover": [Group(failover.steps, failover.measure)],
     "memory": [Group(memory.steps, memory.measure)],
 }
 
@@ -44,16 +45,23 @@ GROUPS: dict[str, list[Group]] = {
 def main(argv: list[str], lab_name: str) -> int:
     what, rounds, result = argv[0], int(argv[1]), int(argv[2])
     groups = [group for name, each in GROUPS.items() if what in (name, "all") for group in each]
-    try:
-        with Progress(sum(group.steps(rounds) for group in groups)) as progress:
-            rows = asyncio.run(_measure(groups, rounds, progress))
-    except LabError as error:
-        print(f"fwlab bench: {error}", file=sys.stderr)
-        return error.exit_code
+    with Progress(sum(group.steps(rounds) for group in groups)) as progress:
+        rows, errors = asyncio.run(_measure(groups, rounds, progress))
     with os.fdopen(result, "w", encoding="utf-8") as file:
         json.dump([asdict(row) for row in rows], file)
-    return ExitCode.HELD
+    for error in errors:
+        print(f"fwlab bench: {error}", file=sys.stderr)
+    return errors[0].exit_code if errors else ExitCode.HELD
 
 
-async def _measure(groups: list[Group], rounds: int, progress: Progress) -> list[Row]:
-    return [row for group in groups for row in await group.measure(rounds, progress)]
+async def _measure(groups: list[Group], rounds: int, progress: Progress) -> tuple[list[Row], list[LabError]]:
+    """The rows; and why others are missing. What fails costs its own figures, and no others."""
+    rows: list[Row] = []
+    errors: list[LabError] = []
+    for group in groups:
+        try:
+            rows += await group.measure(rounds, progress)
+        except LabError as error:
+            progress.note(f"failed: {error}")
+            errors.append(error)
+    return rows, errors

@@ -47,12 +47,14 @@ async def _in_sync(lab: Lab) -> bool:
 
 
 @asynccontextmanager
-async def daemons() -> AsyncIterator[tuple[Lab, ConntrackdPair]]:
-    """A lab whose members do not run, with conntrackd in their nodes."""
+async def daemons(*, addresses: bool = True) -> AsyncIterator[tuple[Lab, ConntrackdPair]]:
+    """A lab whose members do not run, with conntrackd in their nodes; the first has the virtual `addresses`."""
     settings = {name: MemberSettings(started=False) for name in (ACTIVE, STANDBY)}
     async with Lab(load_topology("pair"), settings, name="bench") as lab:
         await silence(lab)
         async with ConntrackdPair(lab) as pair:
+            if addresses:
+                await pair.hold_addresses(ACTIVE)
             yield lab, pair
 
 

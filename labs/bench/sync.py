@@ -138,8 +138,8 @@ async def measure_million(rounds: int, progress: Progress, connections: int = MI
             trips = await round_trips(lab, pause=TRIP_PAUSE_S, during=lab.start(STANDBY))
             begin, end = await taken(lab, connections)
             during.append(p99([trip.took for trip in trips if begin <= trip.at <= end]))
-        progress.done(f"round {number + 1} of {rounds}, {connections:,} connections in {end - begin:.1f} s; p99 of a round "
-                      f"trip {during[-1]:.0f} µs meanwhile, {idle[-1]:.0f} µs before")  # fmt: skip
+        progress.done(f"round {number + 1} of {rounds}, {connections:,} connections in {end - begin:.1f} s; "
+                      f"p99 of a round trip {during[-1]:.0f} µs meanwhile, {idle[-1]:.0f} µs before")  # fmt: skip
     against = "the same path when idle"
     return [compare("full_sync_1m_p99", during, idle, peer_name=against, unit="µs", better="lower")]
 

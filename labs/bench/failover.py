@@ -1,0 +1,113 @@
+"""Failover: the longest silence of a real ping through the cluster when the active member dies.
+
+Ours is killed with SIGKILL. Nothing is forwarded from then on, since nobody listens at its queue; its machine lives
+and says so. keepalived's master is killed and cut off from its wires as well, since its kernel would go on forwarding.
+What a power cut costs our pair is told beside the figures: only the dead timer notices it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from subprocess import PIPE
+
+from labs.bench.conntrackd import ACTIVE, STANDBY
+from labs.bench.figures import Row, alone, compare
+from labs.bench.keepalived import KeepalivedPair, missing, name
+from labs.bench.pairs import daemons, members, until
+from labs.bench.progress import Progress
+from labs.network.errors import LabError
+from labs.network.lab import Lab
+
+INTERVAL_S = 0.01
+BEFORE_S = 1.0
+"""Seconds of answers before the active dies, and after the other one has taken over."""
+TAKEOVER_S = 15.0
+TIMERS: dict[str, tuple[dict[str, int], float]] = {
+    "failover_default": ({}, 1.0),
+    "failover_fast": ({"fwha_heartbeat_ms": 10, "fwha_dead_timeout_ms": 50}, 0.1),
+}
+"""Figure -> our members' parameters, and seconds between keepalived's adverts."""
+
+Deed = Callable[[], Awaitable[None]]
+
+
+def steps(rounds: int) -> int:
+    return sum(1 + rounds * (1 if missing(advert_s) else 2) for _, advert_s in TIMERS.values())
+
+
+async def measure(rounds: int, progress: Progress) -> list[Row]:
+    """The rows `failover_default` and `failover_fast`. Raises `LabError`."""
+    return [await _figure(figure, *timers, rounds, progress) for figure, timers in TIMERS.items()]
+
+
+async def _figure(figure: str, parameters: dict[str, int], advert_s: float, rounds: int, progress: Progress) -> Row:
+    ours: list[float] = []
+    theirs: list[float] = []
+    lacking = missing(advert_s)
+    progress.begins(f"{figure}, the members")
+    silence = await _ours(parameters, power_cut=True)
+    progress.done(f"{figure}, a power cut of the active member: {silence:.3f} s")
+    for number in range(rounds):
+        progress.begins(f"{figure}, the members")
+        ours.append(await _ours(parameters))
+        progress.done(f"{figure}, round {number + 1} of {rounds}, the members: {ours[-1]:.3f} s")
+        if not lacking:
+            progress.begins(f"{figure}, keepalived")
+            theirs.append(await _theirs(advert_s))
+            progress.done(f"{figure}, round {number + 1} of {rounds}, keepalived: {theirs[-1]:.3f} s")
+    if lacking:
+        return alone(figure, ours, peer_name=lacking, unit="s", better="lower")
+    return compare(figure, ours, theirs, peer_name=name(advert_s), unit="s", better="lower")
+
+
+async def _ours(parameters: dict[str, int], power_cut: bool = False) -> float:
+    async with members(ACTIVE, STANDBY, **parameters) as lab:
+
+        async def is_active() -> bool:
+            return str((await lab.control(STANDBY, "status"))["state"]).startswith("Active")
+
+        async def die() -> None:
+            await (lab.power_cut(ACTIVE) if power_cut else lab.kill(ACTIVE))
+
+        return await _silence(lab, die, is_active)
+
+
+async def _theirs(advert_s: float) -> float:
+    async with daemons(addresses=False) as (lab, pair), KeepalivedPair(lab, pair, advert_s) as keepalived:
+
+        async def die() -> None:
+            await asyncio.gather(keepalived.kill(ACTIVE), lab.power_cut(ACTIVE))
+
+        return await _silence(lab, die, lambda: keepalived.is_master(STANDBY))
+
+
+async def _silence(lab: Lab, die: Deed, has_taken_over: Callable[[], Awaitable[bool]]) -> float:
+    """Seconds without an answer around the deed. `LabError` when the other one does not take over."""
+    address = next(str(a) for a in lab.topology.hosts["server"].addresses if a.version == 4)
+    argv = ["ping", "-n", "-D", "-i", str(INTERVAL_S), address]
+    ping = await lab.spawn("client", argv, stdout=PIPE)
+    try:
+        await asyncio.sleep(BEFORE_S)
+        if await has_taken_over():
+            raise LabError(f"{STANDBY} is active before {ACTIVE} has died")
+        await die()
+        await until(has_taken_over, f"{STANDBY} has not taken over", TAKEOVER_S)
+        await asyncio.sleep(BEFORE_S)
+        ping.terminate()
+        said, _ = await ping.communicate()
+    finally:
+        if ping.returncode is None:
+            ping.kill()
+            await ping.wait()
+    return longest_silence(said.decode(errors="replace"))
+
+
+def longest_silence(said: str) -> float:
+    """The longest time between two answers, of what `ping -D` prints. `LabError` when there are none on one side."""
+    at = [float(time) for time in re.findall(r"^\[(\d+\.\d+)\] \d+ bytes from .* icmp_seq=\d+", said, re.M)]
+    if len(at) < 2:
+        raise LabError(f"ping got no answers: {said.strip()[-200:]}")
+    return max(later - earlier for earlier, later in pairwise(at))
