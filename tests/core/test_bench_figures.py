@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from labs.bench.figures import COLUMNS, alone, cells, compare, document, peers
+import pytest
+
+from labs.bench.figures import COLUMNS, alone, cells, compare, document, missing, peers, readable
 
 
 def test_the_ratio_is_the_median_of_the_rounds_own_ratios():
@@ -15,23 +17,50 @@ def test_the_ratio_is_the_median_of_the_rounds_own_ratios():
 
 
 def test_the_document_has_the_machine_and_the_rows():
-    row = compare("memory", [1.0], [2.0], peer_name="other", unit="byte", better="lower")
+    row = compare("memory_active", [1.0], [2.0], peer_name="other", unit="byte", better="lower")
     made = document({"cores": 2}, [row])
     assert made["machine"] == {"cores": 2}
-    assert made["rows"][0]["figure"] == "memory"
+    assert made["rows"][0]["figure"] == "memory_active"
     assert made["rows"][0]["ratio"] == 0.5
 
 
 def test_a_row_without_a_peer_has_no_ratio_and_shows_that():
-    row = alone("bytes_per_record", [40.0, 50.0, 60.0], peer_name="other: not installed", unit="byte", better="lower")
+    row = alone("memory_active", [40.0, 50.0, 60.0], peer_name="other: not installed", unit="byte", better="lower")
     assert (row.ours, row.peer, row.ratio, row.spread) == (50.0, None, None, 0.4)
-    assert cells(row) == ["bytes_per_record", "50.00", "-", "byte", "lower", "-", "3", "40%"]
-    assert peers([row, row]) == ["peer: other: not installed"]
+    assert cells(row) == ["memory_active", "50.0", "-", "byte", "lower", "-", "3", "40%"]
+    assert peers([row, row]) == ["memory_active, memory_active: against other: not installed"]
     assert json.loads(json.dumps(document({}, [row])))["rows"][0]["peer"] is None
 
 
-def test_a_row_with_a_peer_shows_both_and_rows_of_different_peers_name_theirs():
-    row = compare("tcp_stream", [8.0], [10.0], peer_name="kernel", unit="Gbit/s")
-    assert dict(zip(COLUMNS, cells(row), strict=True))["peer"] == "10.00"
-    other = alone("size", [1.0], peer_name="other", unit="byte", better="lower")
-    assert peers([row, other]) == ["tcp_stream: kernel", "size: other"]
+def test_what_cannot_be_measured_here_has_a_row_that_says_so():
+    row = missing("tcp_stream", peer_name="iperf3 is not installed (package iperf3)", unit="Gbit/s", better="higher")
+    assert cells(row) == ["tcp_stream", "-", "-", "Gbit/s", "higher", "-", "0", "0%"]
+    assert document({}, [row])["rows"][0]["ours"] is None
+
+
+def test_rows_name_their_peers_and_each_peer_is_named_once():
+    rows = [
+        compare(figure, [8.0], [10.0], peer_name=name, unit="s")
+        for figure, name in (("tcp_stream", "kernel"), ("udp_64b", "kernel"), ("round_trip", "other"))
+    ]
+    assert dict(zip(COLUMNS, cells(rows[0]), strict=True))["peer"] == "10.0"
+    assert peers(rows) == ["tcp_stream, udp_64b: against kernel", "round_trip: against other"]
+
+
+def test_what_the_wire_carries_is_no_row_of_the_comparison():
+    rows = [
+        compare("udp_64b", [8.0], [10.0], peer_name="kernel", unit="packets/s"),
+        alone("bytes_per_record_ipv4", [60.0], peer_name="none", unit="byte", better="lower"),
+    ]
+    made = document({}, rows)
+    assert [row["figure"] for row in made["rows"]] == ["udp_64b"]
+    assert [row["figure"] for row in made["wire"]] == ["bytes_per_record_ipv4"]
+
+
+@pytest.mark.parametrize(
+    ("figure", "text"),
+    [(None, "-"), (0.0316, "0.0316"), (0.17612, "0.176"), (8.0, "8.00"), (17.93, "17.9"), (99.94, "99.9"),
+     (601.3, "601"), (247_706.2, "247,706"), (0.0, "0.00")],
+)  # fmt: skip
+def test_a_figure_is_shown_with_as_many_digits_as_say_something(figure, text):
+    assert readable(figure) == text
