@@ -15,7 +15,7 @@ from subprocess import PIPE
 
 from labs.bench.conntrackd import ACTIVE, STANDBY
 from labs.bench.figures import Row, alone, compare
-from labs.bench.keepalived import KeepalivedPair, missing, name
+from labs.bench.keepalived import KeepalivedPair, missing, peer
 from labs.bench.pairs import daemons, members, until
 from labs.bench.progress import Progress
 from labs.network.errors import LabError
@@ -40,27 +40,29 @@ def steps(rounds: int) -> int:
 
 async def measure(rounds: int, progress: Progress) -> list[Row]:
     """The rows `failover_default` and `failover_fast`. Raises `LabError`."""
-    return [await _figure(figure, *timers, rounds, progress) for figure, timers in TIMERS.items()]
+    return [await figure(name, rounds, progress) for name in TIMERS]
 
 
-async def _figure(figure: str, parameters: dict[str, int], advert_s: float, rounds: int, progress: Progress) -> Row:
+async def figure(name: str, rounds: int, progress: Progress) -> Row:
+    """The row of one of them."""
+    parameters, advert_s = TIMERS[name]
     ours: list[float] = []
     theirs: list[float] = []
     lacking = missing(advert_s)
-    progress.begins(f"{figure}, the members")
+    progress.begins(f"{name}, the members")
     silence = await _ours(parameters, power_cut=True)
-    progress.done(f"{figure}, a power cut of the active member: {silence:.3f} s")
+    progress.done(f"{name}, a power cut of the active member: {silence:.3f} s")
     for number in range(rounds):
-        progress.begins(f"{figure}, the members")
+        progress.begins(f"{name}, the members")
         ours.append(await _ours(parameters))
-        progress.done(f"{figure}, round {number + 1} of {rounds}, the members: {ours[-1]:.3f} s")
+        progress.done(f"{name}, round {number + 1} of {rounds}, the members: {ours[-1]:.3f} s")
         if not lacking:
-            progress.begins(f"{figure}, keepalived")
+            progress.begins(f"{name}, keepalived")
             theirs.append(await _theirs(advert_s))
-            progress.done(f"{figure}, round {number + 1} of {rounds}, keepalived: {theirs[-1]:.3f} s")
+            progress.done(f"{name}, round {number + 1} of {rounds}, keepalived: {theirs[-1]:.3f} s")
     if lacking:
-        return alone(figure, ours, peer_name=lacking, unit="s", better="lower")
-    return compare(figure, ours, theirs, peer_name=name(advert_s), unit="s", better="lower")
+        return alone(name, ours, peer_name=lacking, unit="s", better="lower")
+    return compare(name, ours, theirs, peer_name=peer(advert_s), unit="s", better="lower")
 
 
 async def _ours(parameters: dict[str, int], power_cut: bool = False) -> float:

@@ -26,8 +26,8 @@ from labs.network.members import MemberSettings
 from labs.network.topology import load_topology
 
 POLICY = {"name": "open", "rules": [{"action": "accept"}]}
-STREAM_S = 3.0
-"""Seconds of one TCP stream."""
+STREAM_S = 3
+"""Seconds of one TCP stream; iperf3 takes whole ones."""
 SMALL_S = 2.0
 """Seconds of small packets."""
 FLOWS = 64
@@ -62,7 +62,7 @@ def stream_steps(rounds: int) -> int:
     return 1 + 2 * rounds if shutil.which("iperf3") else 0
 
 
-async def measure_stream(rounds: int, progress: Progress, seconds: float = STREAM_S) -> list[Row]:
+async def measure_stream(rounds: int, progress: Progress, seconds: int = STREAM_S) -> list[Row]:
     """The row `tcp_stream`, of a real iperf3. Raises `LabError`."""
     if shutil.which("iperf3") is None:
         name = f"{Way.CONNTRACK.value}: iperf3 is not installed (package iperf3)"
@@ -85,7 +85,7 @@ async def _rates(lab: Lab, rounds: int, progress: Progress, unit: str, measure: 
     return figures[Way.MEMBER], figures[Way.CONNTRACK]
 
 
-async def _stream(lab: Lab, seconds: float) -> float:
+async def _stream(lab: Lab, seconds: int) -> float:
     """Gbit/s that arrive in one iperf3 run."""
     address = next(str(a) for a in lab.topology.hosts["server"].addresses if a.version == 4)
     serve = ["iperf3", "--server", "--port", str(PORT), "--one-off", "--forceflush"]

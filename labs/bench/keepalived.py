@@ -44,7 +44,7 @@ vrrp_instance {name} {{
 """
 
 
-def name(advert_s: float) -> str:
+def peer(advert_s: float) -> str:
     return f"keepalived, adverts every {advert_s:g} s, with conntrackd"
 
 
@@ -52,7 +52,7 @@ def missing(advert_s: float) -> str:
     """The peer's name with the packages that it lacks on this machine; empty when it can be measured."""
     packages = [PACKAGE] if shutil.which("keepalived") is None else []
     packages += ["conntrackd, conntrack"] if conntrackd.missing() else []
-    return f"{name(advert_s)}: not installed (package {', '.join(packages)})" if packages else ""
+    return f"{peer(advert_s)}: not installed (package {', '.join(packages)})" if packages else ""
 
 
 class KeepalivedPair:
