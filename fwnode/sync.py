@@ -28,15 +28,11 @@ from syncproto.codec import Envelope
 from syncproto.heal import Healer
 from syncproto.limits import DEFAULT_LIMITS, PEER_SILENCE_S, RISK_INTERVAL_S
 from syncproto.message import Message
+from syncproto.pacing import Pace
 from syncproto.release import Compatibility, Release
 
 GATE_WAIT_S = 3.0
 """A joining member waits this long for a peer's release before it goes on without a full sync (the lab's choice)."""
-SLICE_PAUSE_S = 0.001
-"""Between two slices of a full sync while packets are forwarded, seconds of wire time: the timer's grain. A million
-connections take 13 s in that way, and 5 s without traffic."""
-QUIET_S = 0.1
-"""So long after a packet there is traffic still, seconds of wire time."""
 
 _READ_WRITE = selectors.EVENT_READ | selectors.EVENT_WRITE
 
@@ -103,8 +99,7 @@ class Synchroniser:
         """Connections that peers told of and that were news."""
         self._join: tuple[int, float] | None = None
         self._streams: list[Stream] = []
-        self._forwarded = 0
-        self._traffic_until = -inf
+        self._pace = Pace()
         self._interface = config.sync_interface
         self._listener: socket.socket | None = None
         if self._interface:
@@ -353,6 +348,7 @@ class Synchroniser:
 
     def _add_stream(self, stream: Stream) -> None:
         self._streams.append(stream)
+        self._pace.begin(self._forwarded())
         self._selector.register(stream.socket, _READ_WRITE, lambda mask: self._on_stream(stream, mask))
 
     def _on_stream(self, stream: Stream, mask: int) -> None:
@@ -379,21 +375,18 @@ class Synchroniser:
             self._streams.remove(stream)
             self._drain(now)
             return
-        if more and self._is_traffic(now):
-            # Packets come first: while some come, there is time for them, and for whoever sends them, between slices.
-            stream.resume_at = now + SLICE_PAUSE_S
-        wanted = _READ_WRITE if more and not stream.resume_at else selectors.EVENT_READ
+        pause = self._pace.pause(self._forwarded(), now) if more else 0.0
+        if pause:
+            stream.resume_at = now + pause
+        wanted = _READ_WRITE if more and not pause else selectors.EVENT_READ
         key = self._selector.get_key(stream.socket)
         if key.events != wanted:
             self._selector.modify(stream.socket, wanted, key.data)
 
-    def _is_traffic(self, now: float) -> bool:
-        """Whether packets between others are being decided on."""
+    def _forwarded(self) -> int:
+        """Packets between others that were decided on so far."""
         counters = self._firewall.counters
-        forwarded = counters.accepted + counters.dropped - counters.local
-        if forwarded != self._forwarded:
-            self._forwarded, self._traffic_until = forwarded, now + QUIET_S
-        return now < self._traffic_until
+        return counters.accepted + counters.dropped - counters.local
 
     def close(self) -> None:
         for stream in self._streams:

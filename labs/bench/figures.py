@@ -81,6 +81,8 @@ def peers(rows: list[Row]) -> list[str]:
     figures: dict[str, list[str]] = {}
     for row in rows:
         figures.setdefault(row.peer_name, []).append(row.figure)
+    if len(figures) == 1:
+        return [f"peer: {name}" for name in figures]
     return [f"{', '.join(those)}: against {name}" for name, those in figures.items()]
 
 

@@ -28,7 +28,7 @@ def test_a_row_without_a_peer_has_no_ratio_and_shows_that():
     row = alone("memory_active", [40.0, 50.0, 60.0], peer_name="other: not installed", unit="byte", better="lower")
     assert (row.ours, row.peer, row.ratio, row.spread) == (50.0, None, None, 0.4)
     assert cells(row) == ["memory_active", "50.0", "-", "byte", "lower", "-", "3", "40%"]
-    assert peers([row, row]) == ["memory_active, memory_active: against other: not installed"]
+    assert peers([row, row]) == ["peer: other: not installed"]
     assert json.loads(json.dumps(document({}, [row])))["rows"][0]["peer"] is None
 
 
