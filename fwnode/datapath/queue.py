@@ -93,6 +93,7 @@ class PacketQueue:
         self._now = clock()
         self._accepted_id = 0
         self._waiting = 0
+        self._batch = 1
         self._left = 0
 
     @property
@@ -106,6 +107,7 @@ class PacketQueue:
         """Give verdicts on what is waiting, at most `TURN_MAX` packets."""
         self._now = self._clock()
         self._left = TURN_MAX
+        self._batch = 1  # whether a second packet waits takes a system call to learn: the first does not wait for that
         try:
             self._queue.run(block=False)
         except _TurnOver:
@@ -129,8 +131,9 @@ class PacketQueue:
         elif verdict.accept:
             self._accepted_id = packet.id
             self._waiting += 1
-            if self._waiting >= BATCH_MAX:
+            if self._waiting >= self._batch:
                 self._flush()
+                self._batch = BATCH_MAX
                 self._now = self._clock()
         else:
             if self._waiting:

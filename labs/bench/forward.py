@@ -31,7 +31,10 @@ STREAM_S = 3
 SMALL_S = 2.0
 """Seconds of small packets."""
 FLOWS = 64
-ROUND_TRIPS = 5_000
+ROUND_TRIPS = 1_000
+"""Of one probe; each of a way's probes may find its processes on other processors."""
+PROBES = 6
+"""Of each way in one round, in turn with those of the others."""
 TRIES = 3
 """A measurement that lost packets does not count; so often it is tried."""
 PORT = 5201
@@ -149,10 +152,15 @@ async def measure_trip(rounds: int, progress: Progress, count: int = ROUND_TRIPS
         listener = accepting(lab, program) if program else nullcontext()
         async with listener, echo(lab):
             for number in range(rounds):
-                took = {way: await _trip(lab, way, count, progress) for way in in_turn(ways, number)}
+                progress.begins("round trips")
+                trips: dict[Way, list[float]] = {way: [] for way in ways}
+                for turn in range(PROBES):
+                    for way in in_turn(ways, turn):
+                        trips[way] += await _trips(lab, way, count)
+                took = {way: median(those) for way, those in trips.items()}
                 for way in ways[1:]:
                     added[way].append(took[way] - took[Way.PLAIN])
-                for way in in_turn(ways, number):
+                for way in ways:
                     progress.done(f"round {number + 1} of {rounds}, {way.value}: {took[way]:.1f} µs")
     ours, peer = added[Way.MEMBER], added[Way.OTHER_QUEUE]
     if not peer:
@@ -161,8 +169,7 @@ async def measure_trip(rounds: int, progress: Progress, count: int = ROUND_TRIPS
     return [compare("round_trip", ours, peer, peer_name=Way.OTHER_QUEUE.value, unit="µs", better="lower")]
 
 
-async def _trip(lab: Lab, way: Way, count: int, progress: Progress) -> float:
-    """The median, microseconds."""
-    progress.begins(f"round trips, {way.value}")
+async def _trips(lab: Lab, way: Way, count: int) -> list[float]:
+    """Microseconds of each round trip."""
     await take(lab, way)
-    return median(trip.took for trip in await round_trips(lab, count=count))
+    return [trip.took for trip in await round_trips(lab, count=count)]
