@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from fwnode.cluster.membership import MemberState
 from fwnode.firewall.parameters import PARAMETERS
 from fwnode.firewall.tcp import TABLE, Event, State
 from fwnode.firewall.verdict import Reason
+from labs.bench.figures import COLUMNS, FIGURES, Row, cells
 from labs.exit_codes import ExitCode
 from syncproto import message, session
 
@@ -36,7 +38,7 @@ EXIT_CODES = {
 }
 
 
-def table(*header: str, rows: Iterator[tuple[object, ...]]) -> str:
+def table(*header: str, rows: Iterable[Iterable[object]]) -> str:
     lines = [f"| {' | '.join(header)} |", f"| {' | '.join('---' for _ in header)} |"]
     lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
     return "\n".join(lines)
@@ -79,6 +81,19 @@ def exit_codes() -> str:
     return table("code", "meaning", rows=((int(c), EXIT_CODES[c]) for c in ExitCode))
 
 
+def figures() -> str:
+    """The last run of `fwlab bench all --json`, which lies beside the page."""
+    last = json.loads((ROOT / "labs/bench/last.json").read_text())
+    machine = last["machine"]
+    peers = ", ".join(f"{name} {version}" for name, version in machine["peers"].items())
+    where = (
+        f"{machine['processor']} ({machine['architecture']}), {machine['cores']} cores, {machine['memory_gib']} GiB; "
+        f"Linux {machine['kernel']}, Python {machine['python']}; {peers}."
+    )
+    tables = [table(*COLUMNS, rows=(cells(Row(**row)) for row in last[kind])) for kind in ("rows", "wire")]
+    return "\n\n".join((where, tables[0], "On the sync network:", tables[1]))
+
+
 BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "messages": ("ARCHITECTURE.md", messages),
     "session": ("ARCHITECTURE.md", session_table),
@@ -87,6 +102,7 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "parameters": ("README.md", parameters),
     "reasons": ("README.md", reasons),
     "exit codes": ("README.md", exit_codes),
+    "figures": ("labs/bench/guide.md", figures),
 }
 
 
@@ -101,6 +117,13 @@ def test_the_documentation_shows_the_table_that_the_code_uses(name):
     file, make = BLOCKS[name]
     found = block(name, (ROOT / file).read_text())
     assert found[2].strip() == make().strip(), f"{file} is stale: run python {Path(__file__).relative_to(ROOT)}"
+
+
+def test_the_page_of_figures_shows_and_explains_each():
+    last = json.loads((ROOT / "labs/bench/last.json").read_text())
+    assert [row["figure"] for row in last["rows"]] == list(FIGURES)
+    explained = (ROOT / "labs/bench/guide.md").read_text().split("## The last figures")[0]
+    assert [figure for figure in FIGURES if f"`{figure}`" not in explained] == []
 
 
 def test_the_table_of_contents_of_labs_is_complete():
