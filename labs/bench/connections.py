@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from labs.bench.conntrackd import ACTIVE, NAME, STANDBY, missing
-from labs.bench.figures import Row, alone, compare
+from labs.bench.figures import Row, against, in_turn
 from labs.bench.generator import offer
 from labs.bench.pairs import daemons, held, members, reached
 from labs.bench.progress import Progress
@@ -68,15 +68,14 @@ async def measure(rounds: int, progress: Progress, flows: int = FLOWS) -> list[R
     sides = [Side("the members", _ours), *([] if missing() else [Side("conntrackd", _theirs)])]
     rates: dict[str, list[float]] = {side.name: [] for side in sides}
     for number in range(rounds):
-        for side in sides if number % 2 == 0 else sides[::-1]:
+        for side in in_turn(sides, number):
             progress.begins(f"new connections, {side.name}")
             attempt = await side.best(flows, progress.note)
             rates[side.name].append(attempt.per_second)
             progress.done(f"round {number + 1} of {rounds}, {side.name}: {attempt}")
-    ours, *peer = rates.values()
-    if not peer:
-        return [alone("new_connections", ours, peer_name=missing(), unit="conn/s", better="higher")]
-    return [compare("new_connections", ours, peer[0], peer_name=NAME, unit="conn/s")]
+    ours, theirs = rates["the members"], rates.get("conntrackd", [])
+    row = against("new_connections", ours, theirs, peer_name=NAME, lacking=missing(), unit="conn/s", better="higher")
+    return [row]
 
 
 async def _ours(flows: int, rate: float) -> Attempt:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from subprocess import PIPE
 
 from labs.bench.conntrackd import ACTIVE, STANDBY
-from labs.bench.figures import Row, alone, compare
+from labs.bench.figures import Row, against, in_turn
 from labs.bench.keepalived import KeepalivedPair, missing, peer
 from labs.bench.pairs import daemons, members, until
 from labs.bench.progress import Progress
@@ -46,23 +46,23 @@ async def measure(rounds: int, progress: Progress) -> list[Row]:
 async def figure(name: str, rounds: int, progress: Progress) -> Row:
     """The row of one of them."""
     parameters, advert_s = TIMERS[name]
-    ours: list[float] = []
-    theirs: list[float] = []
     lacking = missing(advert_s)
     progress.begins(f"{name}, the members")
     silence = await _ours(parameters, power_cut=True)
     progress.done(f"{name}, a power cut of the active member: {silence:.3f} s")
+    ours: list[float] = []
+    theirs: list[float] = []
+    sides: list[tuple[str, Callable[[], Awaitable[float]], list[float]]] = [
+        ("the members", lambda: _ours(parameters), ours)
+    ]
+    if not lacking:
+        sides.append(("keepalived", lambda: _theirs(advert_s), theirs))
     for number in range(rounds):
-        progress.begins(f"{name}, the members")
-        ours.append(await _ours(parameters))
-        progress.done(f"{name}, round {number + 1} of {rounds}, the members: {ours[-1]:.3f} s")
-        if not lacking:
-            progress.begins(f"{name}, keepalived")
-            theirs.append(await _theirs(advert_s))
-            progress.done(f"{name}, round {number + 1} of {rounds}, keepalived: {theirs[-1]:.3f} s")
-    if lacking:
-        return alone(name, ours, peer_name=lacking, unit="s", better="lower")
-    return compare(name, ours, theirs, peer_name=peer(advert_s), unit="s", better="lower")
+        for side, measure_side, figures in in_turn(sides, number):
+            progress.begins(f"{name}, {side}")
+            figures.append(await measure_side())
+            progress.done(f"{name}, round {number + 1} of {rounds}, {side}: {figures[-1]:.3f} s")
+    return against(name, ours, theirs, peer_name=peer(advert_s), lacking=lacking, unit="s", better="lower")
 
 
 async def _ours(parameters: dict[str, int], power_cut: bool = False) -> float:

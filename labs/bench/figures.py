@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 COLUMNS = ("figure", "ours", "peer", "unit", "better", "ratio", "rounds", "spread")
 FIGURES = (
@@ -50,9 +53,23 @@ def alone(figure: str, ours: list[float], *, peer_name: str, unit: str, better: 
     return Row(figure, median(ours), None, peer_name, unit, None, better, len(ours), _spread(ours))
 
 
+def against(
+    figure: str, ours: list[float], theirs: list[float], *, peer_name: str, lacking: str, unit: str, better: str
+) -> Row:
+    """`compare`, or `alone` where the peer was not measured: `lacking` then says why."""
+    if lacking:
+        return alone(figure, ours, peer_name=lacking, unit=unit, better=better)
+    return compare(figure, ours, theirs, peer_name=peer_name, unit=unit, better=better)
+
+
 def missing(figure: str, *, peer_name: str, unit: str, better: str) -> Row:
     """The row of a figure that cannot be measured here, in no round; `peer_name` says what is missing."""
     return Row(figure, None, None, peer_name, unit, None, better, 0, 0.0)
+
+
+def in_turn(sides: Sequence[T], number: int) -> Sequence[T]:
+    """What is measured in round `number`, in this order: what drifts shall not always meet the same side first."""
+    return sides if number % 2 == 0 else sides[::-1]
 
 
 def per(total: float, count: int) -> float:

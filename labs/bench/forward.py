@@ -9,23 +9,21 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from statistics import median
 from subprocess import PIPE
 
 from labs.bench.accept_all import PACKAGES, accepting, compiled
-from labs.bench.figures import Row, alone, compare, missing
-from labs.bench.generator import offer, silence
+from labs.bench.figures import Row, against, compare, in_turn, missing
+from labs.bench.generator import offer
+from labs.bench.pairs import members
 from labs.bench.progress import Progress
 from labs.bench.round_trips import echo, round_trips
 from labs.bench.ways import MEMBER, Way, take
 from labs.network.errors import LabError
 from labs.network.lab import Lab
-from labs.network.members import MemberSettings
-from labs.network.topology import load_topology
 
-POLICY = {"name": "open", "rules": [{"action": "accept"}]}
 STREAM_S = 3
 """Seconds of one TCP stream; iperf3 takes whole ones."""
 SMALL_S = 2.0
@@ -43,21 +41,6 @@ _ANSWER_MARGIN_S = 20.0
 Measure = Callable[[Lab], Awaitable[float]]
 
 
-@asynccontextmanager
-async def one_member() -> AsyncIterator[Lab]:
-    """A lab in which fw1 alone forwards."""
-    members = {name: MemberSettings(started=name == MEMBER, policy=POLICY) for name in ("fw1", "fw2")}
-    async with Lab(load_topology("pair"), members, name="bench") as lab:
-        await lab.start(MEMBER)
-        await silence(lab)
-        yield lab
-
-
-def in_turn(ways: list[Way], number: int) -> list[Way]:
-    """The order of the ways in a round."""
-    return ways if number % 2 == 0 else ways[::-1]
-
-
 # -- a TCP stream --------------------------------------------------------------------------------------------------
 
 
@@ -70,7 +53,7 @@ async def measure_stream(rounds: int, progress: Progress, seconds: int = STREAM_
     if shutil.which("iperf3") is None:
         name = f"{Way.CONNTRACK.value}: iperf3 is not installed (package iperf3)"
         return [missing("tcp_stream", peer_name=name, unit="Gbit/s", better="higher")]
-    async with one_member() as lab:
+    async with members(MEMBER) as lab:
         ours, kernel = await _rates(lab, rounds, progress, "Gbit/s", lambda lab: _stream(lab, seconds))
     return [compare("tcp_stream", ours, kernel, peer_name=Way.CONNTRACK.value, unit="Gbit/s")]
 
@@ -120,7 +103,7 @@ def small_steps(rounds: int) -> int:
 
 async def measure_small(rounds: int, progress: Progress, seconds: float = SMALL_S) -> list[Row]:
     """The row `udp_64b`: established flows, none of whose packets are lost. Raises `LabError`."""
-    async with one_member() as lab:
+    async with members(MEMBER) as lab:
         ours, kernel = await _rates(lab, rounds, progress, "packets/s", lambda lab: _small(lab, seconds))
     return [compare("udp_64b", ours, kernel, peer_name=Way.CONNTRACK.value, unit="packets/s")]
 
@@ -146,7 +129,7 @@ def trip_steps(rounds: int) -> int:
 async def measure_trip(rounds: int, progress: Progress, count: int = ROUND_TRIPS) -> list[Row]:
     """The row `round_trip`: what each way adds to the median through the kernel without a rule. Raises `LabError`."""
     added: dict[Way, list[float]] = {Way.MEMBER: [], Way.OTHER_QUEUE: []}
-    async with one_member() as lab:
+    async with members(MEMBER) as lab:
         program = await compiled(lab)
         ways = [Way.PLAIN, Way.MEMBER, *([Way.OTHER_QUEUE] if program else [])]
         listener = accepting(lab, program) if program else nullcontext()
@@ -162,11 +145,10 @@ async def measure_trip(rounds: int, progress: Progress, count: int = ROUND_TRIPS
                     added[way].append(took[way] - took[Way.PLAIN])
                 for way in ways:
                     progress.done(f"round {number + 1} of {rounds}, {way.value}: {took[way]:.1f} µs")
+    name = Way.OTHER_QUEUE.value
+    lacking = "" if program else f"{name}: cannot be compiled (packages {PACKAGES})"
     ours, peer = added[Way.MEMBER], added[Way.OTHER_QUEUE]
-    if not peer:
-        name = f"{Way.OTHER_QUEUE.value}: cannot be compiled (packages {PACKAGES})"
-        return [alone("round_trip", ours, peer_name=name, unit="µs", better="lower")]
-    return [compare("round_trip", ours, peer, peer_name=Way.OTHER_QUEUE.value, unit="µs", better="lower")]
+    return [against("round_trip", ours, peer, peer_name=name, lacking=lacking, unit="µs", better="lower")]
 
 
 async def _trips(lab: Lab, way: Way, count: int) -> list[float]:

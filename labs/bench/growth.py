@@ -28,6 +28,7 @@ from fwnode.firewall.tcp import State
 from fwnode.firewall.verdict import Hook
 from fwnode.policy_file import build_policy
 from labs.bench.figures import Row, compare
+from labs.bench.pairs import POLICY
 from labs.bench.progress import Progress
 from labs.bench.udp_frames import frames
 from labs.network.errors import LabError
@@ -40,7 +41,6 @@ TURNS = 100
 BATCH = 32
 """Packets that are decided on one after the other, as a member takes them from its queue."""
 ETHERNET_HEADER = 14
-POLICY = {"name": "open", "rules": [{"action": "accept"}]}
 _SOURCE, _DESTINATION = "192.0.2.100", "198.51.100.100"
 _BUILD_S = 120.0
 """Seconds for the first answer."""

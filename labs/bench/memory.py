@@ -7,7 +7,7 @@ internal cache, the standby's external cache) and the kernel's entry, which the 
 from __future__ import annotations
 
 from labs.bench.conntrackd import ACTIVE, NAME, STANDBY, kernel_entry_bytes, missing, resident_bytes
-from labs.bench.figures import Row, alone, compare
+from labs.bench.figures import Row, against, in_turn
 from labs.bench.generator import offer
 from labs.bench.pairs import daemons, members, reached
 from labs.bench.progress import Progress
@@ -27,22 +27,17 @@ async def measure(rounds: int, progress: Progress, connections: int = CONNECTION
     theirs: list[tuple[float, float]] = []
     sides = [("the members", _ours, ours), *([] if missing() else [("conntrackd", _theirs, theirs)])]
     for number in range(rounds):
-        for name, side, figures in sides:
+        for name, side, figures in in_turn(sides, number):
             progress.begins(f"memory of {connections:,} connections, {name}")
             active, standby = await side(connections)
             figures.append((active, standby))
             progress.done(f"round {number + 1} of {rounds}, {name}: {active:.0f} bytes a connection on the active, "
                           f"{standby:.0f} on the standby")  # fmt: skip
     return [
-        _row(f"memory_{role}", [each[n] for each in ours], [each[n] for each in theirs])
+        against(f"memory_{role}", [each[n] for each in ours], [each[n] for each in theirs], peer_name=NAME,
+                lacking=missing(), unit="byte", better="lower")
         for n, role in enumerate(("active", "standby"))
-    ]
-
-
-def _row(name: str, ours: list[float], theirs: list[float]) -> Row:
-    if not theirs:
-        return alone(name, ours, peer_name=missing(), unit="byte", better="lower")
-    return compare(name, ours, theirs, peer_name=NAME, unit="byte", better="lower")
+    ]  # fmt: skip
 
 
 async def _ours(connections: int) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import time
 from statistics import quantiles
 
 from labs.bench.conntrackd import ACTIVE, STANDBY, ConntrackdPair, missing
-from labs.bench.figures import Row, alone, compare
+from labs.bench.figures import Row, against, compare, in_turn
 from labs.bench.generator import offer
 from labs.bench.pairs import daemons, held, members, reached
 from labs.bench.progress import Progress
@@ -55,13 +55,12 @@ async def measure(rounds: int, progress: Progress, connections: int = CONNECTION
     theirs: list[float] = []
     sides = [("the members", _ours, ours), *([] if missing() else [("conntrackd", _theirs, theirs)])]
     for number in range(rounds):
-        for name, side, figures in sides if number % 2 == 0 else sides[::-1]:
+        for name, side, figures in in_turn(sides, number):
             progress.begins(f"full sync of {connections:,}, {name}")
             figures.append(await side(connections))
             progress.done(f"round {number + 1} of {rounds}, {name}: {connections:,} connections in {figures[-1]:.3f} s")
-    if not theirs:
-        return [alone("full_sync_100k", ours, peer_name=missing(), unit="s", better="lower")]
-    return [compare("full_sync_100k", ours, theirs, peer_name=RESYNC, unit="s", better="lower")]
+    row = against("full_sync_100k", ours, theirs, peer_name=RESYNC, lacking=missing(), unit="s", better="lower")
+    return [row]
 
 
 async def _ours(connections: int) -> float:
@@ -140,8 +139,8 @@ async def measure_million(rounds: int, progress: Progress, connections: int = MI
             during.append(p99([trip.took for trip in trips if begin <= trip.at <= end]))
         progress.done(f"round {number + 1} of {rounds}, {connections:,} connections in {end - begin:.1f} s; "
                       f"p99 of a round trip {during[-1]:.0f} µs meanwhile, {idle[-1]:.0f} µs before")  # fmt: skip
-    against = "the same path when idle"
-    return [compare("full_sync_1m_p99", during, idle, peer_name=against, unit="µs", better="lower")]
+    name = "the same path when idle"
+    return [compare("full_sync_1m_p99", during, idle, peer_name=name, unit="µs", better="lower")]
 
 
 def p99(trips: list[float]) -> float:

@@ -18,6 +18,7 @@ from subprocess import PIPE
 from typing import Any, Literal
 
 from labs.bench.figures import Row, alone
+from labs.bench.pairs import POLICY
 from labs.bench.progress import Progress
 from labs.bench.wire_frames import DeltaTraffic, StreamTraffic, delta_traffic, frames, stream_traffic
 from labs.network import capture
@@ -34,7 +35,6 @@ RATE = 4_000.0
 """Of them, a second of wall time: 400 a sync tick, several full datagrams."""
 ACTIVE, PEER = "fw1", "fw2"
 FAMILIES: tuple[Literal["ipv4", "ipv6"], ...] = ("ipv4", "ipv6")
-POLICY = {"name": "open", "rules": [{"action": "accept"}]}
 NO_PEER = "none; what a record of ours costs is counted, and nobody else's"
 _PORT = 9000
 _SETTLE_S = 30.0

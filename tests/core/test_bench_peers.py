@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from labs.bench import conntrackd, forward, keepalived
+from labs.bench import conntrackd, keepalived
 from labs.bench.connections import RATES, Attempt, Side
 from labs.bench.failover import longest_silence
+from labs.bench.figures import in_turn
 from labs.bench.inside import GROUPS
 from labs.bench.sync import p99
 from labs.bench.ways import Way
@@ -54,7 +55,7 @@ def test_peers_that_are_not_installed_are_named_with_their_packages(monkeypatch)
 
 def test_every_other_round_begins_with_the_peer():
     ways = [Way.MEMBER, Way.CONNTRACK]
-    assert [forward.in_turn(ways, number)[0] for number in range(3)] == [Way.MEMBER, Way.CONNTRACK, Way.MEMBER]
+    assert [in_turn(ways, number)[0] for number in range(3)] == [Way.MEMBER, Way.CONNTRACK, Way.MEMBER]
 
 
 def test_each_group_says_how_many_measurements_it_makes():
