@@ -14,6 +14,7 @@ is over stays over: an older record that arrives afterwards does not bring it ba
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from itertools import count, islice
@@ -77,7 +78,7 @@ class ConnectionTable:
         """Peers' connections that found no room."""
         self._changed: dict[bytes, Connection] = {}
         self._deleted: dict[bytes, Connection] = {}
-        self._ended: dict[bytes, tuple[float, int]] = {}
+        self._ended: OrderedDict[bytes, tuple[float, int]] = OrderedDict()  # whose oldest is found at once
         self._later: list[tuple[float, int, Connection]] = []
         self._numbers = count()
         self._unconfirmed: dict[int, set[bytes]] = {}
@@ -192,7 +193,7 @@ class ConnectionTable:
         ended = self._ended
         version = max((born, revision), ended.pop(key, (born, revision)))
         if len(ended) >= ENDED_MAX:
-            del ended[next(iter(ended))]
+            ended.popitem(last=False)
         ended[key] = version
 
     def refresh(self, connection: Connection, now: float) -> None:

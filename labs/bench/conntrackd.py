@@ -76,10 +76,17 @@ General {{
 
 
 def missing() -> str:
-    """The peer's name with the packages that it lacks on this machine; empty when it can be measured."""
+    """What keeps it from being measured on this machine: packages, or the right to; empty where nothing does."""
     packages = [package for program, package in (("conntrackd", PACKAGE), ("conntrack", "conntrack"))
                 if shutil.which(program) is None]  # fmt: skip
-    return f"{NAME}: not installed (package {', '.join(packages)})" if packages else ""
+    if packages:
+        return f"not installed (package {', '.join(packages)})"
+    return "" if is_root() else "runs for root only"
+
+
+def is_root() -> bool:
+    """Root of the machine, not of a namespace alone: conntrackd forces the size of its sockets' buffers."""
+    return Path("/proc/self/uid_map").read_text(encoding="ascii").split()[:2] == ["0", "0"]
 
 
 def cached(statistics: str) -> tuple[int, int]:

@@ -35,7 +35,7 @@ Deed = Callable[[], Awaitable[None]]
 
 
 def steps(rounds: int) -> int:
-    return sum(1 + rounds * (1 if missing(advert_s) else 2) for _, advert_s in TIMERS.values())
+    return len(TIMERS) * (1 + rounds * (1 if missing() else 2))
 
 
 async def measure(rounds: int, progress: Progress) -> list[Row]:
@@ -46,7 +46,7 @@ async def measure(rounds: int, progress: Progress) -> list[Row]:
 async def figure(name: str, rounds: int, progress: Progress) -> Row:
     """The row of one of them."""
     parameters, advert_s = TIMERS[name]
-    lacking = missing(advert_s)
+    lacking = missing()
     progress.begins(f"{name}, the members")
     silence = await _ours(parameters, power_cut=True)
     progress.done(f"{name}, a power cut of the active member: {silence:.3f} s")

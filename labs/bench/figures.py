@@ -58,7 +58,7 @@ def against(
 ) -> Row:
     """`compare`, or `alone` where the peer was not measured: `lacking` then says why."""
     if lacking:
-        return alone(figure, ours, peer_name=lacking, unit=unit, better=better)
+        return alone(figure, ours, peer_name=f"{peer_name}: {lacking}", unit=unit, better=better)
     return compare(figure, ours, theirs, peer_name=peer_name, unit=unit, better=better)
 
 

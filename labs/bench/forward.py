@@ -146,7 +146,7 @@ async def measure_trip(rounds: int, progress: Progress, count: int = ROUND_TRIPS
                 for way in ways:
                     progress.done(f"round {number + 1} of {rounds}, {way.value}: {took[way]:.1f} µs")
     name = Way.OTHER_QUEUE.value
-    lacking = "" if program else f"{name}: cannot be compiled (packages {PACKAGES})"
+    lacking = "" if program else f"cannot be compiled (packages {PACKAGES})"
     ours, peer = added[Way.MEMBER], added[Way.OTHER_QUEUE]
     return [against("round_trip", ours, peer, peer_name=name, lacking=lacking, unit="µs", better="lower")]
 

@@ -1,10 +1,10 @@
 """What the size of the table costs: a packet's look-up and a connection's end, among 1,000 and among 1,000,000.
 
 A process of its own (the large table fills half a gigabyte) builds both tables packet by packet, decides on packets and
-lets connections expire; nothing is on a wire. Either table is asked for the same: packets of the same number of
-connections, in the large table far apart from each other; and the end of as many connections that began one after the
-other. So the figures compare the table's size, not how well the processor's caches fit. What it costs where no cache
-helps, packets and ends of connections at random, is told beside them.
+lets connections expire; nothing is on a wire. Either table is asked for the same: packets of a thousand connections, in
+the large table far apart from each other; and the end of a thousand that began one after the other. Who has been idle
+until his end is in no cache, so the processor's caches are swept before. What it costs where neither helps, packets and
+ends of connections at random, is told beside the figures.
 
 Orders are numbers on the command line; the answer is a line of JSON for each round (`Costs`).
 """
@@ -17,6 +17,7 @@ import json
 import random
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from subprocess import PIPE
 
@@ -40,6 +41,10 @@ TURNS = 100
 """Packets of each of them in one round."""
 BATCH = 32
 """Packets that are decided on one after the other, as a member takes them from its queue."""
+LIFE_S = 100.0
+"""Lab seconds after which those end that are to end in a round."""
+CACHES_BYTES = 128 << 20
+"""More than the processor's caches hold."""
 ETHERNET_HEADER = 14
 _SOURCE, _DESTINATION = "192.0.2.100", "198.51.100.100"
 _BUILD_S = 120.0
@@ -102,42 +107,34 @@ def describe(costs: Costs) -> str:
 
 
 class Table:
-    """A firewall with `size` connections, and between them some that end: those of a round at the same time."""
+    """A firewall with `size` connections that stay."""
 
-    def __init__(self, size: int, rounds: int) -> None:
+    def __init__(self, size: int) -> None:
         parameters = Parameters()
-        parameters.set("connections_limit", 2 * size + 2 * rounds * IN_USE)
+        parameters.set("connections_limit", 2 * size + IN_USE)
         parameters.set("udp_timeout", 86_400)
         self._firewall = Firewall("fw1", build_policy(POLICY, "policy"), parameters)
         self._firewall.forwarding = True
         self._size = size
         self._now = 1.0
-        self._spread: list[bytes] = []
-        in_a_row, at_random = ([100.0 * (n + 1) for n in range(begin, 2 * rounds, 2)] for begin in (0, 1))
-        each = size // IN_USE
-        for number, frame in enumerate(frames(bytes(6), bytes(6), _SOURCE, _DESTINATION, 0, size)):
-            packet = frame[ETHERNET_HEADER:]
+        self._choice = random.Random(size)
+        for packet in self._packets(0, size):
             self._meet(packet)
-            if number % each == 0:
-                self._spread.append(packet)
-                for timeout in at_random:
-                    self._add_ending(timeout)
-            if number == size // 2:
-                for timeout in in_a_row:
-                    for _ in range(IN_USE):
-                        self._add_ending(timeout)
         self._firewall.connections.take_updates(self._now)
+        self._spread = [packet for n in range(0, size, size // IN_USE) for packet in self._packets(n, 1)]
         for packet in self._spread:  # the first packet after an announcement has more to do
             self._meet(packet)
+
+    def _packets(self, first: int, count: int) -> Iterator[bytes]:
+        made = frames(bytes(6), bytes(6), _SOURCE, _DESTINATION, first, count)
+        return (frame[ETHERNET_HEADER:] for frame in made)
+
+    def _at_random(self, count: int) -> list[bytes]:
+        return [next(self._packets(n, 1)) for n in self._choice.choices(range(self._size), k=count)]
 
     def _meet(self, packet: bytes) -> None:
         if not self._firewall.decide(packet, Hook.FORWARD, self._now).accept:
             raise LabError("the firewall drops what it shall be measured with")
-
-    def _add_ending(self, timeout: float) -> None:
-        number = len(self._firewall.connections)
-        key = bytes((UDP, 203, 0, 113, 1, 203, 0, 113, 2)) + number.to_bytes(4, "big")
-        self._firewall.connections.add(Connection(key, State.NONE, timeout, timeout, self._now), self._now)
 
     def packet(self) -> float:
         """Nanoseconds a packet: each connection of those that are spread over the table has one in turn."""
@@ -145,9 +142,7 @@ class Table:
 
     def random_packet(self) -> float:
         """Nanoseconds a packet, of connections all over the table."""
-        numbers = random.Random(self._now).choices(range(self._size), k=IN_USE * TURNS)
-        one = {n: next(frames(bytes(6), bytes(6), _SOURCE, _DESTINATION, n, 1))[ETHERNET_HEADER:] for n in numbers}
-        packets = [one[n] for n in numbers]
+        packets = self._at_random(IN_USE * TURNS)
         for packet in packets:
             self._meet(packet)
         return self._decide(packets)
@@ -165,10 +160,33 @@ class Table:
         return took / len(packets)
 
     def end(self) -> float:
-        """Nanoseconds for each of the connections whose time comes next: at first those that began one after the
-        other, then those that began all over the table; and so in each round."""
-        self._now += 100.0
+        """Nanoseconds for each of some connections that begin one after the other, and end after a while."""
+        table = self._firewall.connections
+        for number in range(IN_USE):
+            key = bytes((UDP, 203, 0, 113, 1, 203, 0, 113, 2)) + number.to_bytes(4, "big")
+            table.add(Connection(key, State.NONE, LIFE_S, LIFE_S, self._now), self._now)
+        table.take_updates(self._now)
+        return self._expire()
+
+    def random_end(self) -> float:
+        """Nanoseconds for each of as many connections all over the table; they are there again afterwards."""
+        table = self._firewall.connections
+        packets = list(dict.fromkeys(self._at_random(2 * IN_USE)))[:IN_USE]
+        for packet in packets:
+            connection = table.find(packet[9:10] + packet[12:24])
+            assert connection is not None
+            connection.timeout = LIFE_S
+            table.refresh(connection, self._now)
+        took = self._expire()
+        for packet in packets:
+            self._meet(packet)
+        table.take_updates(self._now)
+        return took
+
+    def _expire(self) -> float:
         before = len(self._firewall.connections)
+        self._now += 2 * LIFE_S
+        _sweep_caches()
         begin = time.perf_counter_ns()
         while self._firewall.expire(self._now):
             pass
@@ -179,16 +197,22 @@ class Table:
         return took / ended
 
 
+def _sweep_caches() -> None:
+    """Nothing that was used before is in the processor's caches any more."""
+    swept = bytearray(CACHES_BYTES)
+    swept[:] = bytes(CACHES_BYTES)
+
+
 def main(rounds: int, large: int) -> None:
     gc.disable()
-    tables = [Table(SMALL, rounds), Table(large, rounds)]
+    small_table, large_table = Table(SMALL), Table(large)
     gc.freeze()
     for _ in range(rounds):
-        small_lookup, large_lookup = (table.packet() for table in tables)
-        random_lookup = tables[1].random_packet()
-        small_end, large_end = (table.end() for table in tables)
-        _, random_end = (table.end() for table in tables)
-        costs = Costs(small_lookup, large_lookup, random_lookup, small_end, large_end, random_end)
+        costs = Costs(
+            small_lookup=small_table.packet(), large_lookup=large_table.packet(),
+            large_random_lookup=large_table.random_packet(),
+            small_end=small_table.end(), large_end=large_table.end(), large_random_end=large_table.random_end(),
+        )  # fmt: skip
         print(json.dumps(asdict(costs)), flush=True)
 
 

@@ -48,11 +48,11 @@ def peer(advert_s: float) -> str:
     return f"keepalived, adverts every {advert_s:g} s, with conntrackd"
 
 
-def missing(advert_s: float) -> str:
-    """The peer's name with the packages that it lacks on this machine; empty when it can be measured."""
-    packages = [PACKAGE] if shutil.which("keepalived") is None else []
-    packages += ["conntrackd, conntrack"] if conntrackd.missing() else []
-    return f"{peer(advert_s)}: not installed (package {', '.join(packages)})" if packages else ""
+def missing() -> str:
+    """What keeps it from being measured on this machine; empty where nothing does."""
+    if shutil.which("keepalived") is None:
+        return f"not installed (package {PACKAGE})"
+    return f"conntrackd {lack}" if (lack := conntrackd.missing()) else ""
 
 
 class KeepalivedPair:

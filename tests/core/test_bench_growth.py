@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-from labs.bench.growth import IN_USE, Table, measure, steps
+from labs.bench.growth import Table, measure, steps
 from labs.bench.progress import Progress
-from labs.network.errors import LabError
 
 
 def test_both_figures_compare_the_large_table_with_the_small_one_round_by_round() -> None:
@@ -21,12 +18,7 @@ def test_both_figures_compare_the_large_table_with_the_small_one_round_by_round(
         assert row.peer_name == "the same among 1,000 connections, for 3,000"
 
 
-def test_a_round_ends_its_own_connections_and_no_others() -> None:
-    table = Table(2_000, 2)
-    table.packet()
-    table.random_packet()
+def test_each_round_finds_the_table_as_the_one_before() -> None:
+    table = Table(2_000)
     for _ in range(2):
-        table.end()
-        table.end()
-    with pytest.raises(LabError, match=f"0 connections ended, not {IN_USE}"):
-        table.end()
+        assert min(table.packet(), table.random_packet(), table.end(), table.random_end()) > 0

@@ -7,7 +7,7 @@ import pytest
 from labs.bench import conntrackd, keepalived
 from labs.bench.connections import RATES, Attempt, Side
 from labs.bench.failover import longest_silence
-from labs.bench.figures import in_turn
+from labs.bench.figures import against, in_turn
 from labs.bench.inside import GROUPS
 from labs.bench.sync import p99
 from labs.bench.ways import Way
@@ -47,10 +47,15 @@ def test_the_longest_silence_lies_between_two_answers():
 
 def test_peers_that_are_not_installed_are_named_with_their_packages(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda program: None)
-    assert conntrackd.missing() == "kernel conntrack + conntrackd (FTFW): not installed (package conntrackd, conntrack)"
-    assert keepalived.missing(0.1).endswith("not installed (package keepalived, conntrackd, conntrack)")
+    assert conntrackd.missing() == "not installed (package conntrackd, conntrack)"
+    assert keepalived.missing() == "not installed (package keepalived)"
     monkeypatch.setattr("shutil.which", lambda program: f"/usr/sbin/{program}")
-    assert (conntrackd.missing(), keepalived.missing(1.0)) == ("", "")
+    monkeypatch.setattr(conntrackd, "is_root", lambda: True)
+    assert (conntrackd.missing(), keepalived.missing()) == ("", "")
+    monkeypatch.setattr(conntrackd, "is_root", lambda: False)
+    assert (conntrackd.missing(), keepalived.missing()) == ("runs for root only", "conntrackd runs for root only")
+    row = against("memory_active", [1.0], [], peer_name="it", lacking="runs for root only", unit="byte", better="lower")
+    assert (row.peer, row.peer_name) == (None, "it: runs for root only")
 
 
 def test_every_other_round_begins_with_the_peer():
