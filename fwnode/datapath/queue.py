@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue, Packet
 
-from fwnode.firewall.verdict import Verdict
+from fwnode.firewall.verdict import ACCEPT, Verdict
 
 QUEUE_LENGTH_MAX = 16_384
 """Packets that the kernel keeps for us; about 0.1 s at the rate a busy member reaches."""
@@ -118,17 +118,7 @@ class PacketQueue:
 
     def _receive(self, packet: Packet) -> None:
         verdict = self._decide(packet.get_payload(), packet.hook, self._now)
-        if verdict.hold and self._hold(self, packet.id):
-            if self._waiting:
-                self._flush()
-            self._held += 1
-        elif verdict.accept and (self._held or verdict.mark):
-            if self._waiting:
-                self._flush()
-            if verdict.mark:
-                packet.set_mark(verdict.mark)
-            packet.accept()
-        elif verdict.accept:
+        if verdict is ACCEPT and not self._held:
             self._accepted_id = packet.id
             self._waiting += 1
             if self._waiting >= self._batch:
@@ -138,12 +128,23 @@ class PacketQueue:
         else:
             if self._waiting:
                 self._flush()  # a batch accepts everything up to its id, so it must end before this one
-            packet.drop()
-            if verdict.reply:
-                self._reply(verdict.reply)
+            self._settle(packet, verdict)
         self._left -= 1
         if not self._left:
             raise _TurnOver
+
+    def _settle(self, packet: Packet, verdict: Verdict) -> None:
+        """A packet that has a verdict, or a hold, of its own."""
+        if verdict.hold and self._hold(self, packet.id):
+            self._held += 1
+        elif verdict.accept:
+            if verdict.mark:
+                packet.set_mark(verdict.mark)
+            packet.accept()
+        else:
+            packet.drop()
+            if verdict.reply:
+                self._reply(verdict.reply)
 
     def release(self, packet_id: int) -> None:
         """Accept a packet that was held."""

@@ -31,7 +31,7 @@ SMALL_S = 2.0
 FLOWS = 64
 ROUND_TRIPS = 1_000
 """Of one probe; each of a way's probes may find its processes on other processors."""
-PROBES = 6
+PROBES = 10
 """Of each way in one round, in turn with those of the others."""
 TRIES = 3
 """A measurement that lost packets does not count; so often it is tried."""
