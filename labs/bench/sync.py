@@ -123,7 +123,9 @@ def million_steps(rounds: int) -> int:
     return min(rounds, MILLION_ROUNDS_MAX)
 
 
-async def measure_million(rounds: int, progress: Progress, connections: int = MILLION) -> list[Row]:
+async def measure_million(
+    rounds: int, progress: Progress, connections: int = MILLION, pause: float = TRIP_PAUSE_S
+) -> list[Row]:
     """The row `full_sync_1m_p99`. Raises `LabError`."""
     rounds = min(rounds, MILLION_ROUNDS_MAX)
     during: list[float] = []
@@ -132,9 +134,9 @@ async def measure_million(rounds: int, progress: Progress, connections: int = MI
         progress.begins(f"full sync of {connections:,} under traffic")
         async with members(ACTIVE) as lab, echo(lab):
             await fill(lab, connections)
-            trips = await round_trips(lab, pause=TRIP_PAUSE_S, during=asyncio.sleep(IDLE_S))
+            trips = await round_trips(lab, pause=pause, during=asyncio.sleep(IDLE_S))
             idle.append(p99([trip.took for trip in trips]))
-            trips = await round_trips(lab, pause=TRIP_PAUSE_S, during=lab.start(STANDBY))
+            trips = await round_trips(lab, pause=pause, during=lab.start(STANDBY))
             begin, end = await taken(lab, connections)
             during.append(p99([trip.took for trip in trips if begin <= trip.at <= end]))
         progress.done(f"round {number + 1} of {rounds}, {connections:,} connections in {end - begin:.1f} s; "

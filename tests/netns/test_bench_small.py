@@ -25,7 +25,7 @@ MEASURES: dict[str, Callable[[Progress], Awaitable[list[Row]]]] = {
     "round_trip": lambda progress: forward.measure_trip(1, progress, count=SMALL),
     "new_connections": lambda progress: connections.measure(1, progress, flows=SMALL),
     "full_sync_100k": lambda progress: sync.measure(1, progress, connections=SMALL),
-    "full_sync_1m_p99": lambda progress: sync.measure_million(1, progress, connections=20_000),
+    "full_sync_1m_p99": lambda progress: sync.measure_million(1, progress, connections=40_000, pause=0.0),
     "failover_fast": failover_fast,
     "memory_active": lambda progress: memory.measure(1, progress, connections=SMALL),
 }
