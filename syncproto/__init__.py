@@ -10,10 +10,12 @@ Way in, in reading order:
 - `errors`    the one exception, and the reasons for which anything is refused
 - `release`   software releases and the gate: what two of them may exchange, and why not (`releases.yaml`)
 - `record`    a connection as it travels: three schemas that really differ
+- `columns`   many connections field by field, as full sync carries them
 - `message`   the kinds of message and their fields, as a table
 - `codec`     bytes <-> message; only `SyncError` escapes on bad bytes
 - `delta`     the numbered stream of updates: sending queue, receiving queue, retransmission, reject
 - `full`      the snapshot: source and sink
+- `pacing`    how fast a full sync goes while packets are forwarded
 - `heal`      when to take a peer's table anew because updates were lost
 - `session`   one peer: (state x message kind) -> handler, one table that is enforced
 - `events`    what the protocol tells its owner, and the figures it counts

@@ -9,7 +9,7 @@ from pathlib import Path
 from subprocess import PIPE
 
 from labs.bench.commands import output, succeeds
-from labs.bench.ways import MEMBER, QUEUE_OF_OTHERS, Way
+from labs.bench.ways import ACTIVE, QUEUE_OF_OTHERS, Way
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 
@@ -21,18 +21,18 @@ async def compiled(lab: Lab) -> Path | None:
     """The program, in the lab's own folder; None where the compiler or the library is missing."""
     compiler, program = shutil.which("cc"), lab.directory / "accept_all"
     build = ["-O2", "-o", str(program), str(SOURCE), "-lnetfilter_queue", "-lnfnetlink"]
-    return program if compiler and await succeeds(lab, MEMBER, compiler, *build) else None
+    return program if compiler and await succeeds(lab, ACTIVE, compiler, *build) else None
 
 
 @asynccontextmanager
 async def accepting(lab: Lab, program: Path) -> AsyncIterator[None]:
     """It listens at its queue in the member's node."""
-    process = await lab.spawn(MEMBER, [str(program), str(QUEUE_OF_OTHERS)], stdout=PIPE)
+    process = await lab.spawn(ACTIVE, [str(program), str(QUEUE_OF_OTHERS)], stdout=PIPE)
     assert process.stdout is not None
     try:
         if not await process.stdout.readline():
             raise LabError(f"{Way.OTHER_QUEUE.value} does not get its queue")
-        listening = await output(lab, MEMBER, "cat", "/proc/net/netfilter/nfnetlink_queue")
+        listening = await output(lab, ACTIVE, "cat", "/proc/net/netfilter/nfnetlink_queue")
         if not any(line.split()[:1] == [str(QUEUE_OF_OTHERS)] for line in listening.splitlines()):
             raise LabError(f"{Way.OTHER_QUEUE.value} is not bound to queue {QUEUE_OF_OTHERS}")
         yield

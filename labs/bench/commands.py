@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from subprocess import PIPE
 
 from labs.network.errors import LabError
@@ -24,10 +25,10 @@ async def succeeds(lab: Lab, node: str, *argv: str) -> bool:
     return process.returncode == 0
 
 
-async def set_kernel(lab: Lab, node: str, **values: int) -> None:
-    """Parameters of the node's network namespace, `net` left out and `__` for a dot; each is read back."""
+async def set_kernel(lab: Lab, node: str, values: Mapping[str, int]) -> None:
+    """Parameters of the node's network namespace, by their path below /proc/sys/net; each is read back."""
     for name, value in values.items():
-        path = f"/proc/sys/net/{name.replace('__', '/')}"
+        path = f"/proc/sys/net/{name}"
         await output(lab, node, "sh", "-c", f"echo {value} > {path}")
         if (now := (await output(lab, node, "cat", path)).strip()) != str(value):
             raise LabError(f"{node}: {path} is {now} and not {value}")

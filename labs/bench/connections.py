@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from labs.bench.conntrackd import ACTIVE, NAME, STANDBY, missing
+from labs.bench.conntrackd import NAME, missing
 from labs.bench.figures import Row, against, in_turn
 from labs.bench.generator import offer
 from labs.bench.pairs import daemons, held, members, reached
 from labs.bench.progress import Progress
+from labs.bench.ways import ACTIVE, STANDBY
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 

@@ -16,13 +16,12 @@ from pathlib import Path
 from subprocess import DEVNULL
 
 from labs.bench.commands import output, set_kernel
-from labs.bench.ways import Way, take
+from labs.bench.ways import ACTIVE, STANDBY, Way, take
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 
 NAME = "kernel conntrack + conntrackd (FTFW)"
 PACKAGE = "conntrackd"
-ACTIVE, STANDBY = "fw1", "fw2"
 ENTRIES_MAX = 1 << 18
 """Connections that the caches hold at most; the kernel's own table has the same limit by default."""
 UDP_TIMEOUT_S = 600
@@ -108,8 +107,11 @@ class ConntrackdPair:
     async def __aenter__(self) -> ConntrackdPair:
         for node in (ACTIVE, STANDBY):
             await take(self._lab, Way.CONNTRACK, node)
-            await set_kernel(self._lab, node, ipv4__ip_forward=1, netfilter__nf_conntrack_tcp_loose=0,
-                             netfilter__nf_conntrack_udp_timeout=UDP_TIMEOUT_S)  # fmt: skip
+            await set_kernel(self._lab, node, {
+                "ipv4/ip_forward": 1,
+                "netfilter/nf_conntrack_tcp_loose": 0,
+                "netfilter/nf_conntrack_udp_timeout": UDP_TIMEOUT_S,
+            })  # fmt: skip
         await self._must_have_room()
         for node, peer in ((ACTIVE, STANDBY), (STANDBY, ACTIVE)):
             self._file(node, "conf").write_text(self._configuration(node, peer), encoding="utf-8")

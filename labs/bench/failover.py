@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from subprocess import PIPE
 
-from labs.bench.conntrackd import ACTIVE, STANDBY
 from labs.bench.figures import Row, against, in_turn
 from labs.bench.keepalived import KeepalivedPair, missing, peer
 from labs.bench.pairs import daemons, members, until
 from labs.bench.progress import Progress
+from labs.bench.ways import ACTIVE, STANDBY
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 

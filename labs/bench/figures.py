@@ -62,7 +62,7 @@ def against(
     return compare(figure, ours, theirs, peer_name=peer_name, unit=unit, better=better)
 
 
-def missing(figure: str, *, peer_name: str, unit: str, better: str) -> Row:
+def unmeasured(figure: str, *, peer_name: str, unit: str, better: str) -> Row:
     """The row of a figure that cannot be measured here, in no round; `peer_name` says what is missing."""
     return Row(figure, None, None, peer_name, unit, None, better, 0, 0.0)
 

@@ -15,12 +15,12 @@ from statistics import median
 from subprocess import PIPE
 
 from labs.bench.accept_all import PACKAGES, accepting, compiled
-from labs.bench.figures import Row, against, compare, in_turn, missing
+from labs.bench.figures import Row, against, compare, in_turn, unmeasured
 from labs.bench.generator import offer
 from labs.bench.pairs import members
 from labs.bench.progress import Progress
 from labs.bench.round_trips import echo, round_trips
-from labs.bench.ways import MEMBER, Way, take
+from labs.bench.ways import ACTIVE, Way, take
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 
@@ -52,8 +52,8 @@ async def measure_stream(rounds: int, progress: Progress, seconds: int = STREAM_
     """The row `tcp_stream`, of a real iperf3. Raises `LabError`."""
     if shutil.which("iperf3") is None:
         name = f"{Way.CONNTRACK.value}: iperf3 is not installed (package iperf3)"
-        return [missing("tcp_stream", peer_name=name, unit="Gbit/s", better="higher")]
-    async with members(MEMBER) as lab:
+        return [unmeasured("tcp_stream", peer_name=name, unit="Gbit/s", better="higher")]
+    async with members(ACTIVE) as lab:
         ours, kernel = await _rates(lab, rounds, progress, "Gbit/s", lambda lab: _stream(lab, seconds))
     return [compare("tcp_stream", ours, kernel, peer_name=Way.CONNTRACK.value, unit="Gbit/s")]
 
@@ -103,7 +103,7 @@ def small_steps(rounds: int) -> int:
 
 async def measure_small(rounds: int, progress: Progress, seconds: float = SMALL_S) -> list[Row]:
     """The row `udp_64b`: established flows, none of whose packets are lost. Raises `LabError`."""
-    async with members(MEMBER) as lab:
+    async with members(ACTIVE) as lab:
         ours, kernel = await _rates(lab, rounds, progress, "packets/s", lambda lab: _small(lab, seconds))
     return [compare("udp_64b", ours, kernel, peer_name=Way.CONNTRACK.value, unit="packets/s")]
 
@@ -129,7 +129,7 @@ def trip_steps(rounds: int) -> int:
 async def measure_trip(rounds: int, progress: Progress, count: int = ROUND_TRIPS) -> list[Row]:
     """The row `round_trip`: what each way adds to the median through the kernel without a rule. Raises `LabError`."""
     added: dict[Way, list[float]] = {Way.MEMBER: [], Way.OTHER_QUEUE: []}
-    async with members(MEMBER) as lab:
+    async with members(ACTIVE) as lab:
         program = await compiled(lab)
         ways = [Way.PLAIN, Way.MEMBER, *([Way.OTHER_QUEUE] if program else [])]
         listener = accepting(lab, program) if program else nullcontext()

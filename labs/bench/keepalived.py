@@ -16,8 +16,9 @@ from subprocess import DEVNULL
 
 from labs.bench import conntrackd
 from labs.bench.commands import output
-from labs.bench.conntrackd import ACTIVE, STANDBY, ConntrackdPair
+from labs.bench.conntrackd import ConntrackdPair
 from labs.bench.pairs import until
+from labs.bench.ways import ACTIVE, STANDBY
 from labs.network.lab import Lab
 
 PACKAGE = "keepalived"

@@ -6,12 +6,13 @@ internal cache, the standby's external cache) and the kernel's entry, which the 
 
 from __future__ import annotations
 
-from labs.bench.conntrackd import ACTIVE, NAME, STANDBY, kernel_entry_bytes, missing, resident_bytes
+from labs.bench.conntrackd import NAME, kernel_entry_bytes, missing, resident_bytes
 from labs.bench.figures import Row, against, in_turn
 from labs.bench.generator import offer
 from labs.bench.pairs import daemons, members, reached
 from labs.bench.progress import Progress
 from labs.bench.sync import fill, taken
+from labs.bench.ways import ACTIVE, STANDBY
 from labs.network.errors import LabError
 
 CONNECTIONS = 100_000

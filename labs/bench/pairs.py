@@ -7,8 +7,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from labs.bench.conntrackd import ACTIVE, POLL_S, STANDBY, ConntrackdPair
+from labs.bench.conntrackd import POLL_S, ConntrackdPair
 from labs.bench.generator import silence
+from labs.bench.ways import ACTIVE, STANDBY
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 from labs.network.members import MemberSettings

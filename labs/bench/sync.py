@@ -14,12 +14,13 @@ import asyncio
 import time
 from statistics import quantiles
 
-from labs.bench.conntrackd import ACTIVE, STANDBY, ConntrackdPair, missing
+from labs.bench.conntrackd import ConntrackdPair, missing
 from labs.bench.figures import Row, against, compare, in_turn
 from labs.bench.generator import offer
 from labs.bench.pairs import daemons, held, members, reached
 from labs.bench.progress import Progress
 from labs.bench.round_trips import echo, round_trips
+from labs.bench.ways import ACTIVE, STANDBY
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 

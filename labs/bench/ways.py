@@ -12,7 +12,8 @@ from labs.bench.commands import output, succeeds
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 
-MEMBER = "fw1"
+ACTIVE, STANDBY = "fw1", "fw2"
+"""The two nodes, whoever runs in them."""
 QUEUE_OF_OTHERS = 77
 """Queue number of a program that is not ours; a member's own begin at 0."""
 
@@ -36,7 +37,7 @@ RULES: dict[Way, list[list[str]]] = {
 """What is in the chain FORWARD."""
 
 
-async def take(lab: Lab, way: Way, node: str = MEMBER) -> None:
+async def take(lab: Lab, way: Way, node: str = ACTIVE) -> None:
     """From now on packets go this way, and no other."""
     for other, rules in RULES.items():
         for rule in rules:

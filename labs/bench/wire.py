@@ -20,6 +20,7 @@ from typing import Any, Literal
 from labs.bench.figures import Row, alone
 from labs.bench.pairs import POLICY
 from labs.bench.progress import Progress
+from labs.bench.ways import ACTIVE, STANDBY
 from labs.bench.wire_frames import DeltaTraffic, StreamTraffic, delta_traffic, frames, stream_traffic
 from labs.network import capture
 from labs.network.errors import LabError
@@ -33,7 +34,6 @@ CONNECTIONS = 20_000
 """New connections of one measurement."""
 RATE = 4_000.0
 """Of them, a second of wall time: 400 a sync tick, several full datagrams."""
-ACTIVE, PEER = "fw1", "fw2"
 FAMILIES: tuple[Literal["ipv4", "ipv6"], ...] = ("ipv4", "ipv6")
 NO_PEER = "none; what a record of ours costs is counted, and nobody else's"
 _PORT = 9000
@@ -93,11 +93,11 @@ def rows(family: str, measured: list[Measured], against: str) -> list[Row]:
 
 
 async def _round(family: Literal["ipv4", "ipv6"], connections: int) -> Measured:
-    members = {name: MemberSettings(started=name == ACTIVE, policy=POLICY) for name in (ACTIVE, PEER)}
+    members = {name: MemberSettings(started=name == ACTIVE, policy=POLICY) for name in (ACTIVE, STANDBY)}
     async with Lab(load_topology("pair"), members, name="bench") as lab:
         cluster = lab.topology.cluster.id
         await lab.start(ACTIVE)
-        await lab.start(PEER)
+        await lab.start(STANDBY)
         await _until(lab, "sync is not OK", lambda ours, _: ours["sync"]["status"] == "OK")
 
         arrived = 0
@@ -111,15 +111,15 @@ async def _round(family: Literal["ipv4", "ipv6"], connections: int) -> Measured:
         if not arrived or delta.records < arrived:
             raise LabError(f"{arrived} of {connections} new connections passed {ACTIVE}, and its sync network carried "
                            f"{delta.records} records of them")  # fmt: skip
-        await lab.stop(PEER)
+        await lab.stop(STANDBY)
 
         async def fetch() -> None:
-            await lab.start(PEER)
+            await lab.start(STANDBY)
             await _until(lab, "full sync is not complete", lambda _, theirs: theirs["full_sync"]["state"] == "done")
 
         stream = stream_traffic(frames(await _captured(lab, fetch)), cluster)
         if not stream.records:
-            raise LabError(f"{PEER} started anew and no full sync was seen on the sync network")
+            raise LabError(f"{STANDBY} started anew and no full sync was seen on the sync network")
     return Measured(arrived, delta, stream)
 
 
@@ -131,7 +131,7 @@ def _caught_up(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 async def _until(lab: Lab, complaint: str, holds: Callable[[dict[str, Any], dict[str, Any]], bool]) -> None:
     """Wait until the `status` answers of the active member and of its peer are as wanted."""
     deadline = time.monotonic() + _SETTLE_S
-    while not holds(await lab.control(ACTIVE, "status"), await lab.control(PEER, "status")):
+    while not holds(await lab.control(ACTIVE, "status"), await lab.control(STANDBY, "status")):
         if time.monotonic() > deadline:
             raise LabError(f"{complaint} after {_SETTLE_S:g} s")
         await asyncio.sleep(_POLL_S)

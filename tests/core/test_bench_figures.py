@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from labs.bench.figures import COLUMNS, alone, cells, compare, document, missing, peers, readable
+from labs.bench.figures import COLUMNS, alone, cells, compare, document, peers, readable, unmeasured
 
 
 def test_the_ratio_is_the_median_of_the_rounds_own_ratios():
@@ -33,7 +33,7 @@ def test_a_row_without_a_peer_has_no_ratio_and_shows_that():
 
 
 def test_what_cannot_be_measured_here_has_a_row_that_says_so():
-    row = missing("tcp_stream", peer_name="iperf3 is not installed (package iperf3)", unit="Gbit/s", better="higher")
+    row = unmeasured("tcp_stream", peer_name="iperf3 is not installed (package iperf3)", unit="Gbit/s", better="higher")
     assert cells(row) == ["tcp_stream", "-", "-", "Gbit/s", "higher", "-", "0", "0%"]
     assert document({}, [row])["rows"][0]["ours"] is None
 
