@@ -4,6 +4,6 @@ nothing passes or fails by time.
 
 `cli` starts `inside`, which measures the groups: `forward`, `connections` and `growth`, `sync` and `wire`, `failover`,
 `memory`. `pairs` makes the labs that are compared, `ways`, `accept_all`, `conntrackd` and `keepalived` are the peers in
-them, `generator` (of `udp_frames`) and `round_trips` are the load. `figures` is the arithmetic; `guide.md` says what each
-figure means.
+them, `generator` (of `udp_frames`) and `round_trips` are the load. `figures` is the arithmetic; `guide.md` says what
+each figure means.
 """
