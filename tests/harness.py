@@ -18,6 +18,8 @@ from fwnode.control.client import Control, run_directory
 EVIDENCE = Path(__file__).parents[1] / "evidence"
 TALK = Path(__file__).with_name("talk.py")
 UDP = Path(__file__).with_name("udp.py")
+GATEWAY = "192.0.2.1"
+"""The cluster's virtual address on the clients' side."""
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
@@ -141,6 +143,9 @@ class UpLab:
 
     def udp(self, port: int = 9000, address: str = "198.51.100.100") -> Opener:
         """A client that opens UDP connections, and a server that says which of them arrive."""
+        # A kernel keeps some 250 small datagrams while it asks for a neighbour's address and forgets the oldest of a
+        # larger burst. So it asks now, by a ping that fw1's tables do not show among the forwarded connections.
+        self.exec("client", "ping", "-n", "-c", "1", "-W", "5", GATEWAY, check=True)
         receiver = self.background("server", sys.executable, str(UDP), "receive", str(port))
         assert receiver.stdout is not None
         assert receiver.stdout.readline().strip() == "ready"

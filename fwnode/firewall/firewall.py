@@ -336,9 +336,9 @@ class Firewall:
         if not learn and table is self.connections:
             announced = find_announced(table, self.policy, packet, now)
         match = announced.match if announced else self._match(packet.key, packet.icmp_type, hook)
-        verdict = self._judge(match, packet, data, hook, now)
-        if not verdict.accept or (learn and packet.flags & RST):
-            return verdict  # a RST ends what it is about: there is nothing left to learn
+        if match.action is not Action.ACCEPT or (learn and packet.flags & RST):
+            # A RST ends what it is about: there is nothing left to learn.
+            return self._judge(match, packet, data, hook, now)
         if len(table) >= self.parameters["connections_limit"] and packet.key not in table:
             self._log(now, Reason.TABLE_FULL, hook, packet, match.rule, Reason.TABLE_FULL.value)
             return DROP[Reason.TABLE_FULL]
@@ -353,7 +353,7 @@ class Firewall:
         if announced:
             connection.parent = announced.by.parent
             table.expected.use(announced.by)
-        return verdict
+        return self._judge(match, packet, data, hook, now)  # not sooner: the log must not say that it was accepted
 
     @property
     def allows_out_of_state(self) -> bool:

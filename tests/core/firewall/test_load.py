@@ -104,6 +104,17 @@ def test_only_new_connections_are_blocked() -> None:
     assert fw.decide(tcp("S", ">", client_port=40002), Hook.FORWARD, 0.6).accept
 
 
+def test_the_log_does_not_say_that_what_is_blocked_was_accepted() -> None:
+    rule = {"service": "database", "action": "accept", "track": "log"}
+    fw = firewall(policy={"rules": [rule]}, fw_sync_block_new_conns=0)
+    fw.load.update(411, 0.0)
+    fw.decide(tcp("S", ">", server_port=1521), Hook.FORWARD, 0.4)
+    assert [entry.reason for entry in fw.log] == [Reason.SYNC_LOAD]
+    fw.load.update(0, 0.5)
+    fw.decide(tcp("S", ">", server_port=1521), Hook.FORWARD, 0.6)
+    assert [entry.reason for entry in fw.log] == [Reason.SYNC_LOAD, None]
+
+
 @pytest.mark.parametrize(("mask", "verdict"), [(24, "ACCEPT"), (8, "ACCEPT"), (16, "SYNC_LOAD"), (2, "SYNC_LOAD")])
 def test_a_data_connection_has_a_flag_of_its_own(mask: int, verdict: str) -> None:
     """Its control connection was there before; a new control connection is TCP."""
