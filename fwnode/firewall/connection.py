@@ -8,7 +8,6 @@ from syncproto.columns import Columns
 from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag
 
 from .inspection import Inspector
-from .packet import reverse_key
 from .tcp import State
 
 # Plain numbers: arithmetic of flags is slow.
@@ -31,7 +30,6 @@ class Connection:
         "parent",
         "pending",
         "refresh_at",
-        "reverse",
         "revision",
         "row",
         "rule",
@@ -45,7 +43,6 @@ class Connection:
 
     def __init__(self, key: bytes, state: State, timeout: float, session_timeout: float, born: float) -> None:
         self.key = key
-        self.reverse = reverse_key(key)
         self.state = state
         self.timeout = timeout
         """Seconds it may be idle in its present state."""

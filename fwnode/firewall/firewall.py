@@ -5,7 +5,7 @@
                                                                   yes -> policy -> create, ACCEPT
 
 Deterministic: no socket, no clock. `now` is lab time in seconds. Established traffic takes the short way at the top
-of `decide`: one slice, one look-up, one comparison, one store.
+of `decide`: one slice, one look-up (two for an answer), one comparison, one store.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from .packet import (
     MalformedPacket,
     Packet,
     parse,
+    reverse_key,
     split_key,
 )
 from .parameters import Parameters
@@ -109,16 +110,18 @@ class Firewall:
         # The short way: a whole IPv4 or IPv6 packet without options, of a connection that has nothing special due.
         if hook == Hook.FORWARD and self.forwarding and len(data) >= 40:
             first = data[0]
+            entries = self.connections.entries
             if first == 0x45 and not data[6] & 0x3F and not data[7]:
                 at = 20
                 key = data[9:10] + data[12:24]
-                connection = self.connections.entries.get(key)
-            elif first >> 4 == 6:
+            elif first >> 4 == 6 and len(data) >= 44:
                 at = 40
                 key = data[6:7] + data[8:44]
-                connection = self.connections.entries.get(key)
             else:
-                key, connection = b"", None
+                key = b""
+            connection = entries.get(key)
+            if connection is None and key:  # an answer, or new
+                connection = entries.get(reverse_key(key))
             if (
                 connection is not None
                 and now < connection.refresh_at
@@ -223,13 +226,14 @@ class Firewall:
                 if inspect(table, self.policy, packet, data, now):
                     self._changed_table = True
             except AnnouncementRefused as error:
-                self._log(now, Reason.ANNOUNCEMENT, hook, packet, table.entries[packet.key].rule, str(error))
+                known = table.find(packet.key)
+                self._log(now, Reason.ANNOUNCEMENT, hook, packet, known.rule if known else 0, str(error))
                 return DROP[Reason.ANNOUNCEMENT]
         return verdict
 
     def _decide_icmp_error(self, packet: Packet, hook: int, now: float) -> Verdict:
         """An error passes when it is about a known connection (and the policy wants that)."""
-        known = packet.about in self.connections or packet.about in self.local
+        known = bool(packet.about) and (packet.about in self.connections or packet.about in self.local)
         if known and self.policy.icmp_errors:
             return ACCEPT
         # The kernel looks at TTL and MTU before we see a packet, so our own error may be about one that we never saw.

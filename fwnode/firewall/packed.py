@@ -1,7 +1,7 @@
 """Copies that came by full sync and that no packet has asked for: they stay packed.
 
 A standby may hold a million connections of which it will never see a packet. So a slice of a full sync is kept as it
-came, column by column, and the table refers to the whole slice under each of its keys; a connection becomes an object
+came, column by column, and the table refers to the whole slice under the key of each; a connection becomes an object
 of its own when a packet or an update needs it. A batch does not change: what was unpacked or has ended is no longer
 found under its keys. Knows nothing of packets, of peers or of the connections that are objects.
 """
@@ -14,8 +14,6 @@ from sys import intern
 
 from syncproto.columns import Columns
 from syncproto.record import Record, RecordFlag
-
-from .packet import reverse_key
 
 _LEARNED = int(RecordFlag.LEARNED)
 
@@ -62,13 +60,6 @@ class Batch:
         """None of them ends sooner than this after `came`."""
         return min(self._ttls)
 
-    def number(self, key: bytes) -> int:
-        """Which of them has this key, in either direction. It must be one of theirs."""
-        try:
-            return self.keys.index(key)
-        except ValueError:
-            return self.keys.index(reverse_key(key))
-
     def record(self, n: int) -> Record:
         """The record as it came."""
         return Record(
@@ -78,17 +69,16 @@ class Batch:
 
 
 class PackedCopies(dict[bytes, Batch]):
-    """What a table holds packed: the batch in which a connection lies, under both of its keys."""
+    """What a table holds packed: the batch in which a connection lies, under its key."""
 
     def __init__(self) -> None:
         super().__init__()
         self.learned = 0
         """How many of them were created by an out-of-state packet."""
 
-    def add(self, batch: Batch, reverse_keys: list[bytes]) -> None:
-        """A batch of which no key is held, with the other key of each of its connections."""
+    def add(self, batch: Batch) -> None:
+        """A batch of which no key is held."""
         self.update(dict.fromkeys(batch.keys, batch))
-        self.update(dict.fromkeys(reverse_keys, batch))
         self.learned += sum(flags & _LEARNED for flags in batch.flags)
 
     def held(self, batch: Batch) -> Iterator[int]:
@@ -96,13 +86,12 @@ class PackedCopies(dict[bytes, Batch]):
         return (n for n, key in enumerate(batch.keys) if self.get(key) is batch)
 
     def take(self, key: bytes) -> tuple[Batch, int]:
-        """Where the held connection of this key lies, in either direction; it is no longer held."""
+        """Where the held connection of this key lies; it is no longer held."""
         batch = self[key]
-        n = batch.number(key)
+        n = batch.keys.index(key)
         self.drop(batch, n)
         return batch, n
 
     def drop(self, batch: Batch, n: int) -> None:
-        key = batch.keys[n]
-        del self[key], self[reverse_key(key)]
+        del self[batch.keys[n]]
         self.learned -= batch.flags[n] & _LEARNED

@@ -1,8 +1,9 @@
 """The connection table and the expiry of what is in it. Knows nothing of rules, packets' bytes or the network.
 
-The table holds each connection under both of its keys: the entry itself, and a link for the other direction, as the
-product's table does. Changes that peers must hear of are collected as the connection's *current* state until
-`take_updates` empties them: ten changes in one sync tick are one update.
+The table holds each connection once, under the key of its initiator's direction; a key of the other direction is found
+by a second look-up. (The product has a link there. It would double what the table takes, and the work of filling and of
+emptying it.) Changes that peers must hear of are collected as the connection's *current* state until `take_updates`
+empties them: ten changes in one sync tick are one update.
 
 Times are lab seconds. A connection that came by sync belongs to the member that forwards its packets; only the owner
 announces its end. A copy outlives its owner's entry by a grace, because refreshes are rare (a few a timeout).
@@ -64,7 +65,7 @@ class ConnectionTable:
         self.member = member
         """Number of the member whose table it is."""
         self.entries: dict[bytes, Connection] = {}
-        """Connections under both of their keys. What is not here may still be packed: `find` knows."""
+        """Connections by the key of the initiator's direction. What is not here may still be packed: `find` knows."""
         self.peak = 0
         self._learned = 0
         self.expected = Expectations(timer_floor)
@@ -91,7 +92,7 @@ class ConnectionTable:
         self._free_rows: list[int] = []
 
     def __len__(self) -> int:
-        return (len(self.entries) + len(self._packed)) // 2
+        return len(self.entries) + len(self._packed)
 
     @property
     def learned(self) -> int:
@@ -99,7 +100,7 @@ class ConnectionTable:
         return self._learned + self._packed.learned
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self.entries or key in self._packed
+        return any(name in held for name in (key, reverse_key(key)) for held in (self.entries, self._packed))
 
     def __iter__(self) -> Iterator[Connection]:
         """All connections that there are when the walk begins and still are when it gets there, and perhaps later ones.
@@ -114,10 +115,13 @@ class ConnectionTable:
     def find(self, key: bytes) -> Connection | None:
         """The connection of this key, in either direction; from now on unpacked."""
         connection = self.entries.get(key)
-        if connection is None and key in self._packed:
-            connection = self._unpacked(*self._packed.take(key))
-            self._put(connection)
-            self._wheel.plan(connection, connection.expires)
+        if connection is None:
+            other = reverse_key(key)
+            connection = self.entries.get(other)
+            if connection is None:
+                for held in (key, other):
+                    if held in self._packed:
+                        return self._unpack(held)
         return connection
 
     def lifetime(self, timeout: float) -> float:
@@ -152,7 +156,6 @@ class ConnectionTable:
 
     def _put(self, connection: Connection) -> None:
         self.entries[connection.key] = connection
-        self.entries[connection.reverse] = connection
         if self._deleted.pop(connection.key, None) is not None:
             connection.told = True
         self._learned += connection.learned
@@ -175,8 +178,7 @@ class ConnectionTable:
         item.row = item.bucket = -1
 
     def _drop(self, connection: Connection) -> None:
-        self.entries.pop(connection.key, None)
-        self.entries.pop(connection.reverse, None)
+        del self.entries[connection.key]
         self._changed.pop(connection.key, None)
         self._learned -= connection.learned
         self._free_row(connection)
@@ -275,20 +277,19 @@ class ConnectionTable:
 
     def apply_slice(self, columns: Columns, now: float, generation: int = 0, origin: int = 0) -> int:
         """Part of the whole table of the peer `origin`; returns how many of its connections were news."""
-        links = list(map(reverse_key, columns.key))
-        if not self._is_news(columns, links):
+        if not self._is_news(columns):
             told = (Update(Op.SET, record.key, record, record.born, record.revision) for record in columns)
             return sum(self.apply(update, now, generation, origin) for update in told)
         batch = Batch(columns, now, generation, origin)
-        self._packed.add(batch, links)
+        self._packed.add(batch)
         self._give_row(batch)
         self._wheel.plan(batch, now + self.lifetime(batch.soonest_ttl_s))
         self.peak = max(self.peak, len(self))
         return len(batch)
 
-    def _is_news(self, columns: Columns, links: list[bytes]) -> bool:
+    def _is_news(self, columns: Columns) -> bool:
         """Whether nothing is known of any of them: then they need not be looked at one by one."""
-        keys = {*columns.key, *links}
+        keys = {*columns.key, *map(reverse_key, columns.key)}
         return (
             len(keys) == 2 * len(columns)
             and not any(self._unconfirmed.values())
@@ -423,6 +424,12 @@ class ConnectionTable:
         return left + COPY_GRACE * left
 
     # -- copies that are still packed ----------------------------------------------------------------------------
+
+    def _unpack(self, key: bytes) -> Connection:
+        connection = self._unpacked(*self._packed.take(key))
+        self._put(connection)
+        self._wheel.plan(connection, connection.expires)
+        return connection
 
     def _unpacked(self, batch: Batch, n: int) -> Connection:
         return self._copy(batch.record(n), batch.came, batch.generation, batch.origin)

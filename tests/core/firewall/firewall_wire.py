@@ -130,7 +130,7 @@ def play(fw: Firewall, transcript: str, *, now: float = 0.0, **ports: int) -> fl
             continue
         packet = tcp(what, way, **ports)
         verdict = answer(fw, packet, now)
-        entry = fw.connections.entries.get(key_of(way, **ports))
+        entry = fw.connections.find(key_of(way, **ports))
         happened.append(f"{way} {what} {verdict} {State(entry.state).name if entry else '-'}")
     assert happened == expected
     return now

@@ -282,6 +282,15 @@ def test_fragments_follow_the_verdict_of_the_first() -> None:
     assert answer(fw, second, FRAGMENT_TIMEOUT_S + 1) == "FRAGMENT"
 
 
+def test_an_icmp_error_about_a_later_fragment_is_about_no_known_connection() -> None:
+    """What it quotes has no ports: nobody can tell whose it is."""
+    fw = firewall()
+    first, second, _ = fragments()
+    assert answer(fw, first) == "ACCEPT"
+    assert answer(fw, unreachable(second)) == "OUT_OF_STATE"
+    assert fw.log[-1].text == "ICMP error about no known connection"
+
+
 def test_the_memory_for_fragments_is_bounded_and_the_oldest_gives_way() -> None:
     fw = firewall()
     trains = [fragments(number=n)[:2] for n in (1, 2)]

@@ -281,7 +281,7 @@ def test_a_server_first_packet_that_a_rule_accepts_makes_the_server_the_initiato
     both_ways = {"rules": [{"action": "accept"}], "out_of_state": {"drop_tcp": False}}
     fw = firewall(policy=both_ways)
     play(fw, "< PA ACCEPT ESTABLISHED\n > PA ACCEPT ESTABLISHED")
-    assert fw.connections.entries[key_of()].key == key_of("<")
+    assert [c.key for c in fw.connections] == [key_of("<")]
 
 
 def test_a_reset_is_let_through_and_not_learned() -> None:
