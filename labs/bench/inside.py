@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -14,6 +13,7 @@ from labs.bench import connections, failover, forward, growth, memory, sync, wir
 from labs.bench.figures import Row
 from labs.bench.progress import Progress
 from labs.exit_codes import ExitCode
+from labs.network import supervisor
 from labs.network.errors import LabError
 
 
@@ -46,7 +46,7 @@ def main(argv: list[str], lab_name: str) -> int:
     what, rounds, result = argv[0], int(argv[1]), int(argv[2])
     groups = [group for name, each in GROUPS.items() if what in (name, "all") for group in each]
     with Progress(sum(group.steps(rounds) for group in groups)) as progress:
-        rows, errors = asyncio.run(_measure(groups, rounds, progress))
+        rows, errors = supervisor.run(_measure(groups, rounds, progress))
     with os.fdopen(result, "w", encoding="utf-8") as file:
         json.dump([asdict(row) for row in rows], file)
     for error in errors:

@@ -20,12 +20,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from labs.exit_codes import ExitCode
 from labs.network import discovery, doctor
@@ -37,9 +39,14 @@ SI_USER = 0
 NAME_TRIES = 100
 STOP_GRACE_S = 10.0
 """Wall seconds between asking a lab to end and ending it by SIGKILL."""
+LONGEST_WAIT_S = 3600.0
+"""Wall seconds that one system call waits for a signal at most."""
 LISTEN_BACKLOG = 128
 UP_MAIN = "labs.network.supervisor:up_main"
-_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = {*_INTERRUPTS, signal.SIGCHLD}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -199,10 +206,23 @@ def _launch(name: str, sock: socket.socket, main: str, argv: list[str], *,
 
 
 def _wait_outside(process: "subprocess.Popen[bytes]", name: str) -> int:
-    """Wait for unshare, which blocks SIGTERM and SIGINT: those that only we were sent go to the lab's pid 1."""
+    """Wait for unshare, which blocks SIGTERM and SIGINT: those that only we were sent go to the lab's pid 1. A lab that
+    has not ended by itself some time after the first of them is ended by SIGKILL."""
+    ends_at = inf
     while process.poll() is None:
-        info = signal.sigwaitinfo(_SIGNALS)
-        if info.si_signo == signal.SIGCHLD or (info.si_signo == signal.SIGINT and info.si_code != SI_USER):
+        info = signal.sigtimedwait(_SIGNALS, max(0.0, min(ends_at - time.monotonic(), LONGEST_WAIT_S)))
+        if info is None:
+            if time.monotonic() >= ends_at:
+                print(f"fwlab: the lab had not ended {STOP_GRACE_S:g} s after it was told to; it was killed",
+                      file=sys.stderr)
+                process.kill()  # --kill-child: the kernel ends everything inside
+                process.wait()
+                return ExitCode.INTERRUPTED
+            continue
+        if info.si_signo == signal.SIGCHLD:
+            continue
+        ends_at = min(ends_at, time.monotonic() + STOP_GRACE_S)
+        if info.si_signo == signal.SIGINT and info.si_code != SI_USER:
             continue
         lab = discovery.find(name)
         if lab is None:  # it has not come so far as to listen: nothing there to end in order
@@ -243,6 +263,7 @@ def main() -> NoReturn:
         try:
             code = _supervise(boot, sock)
         except KeyboardInterrupt:
+            _ignore_interrupts()
             code = ExitCode.INTERRUPTED
         except BaseException:
             traceback.print_exc()
@@ -307,6 +328,39 @@ def _supervise(boot: _Boot, sock: socket.socket) -> int:
     except LabError as error:
         print(f"fwlab: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` for what runs inside a lab: a SIGINT or SIGTERM cancels it, and it raises KeyboardInterrupt when it
+    has ended. A second one changes nothing: a Ctrl-C reaches a process on two ways, and asyncio would break off the
+    clean-up at the second. Who waits outside sees to it that the end does come."""
+    interrupted = False
+
+    async def interruptible() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            interrupted = True
+            _ignore_interrupts()
+            if task is not None:
+                task.cancel()
+
+        for number in _INTERRUPTS:
+            loop.add_signal_handler(number, interrupt)
+        return await main
+
+    try:
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _ignore_interrupts() -> None:
+    for number in _INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _answer_knocks(sock: socket.socket) -> None:

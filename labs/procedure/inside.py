@@ -9,10 +9,12 @@ import asyncio
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 from labs.exit_codes import ExitCode
+from labs.network import supervisor
 from labs.network.lab import Lab
 from labs.network.members import MemberSettings
 from labs.procedure.model import LabFile, load
@@ -25,7 +27,7 @@ CLIENT, SERVER = "client", "server"
 
 def main(argv: list[str], lab_name: str) -> int:
     path, evidence, keep, result = Path(argv[0]), argv[1], argv[2] == "keep", int(argv[3])
-    document = asyncio.run(run(load(path), lab_name, Path(evidence) if evidence else None, keep))
+    document = supervisor.run(run(load(path), lab_name, Path(evidence) if evidence else None, keep))
     with os.fdopen(result, "w", encoding="utf-8") as out:
         json.dump(document, out)
     return ExitCode.HELD
@@ -52,10 +54,22 @@ async def run(file: LabFile, lab_name: str, evidence: Path | None, keep: bool) -
         document = await runner.run()
         if keep:
             live.say(f"the lab {lab_name} stays until you press Enter; look at it with fwctl from another terminal")
-            await asyncio.to_thread(sys.stdin.readline)
+            await _line_of_input()
         await runner.close()
         if evidence is not None:
             for member in file.members:
                 if lab.log_path(member).exists():
                     (evidence / f"{member}.log").write_bytes(lab.log_path(member).read_bytes())
         return document
+
+
+async def _line_of_input() -> None:
+    """Until a line, or the end of the input. In a thread that nobody waits for: who interrupts does not press Enter."""
+    loop, come = asyncio.get_running_loop(), asyncio.Event()
+
+    def wait() -> None:
+        sys.stdin.readline()
+        loop.call_soon_threadsafe(come.set)
+
+    threading.Thread(target=wait, name="input", daemon=True).start()
+    await come.wait()

@@ -4,7 +4,6 @@ A machine that cannot run labs fails these tests with doctor's word on what is m
 """
 
 import ast
-import asyncio
 import itertools
 import os
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from labs.network.lab import Lab
-from labs.network.supervisor import load_function, run_in_lab
+from labs.network.supervisor import load_function, run, run_in_lab
 from labs.network.topology import load_topology
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("network_member.py"))]
@@ -47,7 +46,7 @@ def inside_main(argv: list[str], name: str) -> int:
         async with Lab(load_topology(topology or "pair"), name=name, member_command=STAND_IN) as lab:
             await scenario(lab)  # type: ignore[misc]
 
-    asyncio.run(play())
+    run(play())
     return 0
 
 

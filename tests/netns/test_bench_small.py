@@ -1,6 +1,5 @@
 """Every group of the benchmark, small: that each figure is there, of real packets, with its peer or why it has none."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -9,7 +8,7 @@ from network_ground import unique_name
 from labs.bench import connections, failover, forward, memory, sync
 from labs.bench.figures import FIGURES, Row
 from labs.bench.progress import Progress
-from labs.network.supervisor import run_in_lab
+from labs.network.supervisor import run, run_in_lab
 
 SMALL = 400
 """Connections, packets or round trips where a real measurement takes many."""
@@ -33,7 +32,7 @@ MEASURES: dict[str, Callable[[Progress], Awaitable[list[Row]]]] = {
 
 def measure_inside(argv: list[str], name: str) -> int:
     with Progress(10) as progress:
-        rows = asyncio.run(MEASURES[argv[0]](progress))
+        rows = run(MEASURES[argv[0]](progress))
     assert rows[0].figure == argv[0] and all(row.figure in FIGURES for row in rows)
     for row in rows:
         assert row.ours is None or row.rounds == 1

@@ -1,13 +1,12 @@
 """The sync figures of a small measurement, from real frames between real members."""
 
-import asyncio
 
 from network_ground import unique_name
 
 from labs.bench import wire
 from labs.bench.figures import Row
 from labs.bench.progress import Progress
-from labs.network.supervisor import run_in_lab
+from labs.network.supervisor import run, run_in_lab
 from syncproto.limits import DATAGRAM_MAX, UPDATES_PER_DATAGRAM_MAX
 
 CONNECTIONS = 300
@@ -15,7 +14,7 @@ CONNECTIONS = 300
 
 def measure_inside(argv: list[str], name: str) -> int:
     with Progress(wire.steps(1)) as progress:
-        rows = {row.figure: row for row in asyncio.run(wire.measure(1, progress, CONNECTIONS))}
+        rows = {row.figure: row for row in run(wire.measure(1, progress, CONNECTIONS))}
     assert len(rows) == 8 and all(row.peer is None and row.ratio is None for row in rows.values())
     for family, addresses in (("ipv4", 2 * 4), ("ipv6", 2 * 16)):
         check({figure.removesuffix(f"_{family}"): row for figure, row in rows.items()}, addresses)

@@ -1,5 +1,6 @@
 """`fwlab` from the outside: up, exec, capture, do, down; and that nothing of a lab outlives its first process."""
 
+import contextlib
 import json
 import os
 import signal
@@ -189,8 +190,9 @@ def parent(pid: int) -> int:
 
 FOREGROUND = """
 import sys
-from labs.network.supervisor import run_in_lab
-sys.exit(run_in_lab(sys.argv[1], sys.argv[2] + ":foreground_main", []))
+from labs.network import supervisor
+supervisor.STOP_GRACE_S = float(sys.argv[3])
+sys.exit(supervisor.run_in_lab(sys.argv[1], sys.argv[2], []))
 """
 
 
@@ -201,6 +203,7 @@ def foreground_main(argv: list[str], name: str) -> int:
     from network_ground import STAND_IN
 
     from labs.network.lab import Lab
+    from labs.network.supervisor import run
     from labs.network.topology import load_topology
 
     async def play() -> None:
@@ -209,42 +212,103 @@ def foreground_main(argv: list[str], name: str) -> int:
             print(f"up {name}", flush=True)
             await asyncio.Event().wait()
 
-    asyncio.run(play())
+    run(play())
     return 0
 
 
-def start_foreground(name: str) -> "tuple[subprocess.Popen[str], str]":
+def stubborn_main(argv: list[str], name: str) -> int:
+    """Runs inside a lab, and does not end when it is told to."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    print(f"up {name}", flush=True)
+    while True:
+        signal.pause()
+
+
+@contextlib.contextmanager
+def foreground(name: str, main: str = "foreground_main", grace_s: float = 60.0
+               ) -> "Iterator[tuple[subprocess.Popen[str], str]]":
+    """A command with a lab in the foreground, and the lab's name."""
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen([sys.executable, "-c", FOREGROUND, name, __file__], stdout=subprocess.PIPE, text=True,
-                               env={**os.environ, "PYTHONPATH": path}, start_new_session=True)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("up "), line
-    return process, line.split()[1]
+    line = [sys.executable, "-c", FOREGROUND, name, f"{__file__}:{main}", str(grace_s)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": path}, start_new_session=True) as process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            assert said.startswith("up "), said
+            yield process, said.split()[1]
+        finally:
+            process.kill()
 
 
-@pytest.mark.parametrize(("number", "to_group", "code"), [
-    (signal.SIGINT, False, 130), (signal.SIGINT, True, 130), (signal.SIGTERM, False, 130), (signal.SIGKILL, False, -9)])
-def test_foreground_lab_ends_with_the_command(number, to_group, code):
-    process, name = start_foreground(unique_name())
-    found = discovery.choose(name)
-    users = users_of(found.pid)
-    assert fwlab("exec", "--lab", name, "client", "--", "true").returncode == 0, "reachable while it runs"
-    (os.killpg if to_group else os.kill)(process.pid, number)
-    assert process.wait(timeout=10) == code
-    wait_until(lambda: users() == [], "every process of the lab has ended")
-    wait_until(lambda: name not in discovery.names(), "the name is free")
-    assert process.stdout is not None
-    process.stdout.close()
+@pytest.mark.parametrize(("number", "to_group", "times", "code"), [
+    (signal.SIGINT, False, 1, 130), (signal.SIGINT, True, 1, 130), (signal.SIGINT, True, 5, 130),
+    (signal.SIGTERM, False, 1, 130), (signal.SIGTERM, True, 2, 130), (signal.SIGKILL, False, 1, -9)])
+def test_foreground_lab_ends_with_the_command(number, to_group, times, code):
+    with foreground(unique_name()) as (process, name):
+        found = discovery.choose(name)
+        users = users_of(found.pid)
+        assert fwlab("exec", "--lab", name, "client", "--", "true").returncode == 0, "reachable while it runs"
+        for _ in range(times):
+            (os.killpg if to_group else os.kill)(process.pid, number)
+        assert process.wait(timeout=30) == code
+        wait_until(lambda: users() == [], "every process of the lab has ended")
+        wait_until(lambda: name not in discovery.names(), "the name is free")
 
 
 def test_foreground_labs_number_themselves(lab):
-    process, name = start_foreground(lab)
-    assert name == f"{lab}-2"
-    process.terminate()
-    assert process.wait(timeout=10) == ExitCode.INTERRUPTED
-    assert process.stdout is not None
-    process.stdout.close()
+    with foreground(lab) as (process, name):
+        assert name == f"{lab}-2"
+        process.terminate()
+        assert process.wait(timeout=30) == ExitCode.INTERRUPTED
+
+
+def test_a_lab_that_does_not_end_when_it_is_told_to_is_killed():
+    with foreground(unique_name(), "stubborn_main", grace_s=0.5) as (process, name):
+        users = users_of(discovery.choose(name).pid)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == ExitCode.INTERRUPTED
+        assert process.stderr is not None and "it was killed" in process.stderr.read()
+        wait_until(lambda: users() == [], "every process of the lab has ended")
+
+
+QUICK = """
+title: Two members and nothing else
+shows: what stays
+topology: pair
+members:
+  fw1: {release: R77.30}
+  fw2: {release: R77.30}
+policy: {name: open, rules: [{name: all, action: accept}]}
+steps:
+  - start: [fw1, fw2]
+expect:
+  - {that: members.fw1.connections, is: 0}
+"""
+
+
+@pytest.mark.parametrize(("enter", "code"), [(True, 0), (False, 130)])
+def test_a_lab_that_is_kept_ends_by_enter_and_by_an_interrupt(tmp_path, enter, code):
+    file = tmp_path / "kept.yaml"
+    file.write_text(QUICK)
+    line = [sys.executable, "-m", "labs.cli", "run", str(file), "--keep"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdin is not None and process.stdout is not None
+            said = next(text for text in process.stdout if "stays until you press Enter" in text)
+            name = said.split("the lab ")[1].split()[0]
+            assert discovery.find(name) is not None
+            if enter:
+                process.stdin.write("\n")
+                process.stdin.flush()
+            else:
+                process.send_signal(signal.SIGINT)
+            process.stdout.read()
+            assert process.wait(timeout=30) == code
+            wait_until(lambda: discovery.find(name) is None, "the lab is gone")
+        finally:
+            process.kill()
 
 
 def test_member_that_does_not_start_is_told(tmp_path):
