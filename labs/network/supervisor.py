@@ -97,6 +97,8 @@ def run_in_lab(name_hint: str, module_main: str, argv: list[str], pass_fds: Sequ
                 process.wait()
     finally:
         sock.close()
+        while signal.sigtimedwait(_INTERRUPTS, 0) is not None:
+            pass  # one more of those that have been obeyed
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     if not alive and code not in (ExitCode.INTERRUPTED, ExitCode.CANNOT_RUN):
         raise MachineError(doctor.namespace_complaint() or "the lab's first process did not come up")

@@ -192,7 +192,7 @@ FOREGROUND = """
 import sys
 from labs.network import supervisor
 supervisor.STOP_GRACE_S = float(sys.argv[3])
-sys.exit(supervisor.run_in_lab(sys.argv[1], sys.argv[2], []))
+sys.exit(supervisor.run_in_lab(sys.argv[1], sys.argv[2], sys.argv[4:]))
 """
 
 
@@ -216,6 +216,26 @@ def foreground_main(argv: list[str], name: str) -> int:
     return 0
 
 
+def slow_main(argv: list[str], name: str) -> int:
+    """Runs inside a lab; told to end, it needs a file that a test makes."""
+    import asyncio
+
+    from labs.network.supervisor import run
+
+    async def play() -> None:
+        print(f"up {name}", flush=True)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            print("ending", flush=True)
+            while not Path(argv[0]).exists():
+                await asyncio.sleep(0.01)
+            print("ended in order", flush=True)
+
+    run(play())
+    return 0
+
+
 def stubborn_main(argv: list[str], name: str) -> int:
     """Runs inside a lab, and does not end when it is told to."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -226,11 +246,11 @@ def stubborn_main(argv: list[str], name: str) -> int:
 
 
 @contextlib.contextmanager
-def foreground(name: str, main: str = "foreground_main", grace_s: float = 60.0
+def foreground(name: str, main: str = "foreground_main", argument: str = "", grace_s: float = 60.0
                ) -> "Iterator[tuple[subprocess.Popen[str], str]]":
     """A command with a lab in the foreground, and the lab's name."""
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    line = [sys.executable, "-c", FOREGROUND, name, f"{__file__}:{main}", str(grace_s)]
+    line = [sys.executable, "-c", FOREGROUND, name, f"{__file__}:{main}", str(grace_s), argument]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           env={**os.environ, "PYTHONPATH": path}, start_new_session=True) as process:
         try:
@@ -242,19 +262,31 @@ def foreground(name: str, main: str = "foreground_main", grace_s: float = 60.0
             process.kill()
 
 
-@pytest.mark.parametrize(("number", "to_group", "times", "code"), [
-    (signal.SIGINT, False, 1, 130), (signal.SIGINT, True, 1, 130), (signal.SIGINT, True, 5, 130),
-    (signal.SIGTERM, False, 1, 130), (signal.SIGTERM, True, 2, 130), (signal.SIGKILL, False, 1, -9)])
-def test_foreground_lab_ends_with_the_command(number, to_group, times, code):
+@pytest.mark.parametrize(("number", "to_group", "code"), [
+    (signal.SIGINT, False, 130), (signal.SIGINT, True, 130), (signal.SIGTERM, False, 130), (signal.SIGKILL, False, -9)])
+def test_foreground_lab_ends_with_the_command(number, to_group, code):
     with foreground(unique_name()) as (process, name):
         found = discovery.choose(name)
         users = users_of(found.pid)
         assert fwlab("exec", "--lab", name, "client", "--", "true").returncode == 0, "reachable while it runs"
-        for _ in range(times):
-            (os.killpg if to_group else os.kill)(process.pid, number)
+        (os.killpg if to_group else os.kill)(process.pid, number)
         assert process.wait(timeout=30) == code
         wait_until(lambda: users() == [], "every process of the lab has ended")
         wait_until(lambda: name not in discovery.names(), "the name is free")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_interrupt_does_not_break_off_the_end_of_a_lab(tmp_path, number):
+    """As of a person who is impatient, and of a terminal that signals every process at once."""
+    go = tmp_path / "go"
+    with foreground(unique_name(), "slow_main", argument=str(go)) as (process, _):
+        assert process.stdout is not None
+        process.send_signal(number)
+        assert process.stdout.readline() == "ending\n"
+        os.killpg(process.pid, number)
+        go.touch()
+        assert process.stdout.read() == "ended in order\n"
+        assert process.wait(timeout=30) == ExitCode.INTERRUPTED
 
 
 def test_foreground_labs_number_themselves(lab):
