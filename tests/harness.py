@@ -22,7 +22,7 @@ GATEWAY = "192.0.2.1"
 """The cluster's virtual address on the clients' side."""
 
 
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
     """The condition's first true value; fails with `what` when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
@@ -37,7 +37,7 @@ class Talk:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def ask(self, text: str = "hello", patience_s: float = 2.0) -> str:
+    def ask(self, text: str = "hello", patience_s: float = 20.0) -> str:
         """What came back: the text itself, `silence`, `reset`, `closed` or `refused`."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(f"{patience_s} {text}\n")
@@ -47,7 +47,7 @@ class Talk:
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=30)
         self._process.stdout.close()
 
 
@@ -121,7 +121,7 @@ class UpLab:
     def status(self, member: str) -> dict[str, Any]:
         return dict(self.ask(member, "status"))
 
-    def wait_for_state(self, member: str, state: str, timeout_s: float = 10.0) -> None:
+    def wait_for_state(self, member: str, state: str, timeout_s: float = 30.0) -> None:
         until(lambda: self.status(member)["state"] == state, f"{member} is {state}", timeout_s)
 
     def install(self, member: str, folder: Path, policy: dict[str, Any], check: bool = True) -> str:
@@ -225,7 +225,7 @@ def captured(lab: UpLab, switch: str, file: Path, *expression: str) -> Iterator[
         yield packets
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
+        process.communicate(timeout=30)
     packets += rdpcap(str(file))
 
 

@@ -179,7 +179,7 @@ def test_a15_such_connections_are_learned(pair):
     talk = pair.talk(1521)
     assert talk.ask() == "hello"
     fail_over_without_state(pair)
-    assert talk.ask("learned?", patience_s=5) == "learned?"
+    assert talk.ask("learned?") == "learned?"
     rows = pair.ask("fw2", "tab")["rows"]
     assert [row["learned"] for row in rows] == [True]
     assert pair.status("fw2")["learned"] == 1
@@ -191,9 +191,9 @@ def test_a16_learned_connections_continue_when_enforcement_returns(pair):
     talk, silent = pair.talk(1521), pair.talk(1521)
     assert talk.ask() == silent.ask() == "hello"
     fail_over_without_state(pair)
-    assert talk.ask("learned?", patience_s=5) == "learned?"
+    assert talk.ask("learned?") == "learned?"
     pair.fwctl("fw2", "ctl", "set", "int", "fw_allow_out_of_state_tcp", "0")
-    assert talk.ask("still there", patience_s=5) == "still there"
+    assert talk.ask("still there") == "still there"
     assert silent.ask("too late", patience_s=2) == "silence"
 
 

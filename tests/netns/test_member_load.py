@@ -84,7 +84,7 @@ def test_a_held_packet_goes_on_after_five_seconds_without_an_ack(tmp_path):
         mine = hold(lab)["held"]
         assert not any(opener.arrived(port) for port in range(10_000, 10_016))
         assert f"Number of Pending packets currently held: {mine}" in lab.fwctl("fw1", "pstat").stdout
-        until(lambda: hold(lab)["timed_out"] == mine, "all of them were released", 15)
+        until(lambda: hold(lab)["timed_out"] == mine, "all of them were released")
         figures = hold(lab)
         assert 5 <= figures["longest_s"] < 15
         assert (figures["pending"], figures["released"]) == (0, mine)

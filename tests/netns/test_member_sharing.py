@@ -38,10 +38,10 @@ def test_members_share_the_load_and_lose_no_session(mode, members, tmp_path):
         # The pivot dies, and another member takes its share (and its part).
         lab.do("kill", "member=fw1")
         until(lambda: lab.ask("fw2", "stat")["members"][0]["load"] == 0, "the share of fw1 has moved")
-        assert [talk.ask("still?", patience_s=5) for talk in talks] == ["still?"] * SESSIONS
+        assert [talk.ask("still?") for talk in talks] == ["still?"] * SESSIONS
         lab.do("start", "member=fw1")
         until(lambda: lab.ask("fw2", "stat")["members"][0]["load"] > 0, "fw1 has its share again")
-        assert [talk.ask("again?", patience_s=5) for talk in talks] == ["again?"] * SESSIONS
+        assert [talk.ask("again?") for talk in talks] == ["again?"] * SESSIONS
         for name in names:
             assert lab.status(name)["drops"]["OUT_OF_STATE"] == 0
         for address in ("192.0.2.1", "2001:db8:1::1", SERVER, SERVER6):

@@ -37,7 +37,7 @@ def test_a_cut_shorter_than_the_queue_is_made_up_for(pair):
     assert difference.returncode == 1
     assert "The tables differ in 300 connections: fw2 lacks 300." in difference.stdout
     pair.do("unlose", "link=sync")
-    until(lambda: pair.control("fw2")["connections"] == 300, "fw2 knows them without anybody's help", 30)
+    until(lambda: pair.control("fw2")["connections"] == 300, "fw2 knows them without anybody's help")
     assert equal(pair)
     assert pair.control("fw2")["counters"]["lost_updates"] == 0
 
@@ -50,13 +50,13 @@ def test_lost_updates_stay_lost_until_healing_is_switched_on(pair):
         opener.open(300)
         until(lambda: pair.control("fw1")["counters"]["backlog"] == 0, "they are on their way")
     pair.do("unlose", "link=sync")
-    until(lambda: pair.control("fw2")["counters"]["lost_updates"], "fw2 has noticed", 30)
-    until(lambda: pair.control("fw1")["counters"]["unacknowledged"] == 0, "what can come has come", 30)
+    until(lambda: pair.control("fw2")["counters"]["lost_updates"], "fw2 has noticed")
+    until(lambda: pair.control("fw1")["counters"]["unacknowledged"] == 0, "what can come has come")
     assert not equal(pair)
     assert pair.control("fw1")["connections"] > pair.control("fw2")["connections"] > 0
     before = pair.control("fw2")["drops"]
     pair.fwctl("fw2", "ctl", "set", "int", "fwlab_sync_heal", "1")
-    until(lambda: pair.control("fw2")["healed"] == 1, "fw2 takes the whole table of its own accord", 20)
+    until(lambda: pair.control("fw2")["healed"] == 1, "fw2 takes the whole table of its own accord")
     assert equal(pair)
     assert pair.control("fw2")["drops"] == before
 
@@ -87,7 +87,7 @@ def test_services_may_be_left_out_of_synchronisation_or_join_it_later(pair, tmp_
     assert ports("fw1") == {9000, 8080, 1521}
     if pair.control("fw2")["lab_time"] < began + 2:
         assert 8080 not in ports("fw2")
-    until(lambda: 8080 in ports("fw2"), "after three seconds the delayed one is", 15)
+    until(lambda: 8080 in ports("fw2"), "after three seconds the delayed one is")
     assert pair.control("fw2")["lab_time"] >= began + 2.5
     assert 9000 not in ports("fw2")
     compared = pair.fwctl("fw1", "sync", "compare").stdout

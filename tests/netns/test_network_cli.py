@@ -139,7 +139,7 @@ def test_capture(lab, link, tmp_path):
     file = tmp_path / "x.pcap"
     argv = ["ping", "-c", "1", "192.0.2.11"]
     process = capture_while(lab, link, "-w", str(file), "--count", "2", "icmp", argv=argv)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=30)
     assert process.returncode == 0
     assert said.startswith("2 packets captured")
     request, reply = pcap_packets(file.read_bytes())
@@ -152,7 +152,7 @@ def test_capture_ends_on_interrupt(lab, tmp_path):
     file = tmp_path / "x.pcap"
     process = capture_while(lab, "lan", "-w", str(file), argv=["ping", "-c", "3", "-i", "0.05", "192.0.2.11"])
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=30)
     assert process.returncode == 0
     assert len(pcap_packets(file.read_bytes())) >= 6
     assert "dropped by the kernel" in said
