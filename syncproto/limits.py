@@ -163,7 +163,7 @@ FULL_SLICE_RECORDS = 128
 
 FULL_PAUSE_S = 0.001
 """Between two frames of a full sync while packets are forwarded. Lab's own: the grain of the loop's timer. A million
-connections take 12 s in that way, and 5 s without packets."""
+connections take 12 s in that way, and 2 s without packets."""
 
 FULL_QUIET_S = 0.1
 """So long after a packet more of them are expected. Lab's own."""

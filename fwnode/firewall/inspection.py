@@ -7,6 +7,8 @@ knows nothing of the table, the rule base or time.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from .announcements import Announcement, AnnouncementRefused, ftp_command, ftp_reply, sip_message, tftp_request
 from .lines import LineFollower
 from .packet import ACK, SYN, TCP, UDP, Packet
@@ -19,7 +21,7 @@ UDP_HEADER_BYTES = 8
 _ANSWER = {b"PASV": b"227", b"EPSV": b"229"}
 
 
-class Inspector:
+class Inspector(ABC):
     """One inspected connection, from `client` to `server` (packed addresses)."""
 
     __slots__ = ("client", "server")
@@ -28,10 +30,10 @@ class Inspector:
         self.client = client
         self.server = server
 
+    @abstractmethod
     def see(self, packet: Packet, data: bytes, from_client: bool) -> list[Announcement]:
         """What a packet of it announces. `data` is the packet, as much of it as was copied. Raises
         `AnnouncementRefused` for one that must not pass, and then remembers nothing of it."""
-        raise NotImplementedError
 
 
 class FtpInspector(Inspector):

@@ -25,7 +25,6 @@ import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from math import inf
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -39,8 +38,6 @@ SI_USER = 0
 NAME_TRIES = 100
 STOP_GRACE_S = 10.0
 """Wall seconds between asking a lab to end and ending it by SIGKILL."""
-LONGEST_WAIT_S = 3600.0
-"""Wall seconds that one system call waits for a signal at most."""
 LISTEN_BACKLOG = 128
 UP_MAIN = "labs.network.supervisor:up_main"
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
@@ -210,20 +207,22 @@ def _launch(name: str, sock: socket.socket, main: str, argv: list[str], *,
 def _wait_outside(process: "subprocess.Popen[bytes]", name: str) -> int:
     """Wait for unshare, which blocks SIGTERM and SIGINT: those that only we were sent go to the lab's pid 1. A lab that
     has not ended by itself some time after the first of them is ended by SIGKILL."""
-    ends_at = inf
+    ends_at: float | None = None
     while process.poll() is None:
-        info = signal.sigtimedwait(_SIGNALS, max(0.0, min(ends_at - time.monotonic(), LONGEST_WAIT_S)))
-        if info is None:
-            if time.monotonic() >= ends_at:
-                print(f"fwlab: the lab had not ended {STOP_GRACE_S:g} s after it was told to; it was killed",
-                      file=sys.stderr)
-                process.kill()  # --kill-child: the kernel ends everything inside
-                process.wait()
-                return ExitCode.INTERRUPTED
-            continue
+        if ends_at is None:
+            info = signal.sigwaitinfo(_SIGNALS)
+        elif (in_time := signal.sigtimedwait(_SIGNALS, max(0.0, ends_at - time.monotonic()))) is not None:
+            info = in_time
+        else:
+            print(f"fwlab: the lab had not ended {STOP_GRACE_S:g} s after it was told to; it was killed",
+                  file=sys.stderr)
+            process.kill()  # --kill-child: the kernel ends everything inside
+            process.wait()
+            return ExitCode.INTERRUPTED
         if info.si_signo == signal.SIGCHLD:
             continue
-        ends_at = min(ends_at, time.monotonic() + STOP_GRACE_S)
+        if ends_at is None:
+            ends_at = time.monotonic() + STOP_GRACE_S
         if info.si_signo == signal.SIGINT and info.si_code != SI_USER:
             continue
         lab = discovery.find(name)

@@ -1,6 +1,5 @@
 """The sync figures of a small measurement, from real frames between real members."""
 
-
 from network_ground import unique_name
 
 from labs.bench import wire

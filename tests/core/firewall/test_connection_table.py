@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from fwnode.clock import FLOOR_S, LabClock
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.packet import reverse_key
-from fwnode.firewall.table import COPY_GRACE, REFRESHES_PER_TIMEOUT, ConnectionTable
+from fwnode.firewall.table import (
+    COPY_GRACE,
+    ENDED_TOGETHER,
+    EXPIRED_AT_ONCE_MAX,
+    REFRESHES_PER_TIMEOUT,
+    ConnectionTable,
+)
 from fwnode.firewall.tcp import State
 from syncproto.record import Op, Record, Update
 
@@ -294,6 +300,18 @@ def test_the_work_of_expiry_follows_what_is_due_not_what_is_held() -> None:
         table.expire(tick / 10)
     assert len(table) == 2990
     assert Watched.looks <= 50
+
+
+def test_expiry_is_bounded_and_the_rest_has_its_turn_in_the_next_call() -> None:
+    table = ConnectionTable()
+    for number in range(EXPIRED_AT_ONCE_MAX + 2 * ENDED_TOGETHER + 1):
+        table.add(connection(number, timeout=5.0), 0.0)
+    assert table.expire(10.0, at_most=ENDED_TOGETHER + 1)
+    assert len(table) == EXPIRED_AT_ONCE_MAX + ENDED_TOGETHER
+    assert table.expire(10.0)
+    assert len(table) == ENDED_TOGETHER
+    assert not table.expire(10.0)
+    assert (len(table), table.entries) == (0, {})
 
 
 def test_expiry_ends_even_when_a_bucket_and_an_end_differ_in_the_last_bit_only() -> None:
