@@ -96,7 +96,7 @@ class Node:
         )
         now = wire_now()
         self.incarnation = time.time_ns() // 1_000_000
-        """Milliseconds, so that it grows from start to start, and faster than heartbeats are numbered."""
+        """Grows from start to start."""
         self.cluster = Cluster(
             config.number,
             config.peers,
@@ -105,7 +105,6 @@ class Node:
             now=now,
             heartbeat_s=self.parameters["fwha_heartbeat_ms"] / 1000,
             dead_timeout_s=self.parameters["fwha_dead_timeout_ms"] / 1000,
-            first_heartbeat=self.incarnation,
             load_sharing=config.cluster.load_sharing,
         )
         self.sharing: LoadSharing | None = None
@@ -334,7 +333,9 @@ class Node:
             if envelope.sender != wire.peer:
                 self.refused_messages["wrong sender"] += 1
             elif isinstance(envelope.message, Heartbeat):
-                self.cluster.receive_heartbeat(envelope.sender, envelope.message, wire.interface, now)
+                self.cluster.receive_heartbeat(
+                    envelope.sender, envelope.incarnation, envelope.message, wire.interface, now
+                )
             elif not wire.sync:
                 self.refused_messages["not on the sync network"] += 1
             else:

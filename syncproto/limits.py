@@ -134,7 +134,7 @@ counts among those that hold others up. Twice the product's 2.5 s dead timer: th
 
 STALE_AFTER_S = 3.0
 """A smaller incarnation than the known one is believed only after this much silence (seconds): before, it is a
-delayed datagram of the past. Covers a clock that was set back between two starts."""
+delayed datagram of the past, heartbeats included. Covers a clock that was set back between two starts."""
 
 BURST_MAX = 32
 """Delta datagrams sent in one outgoing() call. A default UDP socket buffer (212,992 bytes) holds about 90."""

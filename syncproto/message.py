@@ -60,7 +60,7 @@ class Heartbeat:
     sees: list[int]
     leaving: bool = False
     number: int = 0
-    """Grows with every heartbeat, also over restarts: a late one on a slow network must not undo a newer one."""
+    """Grows with every heartbeat of an incarnation: a late one on a slow network must not undo a newer one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from syncproto.limits import STALE_AFTER_S
 from syncproto.message import Heartbeat
 
 
@@ -51,10 +52,6 @@ LISTEN_HEARTBEATS = 4
 SETTLE_HEARTBEATS = 3
 """Heartbeat intervals that roles stay as they are after an interface, ours or a peer's, went down or came back: who
 lost the same network, or got it back, says so in the meantime, and then a failover would gain nothing."""
-
-OLDER_HEARTBEATS_MAX = 300
-"""Heartbeats in a row with a lower number than the newest that are taken for late ones. More come only from a member
-whose clock was set back before it started anew."""
 
 INTERFACE_CHECK = "Interface Active Check"
 ADMIN_DOWN = "admin_down"
@@ -99,9 +96,9 @@ class Peer:
     name: str
     state: MemberState = MemberState.LOST
     heard_at: float = -1e9
-    left_at: float = -1e9
+    newest: tuple[int, int] = (0, 0)
+    """Incarnation and number of the newest heartbeat."""
     heartbeat: Heartbeat | None = None
-    older_in_a_row: int = 0
     interfaces_heard: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -122,7 +119,6 @@ class Failover:
 class Cluster:
     """One member's view of its cluster.
 
-    `first_heartbeat` numbers the first heartbeat; it must be beyond those of the member's former lives.
     `newer(a, b)` compares two releases' versions: -1, 0 or 1. `next_wakeup()` may change after every call that takes
     `now`. Heartbeats are due when `outgoing(now)` returns one; it goes to every peer over every interface.
     """
@@ -137,7 +133,6 @@ class Cluster:
         now: float,
         heartbeat_s: float = 0.1,
         dead_timeout_s: float = 2.5,
-        first_heartbeat: int = 1,
         load_sharing: bool = False,
     ) -> None:
         self.number = number
@@ -159,7 +154,7 @@ class Cluster:
         self._events: deque[Event] = deque()
         self._listen_until = now + LISTEN_HEARTBEATS * heartbeat_s
         self._next_heartbeat = now
-        self._heartbeat_number = first_heartbeat
+        self._heartbeat_number = 0
         self._settled_at = now
         self._joining: int | None = None
         self._synchronised = False
@@ -168,21 +163,19 @@ class Cluster:
 
     # -- what comes in -------------------------------------------------------------------------------------------
 
-    def receive_heartbeat(self, number: int, heartbeat: Heartbeat, interface: str, now: float) -> None:
+    def receive_heartbeat(
+        self, number: int, incarnation: int, heartbeat: Heartbeat, interface: str, now: float
+    ) -> None:
         peer = self.peers.get(number)
-        if peer is None:
+        if peer is None or self._is_late(peer, incarnation, heartbeat.number, now):
             return
-        if self._is_late(peer, heartbeat):
-            return
+        peer.newest = (incarnation, heartbeat.number)
+        peer.heard_at = now
         if peer.heartbeat is not None and peer.heartbeat.problems != heartbeat.problems:
             self._settled_at = now + SETTLE_HEARTBEATS * self.heartbeat_s
         if heartbeat.leaving:
-            peer.left_at = now
             self._peer_is(peer, MemberState.LOST, "it was stopped", now)
             return
-        if now - peer.left_at < self.heartbeat_s:
-            return  # sent before the farewell, on another network whose queue is read later
-        peer.heard_at = now
         peer.heartbeat = heartbeat
         peer.interfaces_heard[interface] = now
         try:
@@ -192,11 +185,12 @@ class Cluster:
         self._peer_is(peer, state, "; ".join(heartbeat.problems), now)
 
     @staticmethod
-    def _is_late(peer: Peer, heartbeat: Heartbeat) -> bool:
-        """It was sent before one that has come already, and waited on another network."""
-        late = peer.heartbeat is not None and heartbeat.number < peer.heartbeat.number
-        peer.older_in_a_row = peer.older_in_a_row + 1 if late else 0
-        return late and peer.older_in_a_row <= OLDER_HEARTBEATS_MAX
+    def _is_late(peer: Peer, incarnation: int, number: int, now: float) -> bool:
+        """It was sent before one that has come already, and waited on another network; a smaller incarnation may also
+        be a new life with another idea of the time, once the known one is silent."""
+        if incarnation < peer.newest[0]:
+            return now - peer.heard_at < STALE_AFTER_S
+        return (incarnation, number) < peer.newest
 
     def peer_refused(self, number: int, now: float) -> None:
         """The peer's machine said that nobody listens on the cluster port there.

@@ -40,6 +40,7 @@ class Machine:
     """Networks that this machine is cut from."""
     life: int = 0
     """Which of its processes runs; news of an earlier one are void."""
+    incarnation: int = 0
 
 
 class World:
@@ -57,16 +58,18 @@ class World:
 
     # -- what an operator and fate do ----------------------------------------------------------------------------
 
-    def start(self, *numbers: int, release: str = "") -> None:
+    def start(self, *numbers: int, release: str = "", step: int = 1) -> None:
+        """`step`: what the incarnation grows by; below 0 where the machine's idea of the time was set back."""
         for number in numbers or self.machines:
             machine = self.machines[number]
             machine.powered = True
             machine.release = release or machine.release
             machine.life += 1
+            machine.incarnation += step
             peers = {n: f"fw{n}" for n in self.machines if n != number}
             machine.cluster = Cluster(
                 number, peers, machine.release, releases().newer, now=self.now,
-                first_heartbeat=machine.life * 1_000_000, load_sharing=self.load_sharing,
+                load_sharing=self.load_sharing,
             )  # fmt: skip
             for network in NETWORKS:
                 machine.cluster.set_interface(network, network not in machine.down, self.now)
@@ -193,7 +196,10 @@ class World:
         for network in NETWORKS:
             for receiver in self.machines.values():
                 if receiver is not sender:
-                    self._later(LATENCY_S, "heartbeat", sender.number, sender.life, receiver.number, network, heartbeat)
+                    self._later(
+                        LATENCY_S, "heartbeat", sender.number, sender.life, sender.incarnation, receiver.number,
+                        network, heartbeat,
+                    )  # fmt: skip
 
     def _deliver(self) -> None:
         while self._queue and self._queue[0][0] <= self.now:
@@ -204,12 +210,14 @@ class World:
         ends = self.machines[a], self.machines[b]
         return frozenset((a, b)) not in self.severed and all(m.powered and network not in m.down for m in ends)
 
-    def _on_heartbeat(self, sender: int, life: int, receiver: int, network: str, heartbeat: Heartbeat) -> None:
+    def _on_heartbeat(
+        self, sender: int, life: int, incarnation: int, receiver: int, network: str, heartbeat: Heartbeat
+    ) -> None:
         if not self._connected(sender, receiver, network):
             return
         there = self.machines[receiver]
         if there.cluster is not None:
-            there.cluster.receive_heartbeat(sender, heartbeat, network, self.now)
+            there.cluster.receive_heartbeat(sender, incarnation, heartbeat, network, self.now)
             self._turn(there)
         elif not heartbeat.leaving:
             self._later(LATENCY_S, "refusal", sender, life, receiver, network)
