@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 SHELL_SCRIPTS := labs/provision.sh .ci/run
 
-.PHONY: help provision lab test check
+.PHONY: help lab test check provision provision-dev
 
 help:
 	@echo 'make lab     set up this machine, then the careless upgrade and the one that works'
@@ -13,14 +13,18 @@ help:
 provision:
 	@sh labs/provision.sh
 
+provision-dev:
+	@sh labs/provision.sh --dev
+
 lab: provision
 	.venv/bin/fwlab run upgrade-careless
 	.venv/bin/fwlab run upgrade-out-of-state
 
-test: provision
+test: provision-dev
 	$(PYTHON) -m pytest
 
-check: provision
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m mypy
+# Without caches in the tree: a clone may be read-only.
+check: provision-dev
+	$(PYTHON) -m ruff check --no-cache .
+	$(PYTHON) -m mypy --cache-dir=/dev/null
 	@if command -v shellcheck >/dev/null 2>&1; then shellcheck $(SHELL_SCRIPTS); fi

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def up(topology: TopologyName = DEFAULT_TOPOLOGY,
             "members": {member: vars(values) for member, values in settings.items()},
             "rate": rate,
             "releases": str(releases.resolve()) if releases else None,
-            "member_command": member_command.split() if member_command else None,
+            "member_command": shlex.split(member_command) if member_command else None,
         })
     _print_lab(info, time.monotonic() - began)
 

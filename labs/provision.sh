@@ -2,7 +2,8 @@
 # Makes this machine ready for the labs: system packages, a virtual environment, the package. Safe to run again and
 # again; does nothing that is done already. The Makefile and the Vagrantfile both call it.
 #
-#   provision.sh [--venv DIR]          system packages, virtual environment (.venv), the package with its tools
+#   provision.sh [--dev] [--venv DIR]  system packages, virtual environment (.venv), the package; --dev: and the tools
+#                                      that test and check it
 #   provision.sh --vm lab              a virtual machine that runs labs: the commands on everybody's path as well
 #   provision.sh --vm NODE             a virtual machine that IS a node of topology `pair`: addresses, routes, sysctls,
 #                                      and for a member the service fwnode@NODE
@@ -12,18 +13,21 @@ set -eu
 
 PACKAGES="python3 python3-venv python3-dev gcc libnetfilter-queue-dev libnfnetlink-dev iptables nftables iproute2 util-linux \
 tcpdump iperf3 nmap curl procps iputils-ping"
+APT_OPTIONS="-o Acquire::Retries=0"
 VM_VENV=/opt/fwpair-lab
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 venv=$root/.venv
 vm=
+dev=
 
 say() { printf 'provision: %s\n' "$*"; }
 fail() { printf 'provision: %s\n' "$*" >&2; exit 4; }
-usage() { printf 'provision: %s\nusage: provision.sh [--venv DIR] [--vm lab|NODE]\n' "$*" >&2; exit 2; }
+usage() { printf 'provision: %s\nusage: provision.sh [--dev] [--venv DIR] [--vm lab|NODE]\n' "$*" >&2; exit 2; }
 
 while [ $# -gt 0 ]; do
     case $1 in
+        --dev) dev=yes; shift ;;
         --venv) [ $# -ge 2 ] || usage "--venv needs a directory"; venv=$2; shift 2 ;;
         --vm) [ $# -ge 2 ] || usage "--vm needs 'lab' or the name of a node"; vm=$2; venv=$VM_VENV; shift 2 ;;
         -h|--help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit 0 ;;
@@ -54,39 +58,43 @@ install_packages() {
     fi
     missing=$(missing_packages)
     [ -n "$missing" ] || return 0
+    by_hand="as root: apt-get install ${missing% }"
     as_root=
     if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null 2>&1 ||
-            fail "missing system packages, and there is no sudo; as root: apt-get install ${missing% }"
+        command -v sudo >/dev/null 2>&1 || fail "missing system packages, and there is no sudo; $by_hand"
+        say "sudo is needed to install $missing"
+        sudo true || fail "missing system packages, and sudo was refused; $by_hand"
         as_root=sudo
     fi
     say "installing $missing"
+    # What apt knows already may do: one source that does not answer, or has moved, must not stop the others.
     # shellcheck disable=SC2086  # word lists
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q || fail "apt-get update failed"
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get $APT_OPTIONS update -q ||
+        say "apt-get update complained (see above); going on with the lists that are there"
     # shellcheck disable=SC2086
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing ||
-        fail "apt-get could not install $missing"
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get $APT_OPTIONS install -y -q --no-install-recommends $missing ||
+        fail "apt-get could not install them (is this machine offline, or a source in /etc/apt stale?); $by_hand"
 }
 
 # -- virtual environment -----------------------------------------------------------------------------------------------
 
-# Prints the real interpreter behind a command where it will do: 3.11 to 3.13 with venv. Shims of version managers
+# Prints the real interpreter behind a command where it will do: 3.11 to 3.14 with venv. Shims of version managers
 # answer by the program they stand for.
 usable_python() {
     "$1" -c 'import sys, venv, ensurepip
-if not (3, 11) <= sys.version_info[:2] <= (3, 13): sys.exit(1)
+if not (3, 11) <= sys.version_info[:2] <= (3, 14): sys.exit(1)
 print(sys.executable)' 2>/dev/null
 }
 
 find_python() {
     if [ -n "${FWPAIR_PYTHON:-}" ]; then
-        usable_python "$FWPAIR_PYTHON" || fail "FWPAIR_PYTHON=$FWPAIR_PYTHON is no Python 3.11 to 3.13 with venv"
+        usable_python "$FWPAIR_PYTHON" || fail "FWPAIR_PYTHON=$FWPAIR_PYTHON is no Python 3.11 to 3.14 with venv"
         return 0
     fi
-    for candidate in /usr/bin/python3 python3.13 python3.12 python3.11 python3; do
+    for candidate in /usr/bin/python3 python3.14 python3.13 python3.12 python3.11 python3; do
         usable_python "$candidate" && return 0
     done
-    fail "no Python 3.11 to 3.13 with venv; install one and name it in FWPAIR_PYTHON"
+    fail "no Python 3.11 to 3.14 with venv; install one and name it in FWPAIR_PYTHON"
 }
 
 # What the environment was filled from: another checkout or other versions make another stamp.
@@ -96,16 +104,21 @@ stamp() {
 
 # An environment outlives neither the removal of its Python nor an upgrade to another version of it.
 environment_works() {
-    "$venv/bin/python" -c 'import pip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+    "$venv/bin/python" -c 'import pip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null
+}
+
+# Filled from this checkout, and with the tools if those are wanted.
+environment_is_filled() {
+    [ -x "$venv/bin/fwlab" ] || return 1
+    { read -r filled_from && read -r with; } 2>/dev/null <"$venv/.provisioned" || return 1
+    [ "$filled_from" = "$(stamp)" ] || return 1
+    [ -z "$dev" ] || [ "$with" = tools ] || return 1
+    "$venv/bin/python" -P -c 'import labs, netfilterqueue' 2>/dev/null
 }
 
 make_environment() {
-    want=$(stamp)
     if environment_works; then
-        if [ -x "$venv/bin/fwlab" ] && [ "$(cat "$venv/.provisioned" 2>/dev/null)" = "$want" ] &&
-            "$venv/bin/python" -c 'import labs, netfilterqueue' 2>/dev/null; then
-            return 0
-        fi
+        ! environment_is_filled || return 0
         say "bringing $venv up to date"
     else
         if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
@@ -113,11 +126,13 @@ make_environment() {
         fi
         python=$(find_python)
         say "making $venv with $python"
-        "$python" -m venv --clear "$venv"
+        "$python" -m venv --clear "$venv" || fail "$python could not make $venv"
     fi
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" \
-        -e "${root}[dev]" || fail "pip could not install the package"
-    printf '%s\n' "$want" >"$venv/.provisioned"
+    say "installing Python packages with pip; this takes about half a minute"
+    "$venv/bin/python" -m pip install --disable-pip-version-check --retries 2 -c "$root/constraints.txt" \
+        -e "$root${dev:+[dev]}" ||
+        fail "pip could not install the package (see above; it needs a package index: is this machine offline?)"
+    printf '%s\n%s\n' "$(stamp)" "${dev:+tools}" >"$venv/.provisioned"
 }
 
 # -- virtual machines --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from labs.exit_codes import ExitCode
 from labs.network.private import needs_user_namespace, system_path, try_namespaces, unshare_command
@@ -28,7 +30,7 @@ FILES_NEEDED = 12_000
 """Open files of one process: 10,000 connections of the largest lab, and room."""
 RECEIVE_BUFFER_WANTED = 1024 * 1024
 """Bytes of net.core.rmem_max below which a burst can overrun a member's queue."""
-PYTHON_OLDEST, PYTHON_NEWEST = (3, 11), (3, 13)
+PYTHON_OLDEST, PYTHON_NEWEST = (3, 11), (3, 14)
 MODULES = ("scapy", "pyroute2", "netfilterqueue", "msgpack", "pydantic", "yaml", "typer", "rich", "pyftpdlib", "tftpy")
 UTIL_LINUX = ("unshare", "nsenter", "setpriv")
 
@@ -53,6 +55,7 @@ class Finding:
     state: State
     meaning: str = ""
     mend: str = ""
+    """Lines to copy into a shell, each a command; `#` says when or why."""
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -68,21 +71,25 @@ class _Entry:
     failed: State = State.MISSING
 
 
-_MODULE = "sudo apt-get install linux-modules-extra-$(uname -r) (Ubuntu), or another kernel, then sudo "
+def _module(name: str) -> str:
+    return (f"sudo modprobe {name}\n"
+            f"sudo apt-get install linux-modules-extra-$(uname -r) && sudo modprobe {name}  # on Ubuntu, if missing")
+
+
+def _divert_rule(tool: str) -> str:
+    return ("sudo apt-get install iptables\n"
+            "sudo modprobe xt_NFQUEUE\n"
+            f"sudo update-alternatives --set {tool} /usr/sbin/{tool}-legacy  # where the nf_tables backend refuses")
+
+
 PROBES: Mapping[str, _Entry] = {
-    "NFQUEUE (iptables)": _Entry(
-        "members get every IPv4 packet by this rule",
-        "sudo apt-get install iptables; where the nf_tables backend refuses, "
-        "sudo update-alternatives --set iptables /usr/sbin/iptables-legacy; or modprobe xt_NFQUEUE"),
-    "NFQUEUE (ip6tables)": _Entry(
-        "members get every IPv6 packet by this rule",
-        "sudo apt-get install iptables; where the nf_tables backend refuses, "
-        "sudo update-alternatives --set ip6tables /usr/sbin/ip6tables-legacy; or modprobe xt_NFQUEUE"),
+    "NFQUEUE (iptables)": _Entry("members get every IPv4 packet by this rule", _divert_rule("iptables")),
+    "NFQUEUE (ip6tables)": _Entry("members get every IPv6 packet by this rule", _divert_rule("ip6tables")),
     "packet queue": _Entry("a member reads its packets from it", "sudo modprobe nfnetlink_queue"),
     "bridge": _Entry("the switches", "sudo modprobe bridge"),
     "veth": _Entry("the wires", "sudo modprobe veth"),
-    "tbf": _Entry("the step `limit`", _MODULE + "modprobe sch_tbf", State.LACKING),
-    "statistic match": _Entry("the step `lose`", _MODULE + "modprobe xt_statistic", State.LACKING),
+    "tbf": _Entry("the step `limit`", _module("sch_tbf"), State.LACKING),
+    "statistic match": _Entry("the step `lose`", _module("xt_statistic"), State.LACKING),
     "netem": _Entry("not used: many kernels lack it, so loss and delay are made without it", "", State.NOTE),
     "nft queue": _Entry("not used: the divert rules are iptables' own", "", State.NOTE),
 }
@@ -117,12 +124,18 @@ def exit_code(findings: Sequence[Finding]) -> ExitCode:
 
 
 def print_table(findings: Sequence[Finding], console: Console) -> None:
-    """The table, and one sentence that sums it up."""
+    """The table, one sentence that sums it up, and what mends it: lines that no width and no pipe breaks."""
     colours = {State.OK: "green", State.NOTE: "cyan", State.LACKING: "yellow", State.MISSING: "red"}
-    table = Table("WHAT", "STATE", "WHAT IT MEANS", "HOW TO MEND", box=None, pad_edge=False)
+    table = Table("WHAT", "STATE", "WHAT IT MEANS", box=None, pad_edge=False)
     for finding in findings:
-        table.add_row(finding.what, f"[{colours[finding.state]}]{finding.state}[/]", finding.meaning, finding.mend)
+        state = Text(finding.state, colours[finding.state])
+        table.add_row(Text(finding.what), state, Text(finding.meaning, overflow="fold"))
     console.print(table)
+    for finding in findings:
+        if finding.mend and finding.state is not State.OK:
+            mend = f"\nto mend {finding.what}:\n" + "\n".join(f"  {line}" for line in finding.mend.splitlines())
+            console.print(Text(mend), soft_wrap=True)
+    console.print()
     console.print({ExitCode.HELD: "Labs can run here.", ExitCode.WARNINGS: "Labs can run here, with what is lacking.",
                    ExitCode.CANNOT_RUN: "Labs cannot run here until what is missing is mended."}[exit_code(findings)])
 
@@ -137,18 +150,31 @@ def required_complaint(complaints: Mapping[str, str]) -> str:
     """One line on what `probe.required` found."""
     what, said = next(iter(complaints.items()))
     entry = PROBES[what]
-    return f"this machine cannot run a lab: {what} does not work ({said}); to mend it: {entry.mend}"
+    return f"this machine cannot run a lab: {what} does not work ({said}); to mend it:{_indented(entry.mend)}"
 
 
 def _line(finding: Finding) -> str:
-    return f"{finding.what}: {finding.meaning}; to mend it: {finding.mend}"
+    return f"{finding.what}: {finding.meaning}; to mend it:{_indented(finding.mend)}"
+
+
+def _indented(mend: str) -> str:
+    return "".join(f"\n  {line}" for line in mend.splitlines())
+
+
+def _fwlab() -> str:
+    """The command as sudo finds it: its PATH is another one."""
+    return shlex.quote(str(Path(sys.executable).with_name("fwlab")))
+
+
+def _provision() -> str:
+    return f"sh {shlex.quote(str(Path(__file__).parents[1] / 'provision.sh'))}"
 
 
 def _python() -> list[Finding]:
     version = sys.version_info[:2]
     known = PYTHON_OLDEST <= version <= PYTHON_NEWEST
     findings = [Finding(f"Python {platform.python_version()}", State.OK if known else State.NOTE,
-                        "" if known else "tested with 3.11 to 3.13")]
+                        "" if known else "tested with 3.11 to 3.14")]
     failures: list[str] = []
     for name in MODULES:
         try:
@@ -157,7 +183,7 @@ def _python() -> list[Finding]:
             failures.append(f"{name} ({error})")
     if failures:
         findings.append(Finding("Python modules", State.MISSING, f"not importable: {', '.join(failures)}",
-                                "sh labs/provision.sh"))
+                                _provision()))
     else:
         findings.append(Finding("Python modules", State.OK, ", ".join(MODULES)))
     return findings
@@ -181,7 +207,8 @@ def _namespaces() -> list[Finding]:
         complaint = try_namespaces(user_namespace=True)
         if not complaint:
             return [Finding(what, State.OK, "in a user namespace: root here may not make the others by itself")]
-        return [Finding(what, State.MISSING, complaint, "give the container CAP_SYS_ADMIN, or user namespaces")]
+        return [Finding(what, State.MISSING, complaint,
+                        "# in a container: give it CAP_SYS_ADMIN, or let it make user namespaces")]
     complaint = try_namespaces(user_namespace=True)
     if not complaint:
         return [Finding(what, State.OK, "in a user namespace: no root is needed")]
@@ -191,14 +218,15 @@ def _namespaces() -> list[Finding]:
 
 def _user_namespace_mend() -> str:
     """The switch that refuses them: Debian's, Ubuntu's (24.04 lets them be made but strips them), or the limit."""
+    with_sudo = f"sudo {_fwlab()} run LAB  # or run each lab as root"
     for name, wanted in (("kernel.unprivileged_userns_clone", "1"),
                          ("kernel.apparmor_restrict_unprivileged_userns", "0")):
         value = _sysctl(name)
         if value is not None and value != wanted:
-            return f"sudo sysctl -w {name}={wanted}, or run fwlab with sudo"
+            return f"sudo sysctl -w {name}={wanted}\n{with_sudo}"
     if _sysctl("user.max_user_namespaces") == "0":
-        return "sudo sysctl -w user.max_user_namespaces=10000, or run fwlab with sudo"
-    return "run fwlab with sudo"
+        return f"sudo sysctl -w user.max_user_namespaces=10000\n{with_sudo}"
+    return with_sudo
 
 
 def _sysctl(name: str) -> str | None:
@@ -230,7 +258,7 @@ def _probed(usable: bool) -> list[Finding]:
         complaints: dict[str, str] = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        return [Finding("kernel features", State.MISSING, f"the probe itself failed: {last}", "sh labs/provision.sh")]
+        return [Finding("kernel features", State.MISSING, f"the probe itself failed: {last}", _provision())]
     findings: list[Finding] = []
     for name, entry in PROBES.items():
         complaint = complaints.get(name, "not tried")
@@ -247,7 +275,8 @@ def _files() -> Finding:
         return Finding("open files", State.OK, f"hard limit {'none' if hard == resource.RLIM_INFINITY else hard}")
     return Finding("open files", State.LACKING,
                    f"hard limit {hard}: the lab with 10,000 connections needs {FILES_NEEDED} (full-sync-blocked)",
-                   "raise it: ulimit -Hn as root, or `* hard nofile 20000` in /etc/security/limits.conf")
+                   f"sudo prlimit --pid $$ --nofile={FILES_NEEDED}:{FILES_NEEDED}  # for this shell\n"
+                   "echo '* hard nofile 20000' | sudo tee -a /etc/security/limits.conf  # from the next login on")
 
 
 def _receive_buffer() -> Finding:

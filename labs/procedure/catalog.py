@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+import yaml
+
 from labs.procedure.problems import LabFileError, one_of
 
 CATALOG = Path(__file__).parent.parent / "catalog"
@@ -28,3 +30,9 @@ def find(lab: str) -> Path:
     near = difflib.get_close_matches(lab, names(), 1)
     hint = f"did you mean {near[0]}?" if near else f"the catalog has {one_of(names())}"
     raise LabFileError(lab, [f"is neither a lab of the catalog nor a file; {hint}"])
+
+
+def claims() -> dict[str, str]:
+    """The claims that labs name: number -> what is claimed, in order (`labs/claims.yaml`)."""
+    text = (Path(__file__).parents[1] / "claims.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))

@@ -62,7 +62,7 @@ def show_lab(lab: LabName) -> None:
     """What a lab does, and its guide."""
     file = _load(lab)
     guide = file.path.parent / catalog.GUIDE
-    terminal.show(file, guide.read_text(encoding="utf-8") if guide.is_file() else "")
+    terminal.show(file, guide.read_text(encoding="utf-8") if guide.is_file() else "", catalog.claims())
 
 
 def check_file(file: Annotated[str, typer.Argument(metavar="FILE", help="A lab file.")]) -> None:

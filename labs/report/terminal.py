@@ -168,14 +168,23 @@ def catalog(labs: Sequence[LabFile], to: Console | None = None) -> None:
         table.add_column(heading, overflow="fold")
     for file in labs:
         table.add_row(file.name, file.header.title, " ".join(file.header.claims))
-    (to or console()).print(table)
+    out = to or console()
+    out.print(table)
+    out.print(Text("\n`fwlab show LAB` explains a lab and its claims; labs/claims.md has them all.", style="dim"))
 
 
-def show(file: LabFile, guide: str, to: Console | None = None) -> None:
+def show(file: LabFile, guide: str, claims: Mapping[str, str], to: Console | None = None) -> None:
     out = to or console()
     out.print(Text(f"{file.name}: {file.header.title}", style="bold"))
     out.print(Text(f"{file.path}\n", style="dim"))
     out.print(Text(" ".join(file.header.shows.split()) + "\n"))
+    if file.header.claims:
+        out.print("It shows these claims:")
+        table = Table(box=None, show_header=False)
+        for number in file.header.claims:
+            table.add_row(number, Text(claims.get(number, "(not one of labs/claims.md)")))
+        out.print(table)
+        out.print()
     if guide:
         out.print(Markdown(guide))
 

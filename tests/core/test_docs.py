@@ -16,6 +16,8 @@ from fwnode.firewall.tcp import TABLE, Event, State
 from fwnode.firewall.verdict import Reason
 from labs.bench.figures import COLUMNS, FIGURES, Row, cells
 from labs.exit_codes import ExitCode
+from labs.procedure import catalog
+from labs.procedure.model import LabFile, load
 from syncproto import message, session
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +83,19 @@ def exit_codes() -> str:
     return table("code", "meaning", rows=((int(c), EXIT_CODES[c]) for c in ExitCode))
 
 
+def lab_file(name: str) -> LabFile:
+    return load(catalog.find(name))
+
+
+def claims() -> str:
+    shown = {file.name: file.header.claims for file in map(lab_file, catalog.names())}
+    rows = []
+    for number, text in catalog.claims().items():
+        labs = ", ".join(f"`{lab}`" for lab, numbers in shown.items() if number in numbers)
+        rows.append((number, text, labs or "its test alone"))
+    return table("number", "claim", "labs", rows=rows)
+
+
 def figures() -> str:
     """The last run of `fwlab bench all --json`, which lies beside the page."""
     last = json.loads((ROOT / "labs/bench/last.json").read_text())
@@ -102,6 +117,7 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "parameters": ("README.md", parameters),
     "reasons": ("README.md", reasons),
     "exit codes": ("README.md", exit_codes),
+    "claims": ("labs/claims.md", claims),
     "figures": ("labs/bench/guide.md", figures),
 }
 
@@ -124,6 +140,17 @@ def test_the_page_of_figures_shows_and_explains_each():
     assert [row["figure"] for row in last["rows"]] == list(FIGURES)
     explained = (ROOT / "labs/bench/guide.md").read_text().split("## The last figures")[0]
     assert [figure for figure in FIGURES if f"`{figure}`" not in explained] == []
+
+
+def test_every_claim_is_explained_and_has_a_test():
+    known = list(catalog.claims())
+    for file in map(lab_file, catalog.names()):
+        assert set(file.header.claims) <= set(known), file.name
+    source = "".join(path.read_text() for path in (ROOT / "tests/claims").glob("test_*.py"))
+    tested = {number.upper() for number in re.findall(r"^def test_([ab]\d+)_", source, re.MULTILINE)}
+    assert tested == set(known)
+    readme = (ROOT / "README.md").read_text()
+    assert "labs/claims.md" in readme
 
 
 def test_the_table_of_contents_of_labs_is_complete():

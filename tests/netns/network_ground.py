@@ -6,6 +6,7 @@ A machine that cannot run labs fails these tests with doctor's word on what is m
 import ast
 import itertools
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -74,7 +75,7 @@ def fwlab(*arguments: str, check: bool = True, **kw: Any) -> "subprocess.Complet
 
 def up(name: str, *arguments: str, check: bool = True, **kw: Any) -> "subprocess.CompletedProcess[str]":
     """`fwlab up` with stand-in members."""
-    return fwlab("up", "--name", name, "--member-command", " ".join(STAND_IN), *arguments, check=check, **kw)
+    return fwlab("up", "--name", name, "--member-command", shlex.join(STAND_IN), *arguments, check=check, **kw)
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:

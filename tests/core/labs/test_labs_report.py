@@ -7,7 +7,9 @@ from xml.etree import ElementTree
 
 from rich.console import Console
 
+from labs.procedure import catalog
 from labs.procedure.document import EMPTY_STATUS, Entry
+from labs.procedure.model import load
 from labs.report import junit, terminal
 from labs.report.sentence import sentence
 
@@ -229,3 +231,10 @@ def test_the_timeline_line_by_line() -> None:
     live.tell(Entry(1.1, 5500.0, "note", "[why] it is done"))
     lines = [line.rstrip() for line in stream.getvalue().splitlines()]
     assert lines == ["    1h 30m  stop fw1", "    1h 31m    · fw2: Standby -> Active", "            [why] it is done"]
+
+
+def test_a_labs_claims_are_explained():
+    file = load(catalog.find("upgrade-hotfix"))
+    out = io.StringIO()
+    terminal.show(file, "", catalog.claims(), Console(file=out, width=100))
+    assert "A10  Members that differ by a hotfix usually synchronise, but not always." in out.getvalue()

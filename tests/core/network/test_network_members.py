@@ -1,15 +1,19 @@
 """Member configurations, steps and doctor's judgement: pure, no namespaces."""
 
+import io
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from fwnode.configuration import MemberConfig
 from fwnode.files import load_yaml
 from labs.exit_codes import ExitCode
 from labs.network.discovery import check_name
-from labs.network.doctor import PROBES, Finding, State, exit_code, required_complaint
+from labs.network.doctor import PROBES, Finding, State, exit_code, print_table, required_complaint
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 from labs.network.members import MemberSettings, configuration_text, member_configuration
@@ -90,4 +94,28 @@ def test_doctor_explains_every_probe():
     lacking = {name for name, entry in PROBES.items() if entry.failed == State.LACKING}
     assert lacking == {"tbf", "statistic match"} < set(OPTIONAL), "a step cannot be taken without these"
     for name in REQUIRED:
-        assert "to mend it: sudo" in required_complaint({name: "it said no"})
+        assert "to mend it:\n  sudo " in required_complaint({name: "it said no"})
+
+
+@pytest.mark.parametrize("width", [20, 80, 200])
+def test_a_remedy_can_be_copied_whatever_the_width(width):
+    """Each stands on a line of its own, whole, and is a command or a comment to a shell."""
+    command = "sudo update-alternatives --set iptables /usr/sbin/iptables-legacy && sudo modprobe xt_NFQUEUE  # [if] so"
+    out = io.StringIO()
+    print_table([Finding("NFQUEUE (iptables)", State.MISSING, "it is needed", f"sudo first\n{command}")],
+                Console(file=out, width=width))
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    assert lines[lines.index("to mend NFQUEUE (iptables):") + 1:][:2] == ["sudo first", command]
+
+
+def test_every_remedy_is_something_for_a_shell():
+    for entry in PROBES.values():
+        for line in entry.mend.splitlines():
+            assert line.startswith(("sudo ", "#")), line
+
+
+def test_the_command_for_sudo_is_one_that_sudo_finds():
+    from labs.network import doctor
+
+    line = doctor._user_namespace_mend().splitlines()[-1]
+    assert Path(shlex.split(line)[1]).is_absolute()
