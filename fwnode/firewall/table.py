@@ -41,7 +41,7 @@ ENDED_MAX = 16_384
 """Ended connections that are remembered, so that a late record of one does not bring it back; about 3 MB. The oldest
 is forgotten first. Lab's own: more than end within the seconds that a retransmission takes."""
 EXPIRED_AT_ONCE_MAX = 1_000
-"""Connections (or packed batches) that are looked at in one call of `expire`, about 2 ms: packets wait meanwhile."""
+"""Connections, packed ones as others, that are looked at in one call of `expire`, about 2 ms: packets wait meanwhile."""
 ENDED_TOGETHER = 100
 """Of them, those that are removed together."""
 END_TIMEOUT_S = 20.0
@@ -209,21 +209,22 @@ class ConnectionTable:
     def expire(self, now: float, at_most: int = EXPIRED_AT_ONCE_MAX) -> bool:
         """End what has been idle for too long. True: there is more to look at than was to be done at once."""
         self.expected.expire(now)
-        for done in range(0, at_most, ENDED_TOGETHER):
-            room = min(ENDED_TOGETHER, at_most - done)
-            looked_at, ended = 0, list[Connection]()
-            while looked_at < room and (item := self._wheel.next_due(now)) is not None:
-                looked_at += 1
-                if isinstance(item, Batch):
-                    self._expire_packed(item, now)
-                elif item.expires > now:
-                    self._wheel.plan(item, item.expires)
-                else:
-                    ended.append(item)
-            self._remove_all(ended)
-            if looked_at < room:
-                return False
-        return True
+        looked_at, ended = 0, list[Connection]()
+        while looked_at < at_most and (item := self._wheel.next_due(now)) is not None:
+            if isinstance(item, Batch):
+                looked_at += len(item)
+                self._expire_packed(item, now)
+                continue
+            looked_at += 1
+            if item.expires > now:
+                self._wheel.plan(item, item.expires)
+            else:
+                ended.append(item)
+            if len(ended) == ENDED_TOGETHER:
+                self._remove_all(ended)
+                ended = []
+        self._remove_all(ended)
+        return looked_at >= at_most
 
     def _remove_all(self, connections: list[Connection]) -> None:
         if connections:

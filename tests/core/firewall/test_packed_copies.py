@@ -15,7 +15,7 @@ from test_connection_table import connection, deleted, key, record, said, told
 
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.packet import reverse_key
-from fwnode.firewall.table import ENDED_MAX, ConnectionTable
+from fwnode.firewall.table import ENDED_MAX, EXPIRED_AT_ONCE_MAX, ConnectionTable
 from fwnode.firewall.tcp import State
 from syncproto.columns import Columns
 from syncproto.record import OWNER_SHIFT, Op, Record, Update
@@ -77,6 +77,19 @@ def test_packed_copies_end_when_their_time_comes_and_the_batch_with_the_last() -
     table.expire(900.0)
     assert (len(table), objects(table), list(table)) == (0, 0, [])
     assert table.peak == 2
+
+
+def test_expiry_looks_at_no_more_packed_copies_in_a_call_than_at_others() -> None:
+    table = ConnectionTable()
+    in_a_slice = 100
+    for first in range(0, 2 * EXPIRED_AT_ONCE_MAX, in_a_slice):
+        table.apply_slice(Columns.of(record(first + n, ttl=10.0, timeout=10.0) for n in range(in_a_slice)), 0.0)
+    assert table.expire(100.0)
+    assert len(table) == EXPIRED_AT_ONCE_MAX, "a whole batch counts as one"
+    assert table.expire(100.0, at_most=1)
+    assert len(table) == EXPIRED_AT_ONCE_MAX - in_a_slice
+    assert not table.expire(100.0)
+    assert (len(table), list(table)) == (0, [])
 
 
 def test_what_was_taken_out_of_a_batch_has_an_end_of_its_own() -> None:
