@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +17,8 @@ from typing import Any
 
 import pytest
 from harness import EVIDENCE, UpLab
+
+from labs.python import python_command
 
 # A shell that runs us in the background lets us ignore Ctrl-C, and every program that a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -67,7 +68,7 @@ def run_lab(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Documen
     @cache
     def run(lab: str) -> Document:
         file = tmp_path_factory.mktemp("labs") / f"{lab}.json"
-        line = [sys.executable, "-m", "labs.cli", "run", lab, "--json", str(file)]
+        line = python_command("labs.cli", "run", lab, "--json", str(file))
         done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
         said = done.stdout + done.stderr
         if done.returncode != 0:

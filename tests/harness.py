@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fwnode.control.client import Control, run_directory
+from labs.python import python_command
 
 EVIDENCE = Path(__file__).parents[1] / "evidence"
 TALK = Path(__file__).with_name("talk.py")
@@ -101,7 +102,7 @@ class UpLab:
 
     def background(self, node: str, *command: str) -> subprocess.Popen[str]:
         """A program that runs in a node until the lab goes."""
-        line = [sys.executable, "-m", "labs.cli", "exec", "--lab", self.name, node, "--", *command]
+        line = python_command("labs.cli", "exec", "--lab", self.name, node, "--", *command)
         process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._background.append(process)
         return process
@@ -191,7 +192,7 @@ class UpLab:
 
 
 def command(module: str, *arguments: str, **kw: Any) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", module, *arguments]
+    line = python_command(module, *arguments)
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, **kw)
 
 
@@ -217,7 +218,7 @@ def captured(lab: UpLab, switch: str, file: Path, *expression: str) -> Iterator[
     """The packets seen on a switch meanwhile; the list is filled at the end."""
     from scapy.all import rdpcap
 
-    line = [sys.executable, "-m", "labs.cli", "capture", "--lab", lab.name, switch, "-w", str(file), *expression]
+    line = python_command("labs.cli", "capture", "--lab", lab.name, switch, "-w", str(file), *expression)
     process = subprocess.Popen(line, stderr=subprocess.PIPE)
     until(lambda: file.exists() and file.stat().st_size >= 24, "the capture has begun")
     packets: list[Any] = []

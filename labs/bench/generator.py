@@ -26,6 +26,7 @@ from subprocess import PIPE
 from labs.bench.udp_frames import DESTINATION_FIRST, frames, only_from
 from labs.network.errors import LabError
 from labs.network.lab import Lab
+from labs.python import python_command
 
 BATCH = 64
 """Frames in one `sendmmsg`."""
@@ -102,7 +103,7 @@ async def silence(lab: Lab) -> None:
 
 
 async def run(lab: Lab, orders: Orders) -> Offered:
-    argv = [sys.executable, "-m", "labs.bench.generator", json.dumps(asdict(orders))]
+    argv = python_command("labs.bench.generator", json.dumps(asdict(orders)))
     process = await lab.spawn("client", argv, stdout=PIPE, stderr=PIPE)
     try:
         async with asyncio.timeout(ANSWER_S):

@@ -34,6 +34,7 @@ from labs.bench.pairs import POLICY
 from labs.bench.progress import Progress
 from labs.bench.udp_frames import frames
 from labs.network.errors import LabError
+from labs.python import python_command
 
 SMALL, LARGE = 1_000, 1_000_000
 IN_USE = 1_000
@@ -71,7 +72,7 @@ def steps(rounds: int) -> int:
 async def measure(rounds: int, progress: Progress, large: int = LARGE) -> list[Row]:
     """The rows `lookup_growth` and `expiry_growth`. Raises `LabError`."""
     progress.begins(f"a table of {large:,} connections")
-    argv = [sys.executable, "-m", __name__, str(rounds), str(large)]
+    argv = python_command(__name__, str(rounds), str(large))
     process = await asyncio.create_subprocess_exec(*argv, stdout=PIPE)
     assert process.stdout is not None
     costs = []

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from labs.network.errors import LabError
 from labs.network.lab import Lab
+from labs.python import python_command
 
 PORT = 7
 ANSWER_S = 1
@@ -31,7 +32,7 @@ _PATIENCE_S = 60.0
 @asynccontextmanager
 async def echo(lab: Lab) -> AsyncIterator[None]:
     """A server that sends every datagram back."""
-    server = await lab.spawn("server", [sys.executable, "-m", __name__, "echo"], stdout=PIPE)
+    server = await lab.spawn("server", python_command(__name__, "echo"), stdout=PIPE)
     assert server.stdout is not None
     if not await server.stdout.readline():
         raise LabError("the echo server does not start")
@@ -55,7 +56,7 @@ async def round_trips(
 ) -> list[Trip]:
     """`count` round trips, or as many as there are while something else happens; `pause` seconds between them."""
     address = next(str(a) for a in lab.topology.hosts["server"].addresses if a.version == 4)
-    argv = [sys.executable, "-m", __name__, "probe", address, str(count), str(pause)]
+    argv = python_command(__name__, "probe", address, str(count), str(pause))
     process = await lab.spawn("client", argv, stdin=PIPE, stdout=PIPE, stderr=PIPE)
     try:
         if during is not None:

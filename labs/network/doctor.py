@@ -25,6 +25,7 @@ from rich.text import Text
 
 from labs.exit_codes import ExitCode
 from labs.network.private import needs_user_namespace, system_path, try_namespaces, unshare_command
+from labs.python import python_command
 
 FILES_NEEDED = 12_000
 """Open files of one process: 10,000 connections of the largest lab, and room."""
@@ -250,8 +251,8 @@ def _probed(usable: bool) -> list[Finding]:
         return [Finding(name, State.NOTE, "not tried: there are no private namespaces to try it in") for name in PROBES]
     # tmpfs: iptables wants its lock file below /run, where an ordinary user may not write.
     script = 'mount -t tmpfs tmpfs /run && exec "$@"'
-    command = [*unshare_command(needs_user_namespace()), "sh", "-c", script, "sh", sys.executable, "-P", "-m",
-               "labs.network.probe"]
+    command = [*unshare_command(needs_user_namespace()), "sh", "-c", script, "sh",
+               *python_command("labs.network.probe")]
     done = subprocess.run(command, capture_output=True, text=True, check=False,
                           env={**os.environ, "PATH": system_path()})
     try:

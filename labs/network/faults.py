@@ -15,7 +15,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from labs.network.errors import FaultError, LabError
 from labs.network.topology import Topology
+from labs.python import python_command
 from labs.quantities import Way, format_rate
 
 LIMIT_QUEUE = "150ms"
@@ -129,7 +129,7 @@ class Faults:
             await self.undelay([link])
             node, _ = link.split("-")
             number = DELAY_QUEUE_FIRST + self._topology.links().index(link)
-            process = await self._spawn(node, [sys.executable, "-m", "labs.network.delay", str(number), str(by_s)],
+            process = await self._spawn(node, python_command("labs.network.delay", str(number), str(by_s)),
                                         stdout=subprocess.PIPE)
             self._delays[link] = process
             said = await _first_line(process)

@@ -28,6 +28,7 @@ from labs.network.namespaces import Namespaces, node_sysctls
 from labs.network.private import system_path
 from labs.network.steps import StepServer
 from labs.network.topology import Topology, link_name
+from labs.python import python_command
 from labs.quantities import Way
 from syncproto.errors import SyncError
 
@@ -39,7 +40,7 @@ READY_POLL_S = 0.02
 """Wall seconds between two questions to a member that is not ready yet; who has waited long asks less often."""
 READY_POLL_MAX_S = 0.5
 LOG_TAIL_LINES = 15
-DEFAULT_MEMBER_COMMAND = (sys.executable, "-m", "fwnode.node")
+DEFAULT_MEMBER_COMMAND = tuple(python_command("fwnode.node"))
 
 
 class Lab:

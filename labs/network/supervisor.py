@@ -32,6 +32,7 @@ from labs.exit_codes import ExitCode
 from labs.network import discovery, doctor
 from labs.network.errors import LabError, MachineError
 from labs.network.private import die_with_parent, needs_user_namespace, system_path, unshare_command
+from labs.python import python_command
 
 SI_USER = 0
 """si_code of a signal that a process sent; one from the terminal (SI_KERNEL) reaches the whole group by itself."""
@@ -189,8 +190,8 @@ def _launch(name: str, sock: socket.socket, main: str, argv: list[str], *,
             detached: bool, pass_fds: Sequence[int] = ()) -> tuple["subprocess.Popen[bytes]", Any]:
     status_read, status_write = os.pipe()
     boot = _Boot(name, sock.fileno(), status_write, main, argv, detached, sys.path)
-    command = [*unshare_command(needs_user_namespace()), sys.executable, "-P", "-m", "labs.network.supervisor",
-               json.dumps(asdict(boot))]
+    command = [*unshare_command(needs_user_namespace()),
+               *python_command("labs.network.supervisor", json.dumps(asdict(boot)))]
     try:
         process = subprocess.Popen(
             command, pass_fds=(sock.fileno(), status_write, *pass_fds), start_new_session=detached,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from labs.python import python_command
 from labs.traffic.fates import Fate, Tally
 from labs.traffic.workload import AnyWorkload, Flood, Ping, Sessions, orders
 
@@ -127,7 +127,7 @@ class _Process:
     @classmethod
     async def start(cls, spawn: Spawn, node: str, module: str, name: str, told: dict[str, Any]) -> _Process:
         process = await spawn(
-            node, [sys.executable, "-m", module, json.dumps(told)],
+            node, python_command(module, json.dumps(told)),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         self = cls(process, f"{module} of workload {name!r}")

@@ -6,11 +6,12 @@ A test's name begins with its claim; its first line says the claim. Those that a
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from harness import UpLab, until
+
+from labs.python import python_command
 
 SERVER = "198.51.100.100"
 
@@ -70,7 +71,7 @@ def test_a5_sync_has_dedicated_interfaces(pair, tmp_path):
     captures = {switch: tmp_path / f"{switch}.pcap" for switch in ("lan", "wan", "sync")}
     running = []
     for switch, file in captures.items():
-        line = [sys.executable, "-m", "labs.cli", "capture", "--lab", pair.name, switch, "-w", str(file)]
+        line = python_command("labs.cli", "capture", "--lab", pair.name, switch, "-w", str(file))
         running.append(subprocess.Popen([*line, "--seconds", "6"], stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     for file in captures.values():
         until(lambda file=file: file.exists() and file.stat().st_size >= 24, f"{file.name} is being written")

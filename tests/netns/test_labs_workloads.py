@@ -2,10 +2,11 @@
 
 import json
 import subprocess
-import sys
 from typing import Any
 
 import pytest
+
+from labs.python import python_command
 
 LAB: dict[str, Any] = {
     "title": "every workload once",
@@ -23,7 +24,7 @@ def run(tmp_path):
     def go(**parts: Any) -> tuple[dict[str, Any], str]:
         lab, result = tmp_path / "lab.yaml", tmp_path / "result.json"
         lab.write_text(json.dumps({**LAB, **parts}))
-        line = [sys.executable, "-m", "labs.cli", "run", str(lab), "--json", str(result)]
+        line = python_command("labs.cli", "run", str(lab), "--json", str(result))
         done = subprocess.run(line, capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(result.read_text()), " ".join(done.stdout.split())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import UpLab, sharing_lab, until
+
+from labs.python import python_command
 
 LAB = """
 title: 30,000 new connections over a slow sync link
@@ -38,7 +39,7 @@ def run(folder: Path, **fields: str) -> dict[str, Any]:
     """The document of the lab, whose verdict must be a pass."""
     file, out = folder / "lab.yaml", folder / "out.json"
     file.write_text(LAB.format(**fields))
-    line = [sys.executable, "-m", "labs.cli", "run", str(file), "--json", str(out)]
+    line = python_command("labs.cli", "run", str(file), "--json", str(out))
     done = subprocess.run(line, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     document: dict[str, Any] = json.loads(out.read_text())

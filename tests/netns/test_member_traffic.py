@@ -7,6 +7,8 @@ import sys
 import pytest
 from harness import command, until
 
+from labs.python import python_command
+
 SERVER, SERVER6 = "198.51.100.100", "2001:db8:2::100"
 
 ONLY_DATABASE = {
@@ -131,7 +133,7 @@ def test_the_lab_may_be_named_anywhere_on_the_line(shared_pair):
 
 
 def test_drops_can_be_followed(pair):
-    follower = pair.background("fw1", sys.executable, "-m", "fwnode.control", "fw1", "drops", "--follow")
+    follower = pair.background("fw1", *python_command("fwnode.control", "fw1", "drops", "--follow"))
     pair.exec("client", "nmap", "-n", "-Pn", "-sA", "-p", "99", "--max-retries", "0", SERVER)
     assert follower.stdout is not None
     line = next(line for line in follower.stdout if "OUT_OF_STATE" in line and ":99" in line)

@@ -16,6 +16,7 @@ from network_ground import fwlab, unique_name, up, users_of, wait_until
 
 from labs.exit_codes import ExitCode
 from labs.network import discovery, supervisor
+from labs.python import python_command
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def test_exec_is_the_command(lab, tmp_path):
 
 def test_exec_ends_with_its_terminal(lab):
     found = discovery.choose(lab)
-    process = subprocess.Popen([sys.executable, "-m", "labs.cli", "exec", "--lab", lab, "client", "--",
-                                "sh", "-c", "echo $$; exec sleep 1000"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(python_command("labs.cli", "exec", "--lab", lab, "client", "--",
+                                "sh", "-c", "echo $$; exec sleep 1000"), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     inner = process.stdout.readline().strip()
     assert (found.root / "proc" / inner).exists()
@@ -126,7 +127,7 @@ def pcap_packets(data: bytes) -> list[bytes]:
 
 def capture_while(lab: str, link: str, *arguments: str, argv: list[str]) -> "subprocess.Popen[str]":
     """Start a capture, and run `argv` in the client once it listens."""
-    process = subprocess.Popen([sys.executable, "-m", "labs.cli", "capture", "--lab", lab, link, *arguments],
+    process = subprocess.Popen(python_command("labs.cli", "capture", "--lab", lab, link, *arguments),
                                stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert process.stderr.readline() == f"capturing on {link}\n"
@@ -324,7 +325,7 @@ expect:
 def test_a_lab_that_is_kept_ends_by_enter_and_by_an_interrupt(tmp_path, enter, code):
     file = tmp_path / "kept.yaml"
     file.write_text(QUICK)
-    line = [sys.executable, "-m", "labs.cli", "run", str(file), "--keep"]
+    line = python_command("labs.cli", "run", str(file), "--keep")
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdin is not None and process.stdout is not None
