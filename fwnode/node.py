@@ -32,13 +32,7 @@ from fwnode.cluster.membership import Cluster, Join, MemberState, PeerChanged, S
 from fwnode.configuration import MemberConfig, load, load_releases
 from fwnode.control.commands import Commands, log_line
 from fwnode.control.server import ControlServer
-from fwnode.datapath.addresses import (
-    ANNOUNCEMENTS,
-    AddressKeeper,
-    VirtualAddress,
-    place_on_loopback,
-    prepare_kernel,
-)
+from fwnode.datapath.addresses import VirtualAddress, place_on_loopback, prepare_kernel
 from fwnode.datapath.queue import HEADER_BYTES, PAYLOAD_BYTES, Overruns, PacketQueue
 from fwnode.datapath.rules import INSPECTION_QUEUE_NUMBER, OWN_MARK, QUEUE_NUMBER, DivertError, divert, remove
 from fwnode.datapath.sharing import SHARING_QUEUE_NUMBER, undo
@@ -48,6 +42,7 @@ from fwnode.firewall.parameters import ParameterError, Parameters
 from fwnode.firewall.policy import Policy
 from fwnode.firewall.verdict import Verdict
 from fwnode.links.datagrams import Datagrams, Wire
+from fwnode.neighbours import Neighbours
 from fwnode.sharing import LoadSharing
 from fwnode.sync import Synchroniser
 from syncproto import codec
@@ -112,8 +107,7 @@ class Node:
         self.key = config.key.encode() or None
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
         self.refused_messages: Counter[str] = Counter()
-        self._announcements = 0
-        self._next_tick = now
+        self._next_tick = self._next_expiry = now
         self._log_sent = 0
         self._stopping = False
         self.stop_requested = False
@@ -155,12 +149,7 @@ class Node:
             if self.sharing.hands_on:
                 self.queues.append(self._open_queue(SHARING_QUEUE_NUMBER, self.sharing.decide_whose, HEADER_BYTES))
         self._poll.register(self._selector, select.EPOLLIN)
-        self.keepers = [
-            AddressKeeper(i.kernel_name, i.virtual, macs.get(i.kernel_name)) for i in interfaces if i.virtual
-        ]
-        for keeper in self.keepers:
-            for link in keeper.sockets:
-                self._watch(link, partial(self._answer_neighbours, keeper, link))
+        self.neighbours = Neighbours(interfaces, macs, self._selector)
         self.datagrams = Datagrams(
             {
                 i.name: (
@@ -222,10 +211,6 @@ class Node:
             if peer.state.forwards and sessions.state(number) is SessionState.OPEN
         ]
 
-    @staticmethod
-    def _answer_neighbours(keeper: AddressKeeper, link: socket.socket, _mask: int) -> None:
-        keeper.answer(link)
-
     def _interface_is_up(self, device: str) -> bool:
         """Link state as the kernel has it; a device that is not there is down."""
         request = struct.pack("16sh14x", device.encode(), 0)
@@ -257,6 +242,8 @@ class Node:
             now = wire_now()
             if only_packets and now < wakeup and not self.sync.held.unflushed:
                 continue  # the next packet may wait already, and nothing else has happened
+            if now >= self._next_expiry:
+                self._expire(now)
             if now >= self._next_tick:
                 self._tick(now)
             self._advance(now)
@@ -272,34 +259,32 @@ class Node:
         self._stopping = True
 
     def _next_wakeup(self) -> float:
-        wakeups = [self._next_tick, self.cluster.next_wakeup(), self.sync.next_wakeup()]
+        wakeups = [self._next_tick, self._next_expiry, self.cluster.next_wakeup(), self.sync.next_wakeup()]
         return min(w for w in wakeups if w is not None)
 
     def _tick(self, now: float) -> None:
-        """Every sync tick: what changed goes out, what is over goes away."""
+        """Every sync tick: what changed goes out."""
         self._next_tick = now + SYNC_TICK_S
         for interface in self.config.cluster.interfaces:
             was_up = self.cluster.interfaces.get(interface.name, True)
             is_up = self._interface_is_up(interface.kernel_name)
             self.cluster.set_interface(interface.name, is_up, now)
-            if is_up and not was_up:
-                self._announce()  # neighbours on it may have learned another member's address meanwhile
-                if self.sharing is not None:
-                    self.sharing.interface_is_back()
-        if self.firewall.expire(self.clock.now()):
-            self._next_tick = now  # the rest in the next turn, so that packets come between
+            if is_up and not was_up and self.sharing is not None:
+                self.sharing.interface_is_back()
         self.sync.flush(now, self.datagrams)
-        if self._announcements:
-            self._announcements -= 1
-            for keeper in self.keepers:
-                keeper.announce()
         self._publish_log()
+
+    def _expire(self, now: float) -> None:
+        """What is over goes away; if it is much, the rest in the next turn, so that packets come between."""
+        self._next_expiry = now if self.firewall.expire(self.clock.now()) else now + SYNC_TICK_S
 
     def _advance(self, now: float) -> None:
         """Give every protocol object the time, and carry out what they want: state first, then addresses."""
         self.cluster.on_wakeup(now)
         self.sync.advance(now, self.datagrams)
         self._drain_cluster(now)
+        if self.cluster.announcing.due(now):
+            self.neighbours.announce()
         heartbeat = self.cluster.outgoing(now)
         if heartbeat is not None:
             self._send_heartbeat(heartbeat)
@@ -364,21 +349,12 @@ class Node:
         self._answer()
 
     def _answer(self) -> None:
-        """Answer for the virtual addresses where this member is to, and tell the neighbours."""
-        answering = self.firewall.forwarding and (self.sharing is None or self.sharing.answers)
-        for keeper in self.keepers:
-            keeper.answering = answering
-        self._announce()
+        """Answer for the virtual addresses where this member is to."""
+        self.neighbours.answer(self.firewall.forwarding and (self.sharing is None or self.sharing.answers))
 
     def _share_out(self) -> bool:
         """In load sharing: the active members share all packets out among themselves. True when that has changed."""
         return self.sharing is not None and self.sharing.set_active(self.cluster.active_members())
-
-    def _announce(self) -> None:
-        """Tell the neighbours, now and a few ticks more, that the virtual addresses are here, if they are."""
-        self._announcements = ANNOUNCEMENTS - 1
-        for keeper in self.keepers:
-            keeper.announce()
 
     def _peer_changed(self, event: PeerChanged, now: float) -> None:
         name = self.config.peers[event.peer]
@@ -386,8 +362,6 @@ class Node:
         self.event("peer", f"{name} is {event.new.label}{reason}", peer=name, state=event.new.label)
         if self._share_out():
             self._answer()
-        elif event.old.forwards and not event.new.forwards:
-            self._announce()  # it may have taken the addresses for a moment
         if event.new is MemberState.LOST:
             self.sync.engine.peer_lost(event.peer, now)
         elif event.old is MemberState.LOST:
@@ -441,8 +415,7 @@ class Node:
         self.control.close()
         for queue in self.queues:
             queue.close()
-        for keeper in self.keepers:
-            keeper.close()
+        self.neighbours.close()
         self.datagrams.close()
         self.sync.close()
         for raw in self._raw.values():

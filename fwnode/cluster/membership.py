@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from fwnode.cluster.announcing import Announcing
 from syncproto.limits import STALE_AFTER_S
 from syncproto.message import Heartbeat
 
@@ -150,6 +151,8 @@ class Cluster:
         self.failovers: deque[Failover] = deque(maxlen=100)
         self.failover_count = 0
         self.load_sharing = load_sharing
+        self.announcing = Announcing()
+        """When the neighbours are told who has the virtual addresses: after whatever may have changed that."""
         self._newer = newer
         self._events: deque[Event] = deque()
         self._listen_until = now + LISTEN_HEARTBEATS * heartbeat_s
@@ -176,6 +179,8 @@ class Cluster:
         if heartbeat.leaving:
             self._peer_is(peer, MemberState.LOST, "it was stopped", now)
             return
+        if peer.heartbeat is None or (self.number in peer.heartbeat.sees) != (self.number in heartbeat.sees):
+            self.announcing.begin(now)  # it may have answered for the addresses while it did not hear us
         peer.heartbeat = heartbeat
         peer.interfaces_heard[interface] = now
         try:
@@ -215,6 +220,7 @@ class Cluster:
         """The link state of one of this member's own interfaces."""
         if self.interfaces.get(name, up) != up:
             self._settled_at = now + SETTLE_HEARTBEATS * self.heartbeat_s
+            self.announcing.begin(now)  # neighbours on it may have learned another member's address meanwhile
         self.interfaces[name] = up
         down = sorted(n for n, is_up in self.interfaces.items() if not is_up)
         self.set_device(INTERFACE_CHECK, f"interface {', '.join(down)} is down" if down else "", now)
@@ -235,7 +241,8 @@ class Cluster:
 
     def next_wakeup(self) -> float:
         deadlines = [p.heard_at + self.dead_timeout_s for p in self.peers.values() if p.alive]
-        return min([self._next_heartbeat, *deadlines])  # what else waits is looked at with every heartbeat
+        # What else waits is looked at with every heartbeat.
+        return min([self._next_heartbeat, self.announcing.next_wakeup(), *deadlines])
 
     def on_wakeup(self, now: float) -> None:
         for peer in self.peers.values():
@@ -292,6 +299,7 @@ class Cluster:
         if peer.state is not state:
             self._events.append(PeerChanged(peer.number, peer.state, state, reason))
             peer.state = state
+            self.announcing.begin(now)
         self._elect(now)
 
     def _elect(self, now: float) -> None:
@@ -306,6 +314,7 @@ class Cluster:
             return
         self._events.append(StateChanged(self.state, state, reason))
         self.state, self.reason, self.changed_at = state, reason, now
+        self.announcing.begin(now)
         self._next_heartbeat = now  # peers hear of it at once
 
     def _choose(self, now: float) -> tuple[MemberState, str]:

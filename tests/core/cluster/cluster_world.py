@@ -49,9 +49,13 @@ class World:
         self.load_sharing = load_sharing
         self.machines = {n: Machine(n) for n in range(1, members + 1)}
         self.severed: set[frozenset[int]] = set()
+        self.deaf: set[tuple[int, int]] = set()
+        """(a, b): a hears nothing of b."""
         self.full_sync_s = full_sync_s
         self.history: list[str] = []
         self.joins: list[tuple[int, int]] = []
+        self.announced: list[tuple[float, int, bool]] = []
+        """When, who, and whether it forwarded: if not, it asked who has the virtual addresses."""
         self._queue: list[tuple[float, int, str, tuple[object, ...]]] = []
         self._order = count()
         self._start = self.now
@@ -172,6 +176,8 @@ class World:
         for _ in range(TURNS_MAX):
             cluster.on_wakeup(self.now)
             self._note(machine)
+            if cluster.announcing.due(self.now):
+                self.announced.append((self.now, machine.number, cluster.state.forwards))
             heartbeat = cluster.outgoing(self.now)
             if heartbeat is not None:
                 self._broadcast(machine, heartbeat)
@@ -213,7 +219,7 @@ class World:
     def _on_heartbeat(
         self, sender: int, life: int, incarnation: int, receiver: int, network: str, heartbeat: Heartbeat
     ) -> None:
-        if not self._connected(sender, receiver, network):
+        if not self._connected(sender, receiver, network) or (receiver, sender) in self.deaf:
             return
         there = self.machines[receiver]
         if there.cluster is not None:

@@ -1,0 +1,102 @@
+"""Split brain on real packets: members that do not hear each other, and what hosts do when it is over."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from harness import UpLab, sharing_lab, until
+
+GATEWAYS = ("192.0.2.1", "2001:db8:1::1")
+SERVERS = ("198.51.100.100", "2001:db8:2::100")
+DEAF = ("-t", "raw", "PREROUTING", "-p", "udp", "--dport", "8116", "-j", "DROP")
+
+
+def deafen(lab: UpLab, member: str) -> None:
+    """From now on the member hears no other one."""
+    lab.exec(member, "iptables", "-w", *DEAF[:2], "-I", *DEAF[2:], check=True)
+
+
+def hear(lab: UpLab, member: str) -> None:
+    lab.exec(member, "iptables", "-w", *DEAF[:2], "-D", *DEAF[2:], check=True)
+
+
+def mac(lab: UpLab, node: str, interface: str) -> str:
+    return str(json.loads(lab.exec(node, "ip", "-j", "link", "show", interface, check=True).stdout)[0]["address"])
+
+
+def neighbours(lab: UpLab, node: str, interface: str) -> dict[str, str]:
+    """What a host has learned, without asking anew."""
+    rows = json.loads(lab.exec(node, "ip", "-j", "neigh", "show", "dev", interface, check=True).stdout or "[]")
+    return {row["dst"]: row.get("lladdr", "") for row in rows}
+
+
+def point_hosts_to(lab: UpLab, member: str) -> None:
+    """As after a takeover that the hosts have seen: they know this member's MAC for the virtual addresses."""
+    for host, interface, virtual in (("client", "lan", GATEWAYS), ("server", "wan", ("198.51.100.1", "2001:db8:2::1"))):
+        for address in virtual:
+            lab.exec(host, "ip", "neigh", "replace", address, "lladdr", mac(lab, member, interface), "dev", interface,
+                     "nud", "reachable", check=True)  # fmt: skip
+
+
+def hosts_point_to(lab: UpLab, member: str) -> bool:
+    lan, wan = neighbours(lab, "client", "lan"), neighbours(lab, "server", "wan")
+    return all(lan.get(a) == mac(lab, member, "lan") for a in GATEWAYS) and all(
+        wan.get(a) == mac(lab, member, "wan") for a in ("198.51.100.1", "2001:db8:2::1")
+    )
+
+
+def heard(lab: UpLab, member: str) -> bool:
+    """Whether a member sees all others."""
+    return all(row["state"] != "Lost" for row in lab.ask(member, "stat")["members"])
+
+
+def split(lab: UpLab, *members: str) -> None:
+    for member in members:
+        deafen(lab, member)
+
+
+@pytest.mark.parametrize("order", [("fw2", "fw1"), ("fw1", "fw2")])
+def test_hosts_find_the_winner_of_a_split_brain_whoever_hears_first(pair, order):
+    pair.serve(1521)
+    talks = [pair.talk(1521, SERVERS[n % 2]) for n in range(6)]
+    assert [talk.ask() for talk in talks] == ["hello"] * 6
+    split(pair, "fw1", "fw2")
+    pair.wait_for_state("fw2", "Active")
+    point_hosts_to(pair, "fw2")
+    hear(pair, order[0])
+    until(lambda: heard(pair, order[0]), f"{order[0]} has heard the other")
+    hear(pair, order[1])
+    pair.wait_for_state("fw2", "Standby")
+    assert pair.status("fw1")["state"] == "Active"
+    until(lambda: hosts_point_to(pair, "fw1"), "the hosts have fw1's MAC", 5.0)
+    assert [talk.ask("still?") for talk in talks] == ["still?"] * 6
+    for address in SERVERS:
+        assert "3 received" in pair.exec("client", "ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", address).stdout
+
+
+def test_hosts_find_the_winner_when_it_goes_on_hearing_nothing(pair):
+    """One way stays cut: fw1 never learns that fw2 was active, nor that it is not any more."""
+    split(pair, "fw1", "fw2")
+    pair.wait_for_state("fw2", "Active")
+    until(lambda: "Lost" in json.dumps(pair.ask("fw1", "stat")["members"]), "fw1 hears nothing")
+    point_hosts_to(pair, "fw2")
+    hear(pair, "fw2")
+    pair.wait_for_state("fw2", "Standby")
+    until(lambda: hosts_point_to(pair, "fw1"), "the hosts have fw1's MAC", 5.0)
+
+
+@pytest.mark.parametrize("order", [("fw2", "fw1"), ("fw1", "fw2")])
+def test_in_unicast_mode_hosts_find_the_pivot_after_a_split_brain(order, tmp_path):
+    with sharing_lab("load-sharing-unicast", 2, tmp_path) as lab:
+        split(lab, "fw1", "fw2")
+        for member in ("fw1", "fw2"):
+            until(lambda m=member: [x["load"] for x in lab.ask(m, "stat")["members"]].count(100), f"{member} is alone")
+        point_hosts_to(lab, "fw2")
+        for member in order:
+            hear(lab, member)
+            until(lambda m=member: 0 < lab.ask(m, "stat")["members"][0]["load"] < 100, f"{member} shares again")
+        until(lambda: hosts_point_to(lab, "fw1"), "the hosts have the pivot's MAC", 5.0)
+        for address in SERVERS:
+            done = lab.exec("client", "ping", "-n", "-c", "8", "-i", "0.2", "-W", "2", address)
+            assert "8 received" in done.stdout, done.stdout
