@@ -129,7 +129,8 @@ make_environment() {
         "$python" -m venv --clear "$venv" || fail "$python could not make $venv"
     fi
     say "installing Python packages with pip; this takes about half a minute"
-    "$venv/bin/python" -m pip install --disable-pip-version-check --retries 2 -c "$root/constraints.txt" \
+    # By its environment, so that the pip that fetches what builds the package does not try for longer.
+    PIP_RETRIES=2 "$venv/bin/python" -m pip install --disable-pip-version-check -c "$root/constraints.txt" \
         -e "$root${dev:+[dev]}" ||
         fail "pip could not install the package (see above; it needs a package index: is this machine offline?)"
     printf '%s\n%s\n' "$(stamp)" "${dev:+tools}" >"$venv/.provisioned"
