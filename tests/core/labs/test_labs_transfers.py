@@ -3,14 +3,17 @@
 import asyncio
 import errno
 import ftplib
+import shutil
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from test_labs_traffic import free_port, play
 
+from labs.network.private import system_path
 from labs.traffic.driver import Traffic, TrafficError
 from labs.traffic.fates import Fate, Tally, fate_of
 from labs.traffic.transfers import Transfers, content
@@ -230,6 +233,18 @@ def test_a_taken_port_is_said() -> None:
             play(other, story)
 
 
+@pytest.fixture
+def ping_of_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's own ping, in a private network: where its file has no capabilities, an ordinary user may not
+    run it otherwise."""
+    program = tmp_path / "ping"
+    command = f"""ip link set lo up; exec {shutil.which("ping")} "$@" """
+    program.write_text(f"#!/bin/sh\nexec unshare -rn sh -c '{command}' ping \"$@\"\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{system_path()}")
+
+
+@pytest.mark.usefixtures("ping_of_anybody")
 def test_pings_are_counted() -> None:
     async def story(traffic: Traffic) -> Tally:
         await traffic.open()
