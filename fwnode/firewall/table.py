@@ -41,7 +41,7 @@ ENDED_MAX = 16_384
 """Ended connections that are remembered, so that a late record of one does not bring it back; about 3 MB. The oldest
 is forgotten first. Lab's own: more than end within the seconds that a retransmission takes."""
 EXPIRED_AT_ONCE_MAX = 1_000
-"""Connections, packed ones as others, that are looked at in one call of `expire`, about 2 ms: packets wait meanwhile."""
+"""Connections, packed ones as others, that are looked at in one call of `expire` (2 ms): packets wait meanwhile."""
 ENDED_TOGETHER = 100
 """Of them, those that are removed together."""
 END_TIMEOUT_S = 20.0
