@@ -42,7 +42,7 @@ from .policy import FW1, Action, Implied, Match, OnInstall, Policy
 from .reject import rejection
 from .sharing_key import SharingKeys
 from .table import ConnectionTable
-from .tcp import EVENTS, INITIATOR, RESPONDER, START_STATES, TABLE, Event, State
+from .tcp import EVENTS, INITIATOR, RESPONDER, SIGNS_OF_NO_LIFE, START_STATES, TABLE, Event, State
 from .verdict import ACCEPT, DROP, HOLD, Counters, Hook, LogEntry, Reason, Verdict
 
 LOG_MAX = 2_000
@@ -273,11 +273,12 @@ class Firewall:
             if following is not state:
                 self._change_state(connection, following, table, now)
                 return ACCEPT
+            if (state, direction, event) in SIGNS_OF_NO_LIFE:
+                return ACCEPT
         if now >= connection.refresh_at:
             self._take_over(connection)
             table.announce(connection, Op.REFRESH)
-        if state is not State.CLOSING:
-            table.refresh(connection, now)
+        table.refresh(connection, now)
         return ACCEPT
 
     def _take_over(self, connection: Connection) -> None:

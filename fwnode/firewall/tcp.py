@@ -64,6 +64,8 @@ def _table() -> dict[tuple[int, int, int], State]:
         (s.SYN_SENT, INITIATOR, e.SYN): s.SYN_SENT,
         (s.SYN_SENT, RESPONDER, e.SYN): s.SYN_RECEIVED,  # simultaneous open (RFC 9293, 3.5)
         (s.SYN_SENT, RESPONDER, e.SYN_ACK): s.SYN_RECEIVED,
+        # A responder that remembers an older connection does not take the SYN: it challenges it, and a RST answers.
+        (s.SYN_SENT, RESPONDER, e.ACK): s.SYN_SENT,
         (s.SYN_RECEIVED, INITIATOR, e.SYN): s.SYN_RECEIVED,
         (s.SYN_RECEIVED, INITIATOR, e.SYN_ACK): s.SYN_RECEIVED,
         (s.SYN_RECEIVED, RESPONDER, e.SYN_ACK): s.SYN_RECEIVED,
@@ -90,6 +92,14 @@ def _table() -> dict[tuple[int, int, int], State]:
 
 
 TABLE = _table()
+
+SIGNS_OF_NO_LIFE = frozenset({
+    (State.SYN_SENT, RESPONDER, Event.ACK),
+    *((State.CLOSING, direction, event) for direction in (INITIATOR, RESPONDER)
+      for event in (Event.ACK, Event.FIN, Event.RST)),
+})  # fmt: skip
+"""Segments that pass and do not move a connection's end away: a challenge of the SYN (RFC 9293, 3.5.1; RFC 5961, 4),
+which a stranger may repeat for ever, and what comes late."""
 
 
 _BOTH_FINS = {State.FIN_WAIT_INITIATOR, State.FIN_WAIT_RESPONDER}

@@ -11,7 +11,7 @@ from fwnode.firewall.tcp import EVENTS, INITIATOR, RESPONDER, TABLE, Event, Stat
 
 OVERVIEW = """
                     S   SA  A   F   R    S   SA  A   F   R
-SYN_SENT            1   -   -   -   6    2   2   -   -   6
+SYN_SENT            1   -   -   -   6    2   2   1   -   6
 SYN_RECEIVED        2   2   3   4   6    -   2   2   5   6
 ESTABLISHED         -   -   3   4   6    -   3   3   5   6
 FIN_WAIT_INITIATOR  -   -   4   4   6    -   -   4   6   6
@@ -162,6 +162,47 @@ def test_half_open_connections_end_after_the_start_timeout() -> None:
     play(firewall(), "> S ACCEPT SYN_SENT\n + 26\n < SA OUT_OF_STATE -")
     play(firewall(), "> S ACCEPT SYN_SENT\n < SA ACCEPT SYN_RECEIVED\n + 26\n > A OUT_OF_STATE -")
     play(firewall(), "> S ACCEPT SYN_SENT\n + 24\n < SA ACCEPT SYN_RECEIVED\n + 24\n > A ACCEPT ESTABLISHED")
+
+
+RECOVERY = """
+    > S   ACCEPT SYN_SENT
+    < A   ACCEPT SYN_SENT
+    > R   ACCEPT CLOSING
+    > S   ACCEPT SYN_SENT
+    < SA  ACCEPT SYN_RECEIVED
+    > A   ACCEPT ESTABLISHED
+    < PA  ACCEPT ESTABLISHED
+"""
+"""A client has forgotten its connection and opens it anew from the same port; the server remembers it, and challenges
+the SYN (RFC 9293, 3.5.1, figure 9; RFC 5961, 4)."""
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_client_that_has_forgotten_its_connection_gets_through_to_a_server_that_has_not(family: int) -> None:
+    play(firewall(), RECOVERY, family=family)
+    closing = "> S ACCEPT SYN_SENT\n < SA ACCEPT SYN_RECEIVED\n > A ACCEPT ESTABLISHED\n > R ACCEPT CLOSING\n"
+    play(firewall(), closing + RECOVERY.lstrip(), family=family)
+
+
+def test_challenges_prolong_nothing_and_establish_nothing() -> None:
+    fw = firewall()
+    now = play(fw, "> S ACCEPT SYN_SENT")
+    fw.connections.take_updates(now)
+    for _ in range(4):
+        now = play(fw, "+ 6\n < A ACCEPT SYN_SENT\n < PA ACCEPT SYN_SENT", now=now)
+        assert fw.connections.take_updates(now) == [], "and peers hear nothing of them"
+    play(fw, "+ 2\n < A OUT_OF_STATE -", now=now)
+
+
+def test_a_challenge_does_not_establish_a_copy_and_the_clients_ack_still_does() -> None:
+    first, second = firewall("fw1"), firewall("fw2")
+    play(first, "> S ACCEPT SYN_SENT")
+    for update in first.connections.take_updates(0.0):
+        second.connections.apply(update, 0.0, second.generation, 1)
+    play(second, "< A ACCEPT SYN_SENT")
+    entry = second.connections.entries[key_of()]
+    assert not entry.owned
+    play(second, "> A ACCEPT ESTABLISHED")
 
 
 @pytest.mark.parametrize(
