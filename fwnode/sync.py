@@ -26,7 +26,13 @@ from fwnode.links.stream import Stream, connect, listen
 from syncproto import engine
 from syncproto.codec import Envelope
 from syncproto.heal import Healer
-from syncproto.limits import DEFAULT_LIMITS, PEER_SILENCE_S, RISK_INTERVAL_S
+from syncproto.limits import (
+    BEHIND_AFTER_S,
+    DEFAULT_LIMITS,
+    FRAGMENT_DATAGRAM_MAX,
+    PEER_SILENCE_S,
+    RISK_INTERVAL_S,
+)
 from syncproto.message import Message
 from syncproto.pacing import Pace
 from syncproto.release import Compatibility, Release
@@ -208,6 +214,8 @@ class Synchroniser:
                 self._end_join("refused" if event.refused else "failed", event.reason)
             elif isinstance(event, engine.Risk):
                 self._owner.event("log", event.text)
+            elif isinstance(event, engine.LagChanged):
+                self._lag_changed(event)
             elif isinstance(event, engine.LostUpdates):
                 self._lost[event.peer] += event.count
                 self.healer.lost(event.peer, now)
@@ -225,8 +233,23 @@ class Synchroniser:
             self._owner.event("sync", f"{count} updates of {self._config.peers[peer]} are lost for good")
         self._lost.clear()
 
-    def _describe(self, event: engine.PeerUnreachable | engine.PeerRestarted) -> str:
+    def _lag_changed(self, event: engine.LagChanged) -> None:
         name = self._config.peers[event.peer]
+        if event.behind and event.receiving:
+            seen = f"{event.count} updates of {name} do not arrive"
+        else:
+            seen = f"{name} has acknowledged nothing for {BEHIND_AFTER_S:g} s, {event.count} updates wait for it"
+        if event.behind:
+            self._owner.event("log", f"State synchronization is in risk: {seen}", peer=name)
+        else:
+            text = f"updates of {name} arrive again" if event.receiving else f"{name} acknowledges updates again"
+            self._owner.event("sync", text, peer=name)
+
+    def _describe(self, event: engine.PeerUnreachable | engine.PeerRestarted | engine.PathChanged) -> str:
+        name = self._config.peers[event.peer]
+        if isinstance(event, engine.PathChanged):
+            how = "whole again" if event.whole else f"in fragments of {FRAGMENT_DATAGRAM_MAX} bytes"
+            return f"large datagrams {'reach' if event.whole else 'do not reach'} {name}: updates are sent {how}"
         if isinstance(event, engine.PeerUnreachable):
             return f"sync with {name} is off: {event.reason}"
         return f"{name} has started anew"

@@ -35,7 +35,7 @@ from syncproto.limits import (
     STREAM_PREFIX_BYTES,
     UPDATES_PER_DATAGRAM_MAX,
 )
-from syncproto.message import FIELDS, Delta, FullSlice, Kind, Message
+from syncproto.message import FIELDS, Delta, Fragment, FullSlice, Kind, Message
 from syncproto.record import Update, unpack_update
 
 __all__ = ["Envelope", "Reason", "StreamDecoder", "SyncError", "decode", "encode", "encode_stream"]
@@ -108,6 +108,11 @@ def _message(kind: Kind, fields: Any) -> Message:
     if kind is Kind.DELTA:
         sequence, schema, body = values
         return Delta(sequence, schema, body, unpack_updates(body, schema))
+    if kind is Kind.FRAGMENT:
+        sequence, schema, body, part, parts = values
+        if part >= parts:
+            raise SyncError(Reason.BAD_FIELD, f"part: expected less than parts ({parts})")
+        return Fragment(sequence, schema, body, part, parts, unpack_updates(body, schema))
     if kind is Kind.FULL_SLICE:
         first, schema, body = values
         return FullSlice(first, schema, body, columns_from(_unpacked(body), schema))

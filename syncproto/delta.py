@@ -1,14 +1,13 @@
 """Delta sync: one numbered stream of updates for all peers, each of which acknowledges it.
 
-The sending queue holds what has been sent; newer replaces older. The receiving queue, one a peer, holds what arrived
-ahead of a missing datagram. A gap is asked for (32 numbers a request); what is no longer in the sending queue is
-rejected and lost; when the gap grows wider than the receiving queue, the receiver stops waiting. A lost tail has no
-gap to be seen by, so a sender repeats its newest datagram to a peer that is behind. A peer that has asked for something
-again is not sent more than its receiving queue can hold behind the gap: what is new waits, numbered, in the sending
-queue, and counts as unacknowledged there.
+This is the sender; `receiver` is the other end. The sending queue holds what has been sent; newer replaces older. What
+a peer asks for again is sent again, or rejected and lost when it is no longer in the sending queue. A lost tail has no
+gap to be seen by, so a sender tells a peer that is behind how far its stream has got. A peer that has asked for
+something again is not sent more than its receiving queue can hold behind the gap: what is new waits, numbered, in the
+sending queue, and counts as unacknowledged there. Where whole datagrams do not arrive, it is sent fragments (`path`).
 
-This module knows nothing of gates, releases' names, bytes on the wire, or full sync. Both classes are driven by their
-owner (`session`, `engine`) and have no events of their own: what is to be delivered is returned.
+This module knows nothing of gates, releases' names, bytes on the wire, or full sync. It is driven by its owners
+(`session`, `engine`) and has no events of its own.
 """
 
 from __future__ import annotations
@@ -22,17 +21,16 @@ from syncproto.errors import SyncError
 from syncproto.events import Counters
 from syncproto.limits import (
     DELTA_BODY_MAX,
+    FRAGMENT_BODY_MAX,
     PACE_S,
     PACE_STEPS,
     REQUESTS_PER_CALL_MAX,
-    RETRANSMIT_RANGE_MAX,
     UPDATES_PER_DATAGRAM_MAX,
     Limits,
 )
-from syncproto.message import Delta, Reject, Retransmit
-from syncproto.record import Update, join, pack_update
-
-_ARRAY_HEAD_BYTES = 3
+from syncproto.message import Delta, Fragment, Newest, Reject
+from syncproto.path import Path
+from syncproto.record import HEAD_BYTES, Update, join, pack_update
 
 
 @dataclass
@@ -48,6 +46,7 @@ class _Peer:
     probe_at: float = inf
     probe_interval_s: float = 0.0
     behind_since: float = inf
+    path: Path = field(default_factory=Path)
     resend: dict[int, None] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
 
@@ -73,7 +72,7 @@ class DeltaSender:
         return self.newest
 
     def resume(self, peer: int, now: float) -> None:
-        """The peer listens, (again): it counts, and if it is behind it gets the newest datagram at once."""
+        """The peer listens, (again): it counts, and if it is behind it is told so at once."""
         state = self._peers[peer]
         state.live = True
         state.sent, state.reach = self.newest, inf
@@ -106,9 +105,14 @@ class DeltaSender:
         return self.newest - slowest
 
     def behind_since(self, peer: int) -> float:
-        """Since when this peer owes an ACK; infinity = it owes none."""
+        """Since when this peer owes an ACK and acknowledges nothing; infinity = it owes none."""
         state = self._peers.get(peer)
         return inf if state is None else state.behind_since
+
+    def path_is_whole(self, peer: int) -> bool:
+        """Whether whole datagrams get to this peer, as far as anybody knows."""
+        state = self._peers.get(peer)
+        return state is None or state.path.whole
 
     # --- Sending ---
 
@@ -126,6 +130,11 @@ class DeltaSender:
         self.counters.overload_dropped += dropped
         self.counters.max_backlog = max(self.counters.max_backlog, len(self._backlog))
         return dropped
+
+    def discard_backlog(self) -> None:
+        """Nobody is there to send it to, and whoever comes takes the table as it is then."""
+        self._backlog.clear()
+        self._must_confess = False
 
     @property
     def backlog(self) -> int:
@@ -168,6 +177,12 @@ class DeltaSender:
             return True
         return False
 
+    def fit(self, peer: int, delta: Delta, now: float) -> list[Delta | Fragment]:
+        """The datagrams in which this peer is sent an update."""
+        found = self._peers[peer].path.fit(delta, now)
+        self.counters.peak_fragments = max(self.counters.peak_fragments, len(found))
+        return found
+
     def _reachable(self, state: _Peer) -> bool:
         return state.live and state.sent < self.newest and state.sent < state.reach
 
@@ -181,7 +196,7 @@ class DeltaSender:
     def _body(self, schema: int) -> bytes:
         """As many waiting updates as fit in a datagram; empty when none of those tried could be packed."""
         items: list[bytes] = []
-        room = DELTA_BODY_MAX - _ARRAY_HEAD_BYTES
+        room = DELTA_BODY_MAX - HEAD_BYTES
         backlog, counters = self._backlog, self.counters
         while backlog and len(items) < UPDATES_PER_DATAGRAM_MAX:
             update = backlog[0]
@@ -189,7 +204,7 @@ class DeltaSender:
                 item = pack_update(update, schema)
             except SyncError:
                 item = b""
-            if not item or len(item) > DELTA_BODY_MAX - _ARRAY_HEAD_BYTES:
+            if not item or len(item) > DELTA_BODY_MAX - HEAD_BYTES:
                 counters.oversized_not_sent += 1
             elif len(item) > room:
                 break
@@ -211,37 +226,28 @@ class DeltaSender:
         self._queue.append(delta)
         return delta
 
-    def repetitions(self, peer: int, now: float) -> tuple[list[Delta], list[Reject]]:
-        """What this peer asked for again, or needs to notice that it is behind; and what it asks for in vain."""
+    def repetitions(self, peer: int, now: float) -> tuple[list[Delta | Fragment], list[Newest | Reject]]:
+        """What this peer asked for again, or was not sent yet; and what it is told about the rest."""
         state = self._peers.get(peer)
         if state is None or not state.live:
             return [], []
-        found: list[Delta] = []
-        for sequence in state.resend:
-            delta = self._kept(sequence)
-            if delta is not None:
-                found.append(delta)
+        found = [delta for sequence in state.resend if (delta := self._kept(sequence)) is not None]
         self.counters.sent_retransmission_updates += len(found)
         while self._reachable(state) and len(found) < self._limits.burst_max + len(state.resend):
             state.sent += 1
             delta = self._kept(state.sent)
             if delta is not None:
                 found.append(delta)
+        told: list[Newest | Reject] = [*state.rejects]
         if now >= state.probe_at:
-            probe = self._probe(state)
-            if probe is not None and probe.sequence not in state.resend:
-                found.append(probe)
+            if state.sent > state.acked:
+                told.append(Newest(state.sent))
                 self.counters.sent_probes += 1
             state.probe_interval_s = min(state.probe_interval_s * 2, self._limits.probe_interval_max_s)
             state.probe_at = now + state.probe_interval_s
         state.resend.clear()
-        rejects, state.rejects = state.rejects, []
-        return found, rejects
-
-    def _probe(self, state: _Peer) -> Delta | None:
-        """What shows a peer that it is behind: not so far ahead of it that it would give up what is still here."""
-        oldest = self.newest - len(self._queue) + 1
-        return self._kept(max(min(state.sent, state.acked + self._limits.receiving_queue), oldest))
+        state.rejects.clear()
+        return [datagram for delta in found for datagram in self.fit(peer, delta, now)], told
 
     def _kept(self, sequence: int) -> Delta | None:
         """The datagram of that number, if the queue still has it. The queue has an entry for each of its numbers."""
@@ -257,6 +263,7 @@ class DeltaSender:
         state = self._peers[peer]
         if sequence > state.acked:
             state.acked = sequence
+            state.path.acknowledged(sequence)
             if state.reach != inf:
                 state.reach = inf if sequence >= self.newest else sequence + self._limits.receiving_queue
             state.probe_interval_s = self._limits.probe_interval_s
@@ -265,7 +272,7 @@ class DeltaSender:
             state.behind_since = now if behind else inf
         return True
 
-    def on_retransmit(self, peer: int, first: int, count: int) -> int | None:
+    def on_retransmit(self, peer: int, first: int, count: int, now: float) -> int | None:
         """The peer misses these. Returns how many are gone for ever; None for numbers that were never sent."""
         if first + count - 1 > self.newest:
             return None
@@ -284,6 +291,8 @@ class DeltaSender:
                 state.rejects.append(reject)
         if not gone and len(state.resend) == before:
             self.counters.duplicate_requests += 1
+        lacked = self._kept(first) if first == state.acked + 1 else None
+        state.path.asked(first, count, lacked is not None and len(lacked.body) > FRAGMENT_BODY_MAX, now)
         return len(gone)
 
     @property
@@ -312,146 +321,3 @@ def _runs(numbers: list[int]) -> list[Reject]:
         else:
             runs.append(Reject(number, 1))
     return runs
-
-
-class DeltaReceiver:
-    """One peer's stream, put in order. `expected` is the number that may be delivered next."""
-
-    def __init__(self, start: int, limits: Limits, counters: Counters) -> None:
-        self._limits = limits
-        self.counters = counters
-        self.expected = start + 1
-        self.highest = start
-        self._held: dict[int, Delta] = {}
-        # Missing numbers from here on were never asked for; infinity = there are none.
-        self._fresh_from: float = inf
-        self._repeat_at = inf
-        self._repeat_interval_s = limits.request_interval_s
-        self._tries = 0
-        self.ack_due = False
-
-    @property
-    def held(self) -> int:
-        return len(self._held)
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of updates that wait behind a missing one."""
-        return sum(len(delta.body) for delta in self._held.values())
-
-    def receive(self, delta: Delta, now: float) -> tuple[list[Delta], int]:
-        """What can be delivered now, in order, and how many were given up (lost)."""
-        sequence = delta.sequence
-        self.ack_due = True
-        if sequence < self.expected or sequence in self._held:
-            self.counters.duplicates += 1
-            return [], 0
-        self.counters.received_updates += 1
-        if sequence > self.highest + 1:
-            self.counters.dropped_by_net += sequence - self.highest - 1
-            self._fresh_from = min(self._fresh_from, self.highest + 1)
-        self.highest = max(self.highest, sequence)
-        if sequence != self.expected:
-            self.counters.were_queued += 1
-        self._held[sequence] = delta
-        found, lost = self._skip_to(self.highest - self._limits.receiving_queue)
-        self.counters.lost_bulks += lost > 0
-        found += self._in_order()
-        self._progress(now, bool(found or lost))
-        return found, lost
-
-    def on_reject(self, first: int, count: int, now: float) -> tuple[list[Delta], int]:
-        """The sender no longer has these. Only what is really missing counts."""
-        gone = range(max(first, self.expected), min(first + count, self.highest))
-        if not gone or gone.start != self.expected:
-            # Numbers further ahead are asked for, and rejected, when their turn comes.
-            return [], 0
-        found, lost = self._skip_to(gone.stop)
-        found += self._in_order()
-        self._progress(now, True)
-        return found, lost
-
-    def skip_to(self, sequence: int, now: float) -> list[Delta]:
-        """Everything up to `sequence` is known from elsewhere (a snapshot). What waited behind it can be delivered."""
-        if sequence < self.expected:
-            return []
-        for number in [number for number in self._held if number <= sequence]:
-            del self._held[number]
-        self.expected = sequence + 1
-        self.highest = max(self.highest, sequence)
-        self.ack_due = True
-        found = self._in_order()
-        self._progress(now, True)
-        return found
-
-    def _in_order(self) -> list[Delta]:
-        found: list[Delta] = []
-        while (delta := self._held.pop(self.expected, None)) is not None:
-            found.append(delta)
-            self.expected += 1
-        return found
-
-    def _skip_to(self, sequence: int) -> tuple[list[Delta], int]:
-        """Stop waiting for what is missing before `sequence`. Work is bounded by what is held, not by the gap."""
-        if sequence <= self.expected:
-            return [], 0
-        kept = sorted(number for number in self._held if number < sequence)
-        lost = sequence - self.expected - len(kept)
-        self.expected = sequence
-        self.ack_due = True
-        self.counters.lost_updates += lost
-        return [self._held.pop(number) for number in kept], lost
-
-    def _progress(self, now: float, moved: bool) -> None:
-        """Rearm the timer: patience begins anew whenever anything was delivered."""
-        if not self._held:
-            self._fresh_from = self._repeat_at = inf
-            self._tries = 0
-        elif moved or self._repeat_at == inf:
-            self._tries = 0
-            self._repeat_interval_s = self._limits.request_interval_s
-            self._repeat_at = now + self._repeat_interval_s
-
-    def requests(self, stream: int, now: float) -> list[Retransmit]:
-        """Requests that are due now: at once for a gap that is new, again and again for all of them."""
-        if now >= self._repeat_at:
-            start = self.expected
-            self._tries += 1
-            self._repeat_interval_s = min(self._repeat_interval_s * 2, self._limits.request_interval_max_s)
-            self._repeat_at = now + self._repeat_interval_s
-        elif self._fresh_from != inf:
-            start = max(self.expected, int(self._fresh_from))
-        else:
-            return []
-        self._fresh_from = inf
-        found = [Retransmit(stream, first, count) for first, count in self._missing(start)]
-        self.counters.sent_retransmission_requests += len(found)
-        self.counters.requested_updates += sum(request.count for request in found)
-        return found
-
-    def give_up(self, now: float) -> tuple[list[Delta], int]:
-        """After many requests in vain: stop waiting for the first gap. What follows it, and how many were lost."""
-        if self._tries <= self._limits.request_tries_max or not self._held:
-            return [], 0
-        found, lost = self._skip_to(min(self._held))
-        found += self._in_order()
-        self._progress(now, True)
-        return found, lost
-
-    def _missing(self, start: int) -> list[tuple[int, int]]:
-        """Runs of missing numbers from `start`, each of up to 32, up to the newest number seen."""
-        runs: list[tuple[int, int]] = []
-        number = start
-        while number < self.highest and len(runs) < REQUESTS_PER_CALL_MAX:
-            if number in self._held:
-                number += 1
-                continue
-            first = number
-            while number < self.highest and number not in self._held and number - first < RETRANSMIT_RANGE_MAX:
-                number += 1
-            runs.append((first, number - first))
-        return runs
-
-    def next_wakeup(self) -> float:
-        """Changes after receive, on_reject, skip_to, requests and give_up. Infinity = never; it may be in the past."""
-        return -inf if self._fresh_from != inf else self._repeat_at

@@ -37,7 +37,9 @@ from syncproto.events import (
     FullSyncDone,
     FullSyncFailed,
     GateDecided,
+    LagChanged,
     LostUpdates,
+    PathChanged,
     PeerRestarted,
     PeerUnreachable,
     Risk,
@@ -59,8 +61,10 @@ __all__ = [
     "FullSyncDone",
     "FullSyncFailed",
     "GateDecided",
+    "LagChanged",
     "LostUpdates",
     "Op",
+    "PathChanged",
     "PeerRestarted",
     "PeerUnreachable",
     "Record",
@@ -154,12 +158,15 @@ class SyncEngine:
         for peer, session in self._sessions.items():
             found += [(peer, message) for message in session.outgoing(now)]
         schema = self._wire_schema()
-        if schema is not None:
+        if schema is None:
+            self._sender.discard_backlog()
+        else:
             live = [peer for peer, session in self._sessions.items() if session.state is State.OPEN]
             for delta in self._sender.burst(schema, now):
                 those = [peer for peer in live if self._sender.may_send(peer, delta)]
-                self._counters.sent_packets += len(those)
-                found += [(peer, delta) for peer in those]
+                datagrams = [(peer, datagram) for peer in those for datagram in self._sender.fit(peer, delta, now)]
+                self._counters.sent_packets += len(datagrams)
+                found += datagrams
         return found
 
     def _wire_schema(self) -> int | None:

@@ -33,6 +33,10 @@ TIMED_OUT = "Connection to remote member timed-out"
 TERMINATED = "Connection terminated by remote member"
 NOT_STARTED = "Could not start a connection to remote member"
 
+# What the lab adds to a reason.
+NOT_ACKNOWLEDGED = "updates are not acknowledged"
+NOT_COMING = "updates do not arrive"
+
 
 @dataclass(frozen=True, slots=True)
 class GateDecided:
@@ -99,6 +103,25 @@ class LostUpdates:
 
 
 @dataclass(frozen=True, slots=True)
+class LagChanged:
+    """A stream stands still, although `count` updates are owed; or it has got past where it stood still."""
+
+    peer: int
+    receiving: bool
+    """The stream that comes from the peer; otherwise ours, which the peer does not acknowledge."""
+    behind: bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathChanged:
+    """Whole datagrams do not get to the peer, which is sent fragments from now on; or they do again."""
+
+    peer: int
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Risk:
     """A line for the cluster's log."""
 
@@ -107,7 +130,7 @@ class Risk:
 
 Event = (
     GateDecided | Updates | TableSlice | PeerRestarted | PeerUnreachable
-    | FullSyncDone | FullSyncFailed | LostUpdates | Risk
+    | FullSyncDone | FullSyncFailed | LostUpdates | LagChanged | PathChanged | Risk
 )  # fmt: skip
 
 
@@ -135,7 +158,9 @@ class Counters:
     """Missing updates that those requests named."""
     sent_retransmission_updates: int = 0
     sent_probes: int = 0
-    """The newest update repeated to a peer that is behind and says nothing."""
+    """The newest number told to a peer that is behind and says nothing."""
+    peak_fragments: int = 0
+    """Most datagrams that one update was sent in."""
     sent_acks: int = 0
     # syncstat: received
     received_updates: int = 0

@@ -24,6 +24,13 @@ FRAME_OVERHEAD_MAX = 80
 DELTA_BODY_MAX = DATAGRAM_MAX - FRAME_OVERHEAD_MAX
 """Bytes of packed updates in one datagram."""
 
+FRAGMENT_DATAGRAM_MAX = 512
+"""Bytes of a datagram that carries part of an update, UDP payload: with its headers it fits 576 bytes, which every
+IPv4 host must take (RFC 791)."""
+
+FRAGMENT_BODY_MAX = FRAGMENT_DATAGRAM_MAX - FRAME_OVERHEAD_MAX
+"""Bytes of packed updates in such a datagram, unless a single one is longer."""
+
 UPDATES_PER_DATAGRAM_MAX = 128
 """Updates in one datagram; a receiver refuses more. Lab's own: the smallest update has 20 bytes or so."""
 
@@ -111,10 +118,24 @@ HELLO_INTERVAL_MAX_S = 5.0
 """Longest interval between HELLOs, seconds. A peer that starts says HELLO itself, so this one may be lazy."""
 
 PROBE_INTERVAL_S = 0.2
-"""A peer is behind and says nothing: repeat the newest datagram after this, seconds (two sync ticks); doubles."""
+"""A peer is behind and says nothing: tell it the newest number after this, seconds (two sync ticks); doubles."""
 
 PROBE_INTERVAL_MAX_S = 1.0
-"""Longest interval between such repetitions, seconds."""
+"""Longest interval between two such messages, seconds."""
+
+PATH_TRIES_MAX = 4
+"""So often may a peer ask for the very update that it lacks first, although it was sent: then whole datagrams do not
+arrive, and it is sent fragments. Requests come after 0, 0.1, 0.3 and 0.7 s."""
+
+PATH_TRIAL_S = 10.0
+"""Seconds until one whole datagram is tried again on such a path; doubles after each that did not get there."""
+
+PATH_TRIAL_MAX_S = 640.0
+"""Longest interval between two such trials, seconds."""
+
+BEHIND_AFTER_S = 2.5
+"""A stream in which something is owed and nothing has moved for this long (seconds) is behind, and said to be: as long
+as the product's dead timer."""
 
 REQUEST_INTERVAL_S = 0.1
 """Repeat a retransmission request after this, seconds (one sync tick); doubles."""

@@ -25,6 +25,7 @@ from syncproto.limits import (
     SCHEMAS,
     STREAM_FRAME_MAX,
     TIME_MAX_S,
+    UPDATES_PER_DATAGRAM_MAX,
 )
 from syncproto.record import Update
 
@@ -43,6 +44,8 @@ class Kind(IntEnum):
     FULL_REFUSED = 11
     FULL_DONE = 12
     FULL_SLICE = 13
+    FRAGMENT = 14
+    NEWEST = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +182,30 @@ class FullDone:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """Some of the updates of a DELTA that is too large for the path: number `part` (from 0) of `parts`."""
+
+    kind: ClassVar[Kind] = Kind.FRAGMENT
+    sequence: int
+    schema: int
+    body: bytes
+    part: int
+    parts: int
+    updates: tuple[Update, ...] = field(default=(), compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """My stream has got as far as `sequence`. Said to a peer that is behind, so that it asks for what it lacks."""
+
+    kind: ClassVar[Kind] = Kind.NEWEST
+    sequence: int
+
+
 Message = (
     Heartbeat | Hello | Delta | Ack | Retransmit | Reject
-    | FullRequest | FullBegin | FullSlice | FullEnd | FullRefused | FullDone
+    | FullRequest | FullBegin | FullSlice | FullEnd | FullRefused | FullDone | Fragment | Newest
 )  # fmt: skip
 
 
@@ -365,4 +389,15 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
     Kind.FULL_END: (FullEnd, (("count", _COUNT), ("checksum", Bytes(CHECKSUM_BYTES, CHECKSUM_BYTES)))),
     Kind.FULL_REFUSED: (FullRefused, (("reason", Text(REASON_MAX)),)),
     Kind.FULL_DONE: (FullDone, (("count", _COUNT),)),
+    Kind.FRAGMENT: (
+        Fragment,
+        (
+            ("sequence", Whole(1, COUNTER_MAX)),
+            ("schema", Schema()),
+            ("body", Bytes(1, DELTA_BODY_MAX)),
+            ("part", Whole(0, UPDATES_PER_DATAGRAM_MAX - 1)),
+            ("parts", Whole(2, UPDATES_PER_DATAGRAM_MAX)),
+        ),
+    ),
+    Kind.NEWEST: (Newest, (("sequence", Whole(1, COUNTER_MAX)),)),
 }

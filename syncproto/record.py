@@ -337,11 +337,33 @@ def _pack_bytes(fields: list[Any]) -> bytes:
     return data
 
 
+HEAD_BYTES = 3
+"""At most so many bytes stand in front of the items of a packed array."""
+
+
 def join(items: list[bytes]) -> bytes:
     """Packed items -> one packed array of them."""
     count = len(items)
     head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
     return head + b"".join(items)
+
+
+def split(body: bytes, longest: int) -> list[bytes]:
+    """A packed array as several, none longer than `longest` unless a single item is. Not for bytes of a stranger."""
+    reader = msgpack.Unpacker(raw=True)
+    reader.feed(body)
+    groups: list[list[bytes]] = [[]]
+    size = HEAD_BYTES
+    count, start = reader.read_array_header(), reader.tell()
+    for _ in range(count):
+        reader.skip()
+        item, start = body[start : reader.tell()], reader.tell()
+        if groups[-1] and size + len(item) > longest:
+            groups.append([])
+            size = HEAD_BYTES
+        groups[-1].append(item)
+        size += len(item)
+    return [join(items) for items in groups]
 
 
 def unpack_update(fields: Any, schema: int) -> Update:

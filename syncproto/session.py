@@ -22,20 +22,26 @@ from enum import Enum
 from math import inf
 from typing import Any
 
-from syncproto.delta import DeltaReceiver, DeltaSender
+from syncproto.delta import DeltaSender
 from syncproto.errors import Reason
 from syncproto.events import (
+    NOT_ACKNOWLEDGED,
+    NOT_COMING,
     NOT_STARTED,
     TIMED_OUT,
     Counters,
     Event,
     GateDecided,
+    LagChanged,
     LostUpdates,
+    PathChanged,
     PeerRestarted,
     PeerUnreachable,
 )
+from syncproto.lag import Lag
 from syncproto.limits import Limits
-from syncproto.message import Ack, Delta, Hello, Kind, Message, Reject, Retransmit
+from syncproto.message import Ack, Delta, Fragment, Hello, Kind, Message, Newest, Reject, Retransmit
+from syncproto.receiver import DeltaReceiver
 from syncproto.release import RELEASE_MISMATCH, Compatibility, Exchange, Gate, Release
 
 
@@ -78,6 +84,8 @@ class Session:
         self.receiver: DeltaReceiver | None = None
         self.off_reason = NOT_STARTED
         self.full_sync_failure = ""
+        self._ours, self._theirs = Lag(), Lag()
+        self._path_whole = True
         self._start = 0
         self._last_heard = now
         self._hello_at = now
@@ -99,6 +107,10 @@ class Session:
     def status(self) -> str:
         """`OK`, or `Off - ` and the product's reason. Deltas may flow although the full sync has failed."""
         if self.state is State.OPEN:
+            if self._ours.behind:
+                return f"Off - {TIMED_OUT}: {NOT_ACKNOWLEDGED}"
+            if self._theirs.behind:
+                return f"Off - {TIMED_OUT}: {NOT_COMING}"
             return f"Off - {self.full_sync_failure}" if self.full_sync_failure else "OK"
         return f"Off - {self.off_reason}"
 
@@ -154,6 +166,7 @@ class Session:
         self._close_stream()
         self.incarnation, self.release = incarnation, hello.release
         self.full_sync_failure = ""
+        self._ours, self._theirs, self._path_whole = Lag(), Lag(), True
         if restarted:
             self.context.emit(PeerRestarted(self.peer))
         self.gate = self._decide(hello)
@@ -196,6 +209,21 @@ class Session:
             return
         self._deliver(*self.receiver.receive(delta, now))
 
+    def _on_fragment(self, incarnation: int, message: Any, now: float) -> None:
+        fragment: Fragment = message
+        self._last_heard = now
+        schema = self.peer_schema
+        if self.receiver is None or schema is None or fragment.schema > schema:
+            self._refuse(Reason.UNKNOWN_SCHEMA)
+            return
+        self._deliver(*self.receiver.on_fragment(fragment, now))
+
+    def _on_newest(self, incarnation: int, message: Any, now: float) -> None:
+        newest: Newest = message
+        self._last_heard = now
+        if self.receiver is not None:
+            self.receiver.on_newest(newest.sequence, now)
+
     def _on_ack(self, incarnation: int, message: Any, now: float) -> None:
         ack: Ack = message
         self._last_heard = now
@@ -205,6 +233,7 @@ class Session:
             self._refuse(Reason.ILLEGAL_SEQUENCE)
         else:
             self.context.counters.received_acks += 1
+            self._note_path()
 
     def _on_retransmit(self, incarnation: int, message: Any, now: float) -> None:
         request: Retransmit = message
@@ -213,10 +242,17 @@ class Session:
             self._refuse(Reason.STALE_INCARNATION)
             return
         self.context.counters.received_retransmission_requests += 1
-        gone = self.context.sender.on_retransmit(self.peer, request.first, request.count)
+        gone = self.context.sender.on_retransmit(self.peer, request.first, request.count, now)
         if gone is None:
             self.context.counters.illegal_requests += 1
             self._refuse(Reason.ILLEGAL_SEQUENCE)
+        self._note_path()
+
+    def _note_path(self) -> None:
+        whole = self.context.sender.path_is_whole(self.peer)
+        if whole is not self._path_whole:
+            self._path_whole = whole
+            self.context.emit(PathChanged(self.peer, whole))
 
     def _on_reject(self, incarnation: int, message: Any, now: float) -> None:
         reject: Reject = message
@@ -286,11 +322,12 @@ class Session:
             counters.sent_acks += 1
             yield Ack(self.incarnation, self.receiver.expected - 1)
         yield from self.receiver.requests(self.incarnation, now)
-        repeated, rejects = self.context.sender.repetitions(self.peer, now)
-        for reject in rejects:
-            counters.sent_rejects += 1
-            self.context.risk("sent", now)
-            yield reject
+        repeated, told = self.context.sender.repetitions(self.peer, now)
+        for message in told:
+            if isinstance(message, Reject):
+                counters.sent_rejects += 1
+                self.context.risk("sent", now)
+            yield message
         counters.sent_packets += len(repeated)
         yield from repeated
 
@@ -312,7 +349,9 @@ class Session:
             return self._hello_at
         if self.receiver.ack_due or self.context.sender.pending(self.peer):
             return -inf
-        return min(self.receiver.next_wakeup(), self._silent_at())
+        ours = self._ours.due(self.context.sender.behind_since(self.peer))
+        theirs = self._theirs.due(self.receiver.behind_since)
+        return min(self.receiver.next_wakeup(), self._silent_at(), ours, theirs)
 
     def _silent_at(self) -> float:
         since = self.context.sender.behind_since(self.peer)
@@ -322,6 +361,7 @@ class Session:
         if self.state is not State.OPEN or self.receiver is None:
             return
         self._deliver(*self.receiver.give_up(now))
+        self._note_lag(self.receiver, now)
         if now >= self._silent_at():
             self.context.sender.suspend(self.peer)
             self.context.counters.silent_peers += 1
@@ -329,10 +369,19 @@ class Session:
             self._enter(State.ASKING, now)
             self.context.emit(PeerUnreachable(self.peer, TIMED_OUT))
 
+    def _note_lag(self, receiver: DeltaReceiver, now: float) -> None:
+        """Whether the peer stands still in our stream, and we in its."""
+        sender, ours, theirs = self.context.sender, self._ours, self._theirs
+        acked = sender.acknowledged(self.peer) or 0
+        if ours.update(sender.behind_since(self.peer), acked, sender.newest, now):
+            self.context.emit(LagChanged(self.peer, False, ours.behind, ours.owed))
+        if theirs.update(receiver.behind_since, receiver.expected - 1, receiver.known, now):
+            self.context.emit(LagChanged(self.peer, True, theirs.behind, theirs.owed))
+
 
 Handler = Callable[[Session, int, Any, float], None]
 
-DATAGRAM_KINDS = frozenset({Kind.HELLO, Kind.DELTA, Kind.ACK, Kind.RETRANSMIT, Kind.REJECT})
+DATAGRAM_KINDS = frozenset({Kind.HELLO, Kind.DELTA, Kind.FRAGMENT, Kind.NEWEST, Kind.ACK, Kind.RETRANSMIT, Kind.REJECT})
 """Kinds that have any business on the delta socket of the engine. Heartbeats go to the cluster."""
 
 TABLE: dict[tuple[State, Kind], Handler] = {
@@ -342,6 +391,8 @@ TABLE: dict[tuple[State, Kind], Handler] = {
     (State.CLOSED, Kind.HELLO): Session._on_hello,
     (State.LOST, Kind.HELLO): Session._on_hello,
     (State.OPEN, Kind.DELTA): Session._on_delta,
+    (State.OPEN, Kind.FRAGMENT): Session._on_fragment,
+    (State.OPEN, Kind.NEWEST): Session._on_newest,
     (State.OPEN, Kind.ACK): Session._on_ack,
     (State.OPEN, Kind.RETRANSMIT): Session._on_retransmit,
     (State.OPEN, Kind.REJECT): Session._on_reject,

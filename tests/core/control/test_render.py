@@ -108,7 +108,7 @@ def test_the_products_layout_is_kept_to_the_letter() -> None:
         "status": "OK", "peers": {}, "full_sync": {"state": "none", "reason": ""}, "synced": {"full": 0, "delta": 0},
         "records": {"sent": {}, "received": {}}, "refused_messages": {}, "bytes": {"sent": 0, "received": 0},
         "counters": COUNTERS | {"generated_updates": 12316, "received_updates": 12, "sending_queue_size": 512,
-                                "receiving_queue_size": 256},
+                                "receiving_queue_size": 256, "peak_fragments": 1},
         "blocking": BLOCKING, "holding": HOLDING, "healed": 0, "over_limit": 0, "heals": False, "interval_ms": 100,
         "reset": {"at": 0.0, "by": "command"}, "active_peers": [],
     }  # fmt: skip

@@ -62,6 +62,8 @@ class Node:
     events: list[Event] = field(default_factory=list)
     went_back: int = 0
     armed: float | None = None
+    idle_wakes: int = 0
+    """Times in a row that the timer fired, nothing was done, and it was armed for the same moment."""
 
     def apply(self, update: Update) -> None:
         mine = self.table.get(update.key)
@@ -99,6 +101,8 @@ class World:
         self.born = 0
         self.join_from = join_from or {}
         self.filter: Callable[[int, int, Kind], bool] = lambda sender, receiver, kind: True
+        self.largest: dict[tuple[int, int], int] = {}
+        """Bytes of the largest datagram that the way from one member to another bears; any, where nothing is said."""
         self.sent: list[tuple[float, int, int, Kind]] = []
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -141,10 +145,16 @@ class World:
             self.at(max(due, self.now), lambda: self.wake(node))
 
     def wake(self, node: Node) -> None:
+        """The timer fires. An engine that asks for the next moment must have something to do then, or it would spin."""
         node.armed = None
-        if node.alive:
-            node.engine.on_wakeup(self.now)
-            self.serve(node)
+        if not node.alive:
+            return
+        done = len(self.sent), len(node.events)
+        node.engine.on_wakeup(self.now)
+        self.serve(node)
+        idle = done == (len(self.sent), len(node.events)) and node.armed is not None and node.armed <= self.now
+        node.idle_wakes = node.idle_wakes + 1 if idle else 0
+        assert node.idle_wakes < 2, f"member {node.member} wakes up again and again and does nothing"
 
     def handle(self, node: Node, event: Event) -> None:
         if isinstance(event, Updates):
@@ -170,7 +180,7 @@ class World:
 
     def send(self, sender: int, receiver: int, kind: Kind, data: bytes) -> None:
         self.sent.append((self.now, sender, receiver, kind))
-        if not self.filter(sender, receiver, kind):
+        if not self.filter(sender, receiver, kind) or len(data) > self.largest.get((sender, receiver), DATAGRAM_MAX):
             return
         copies = 0 if self.random.random() < self.loss else 1
         copies += self.random.random() < self.double

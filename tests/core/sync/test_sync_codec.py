@@ -20,6 +20,7 @@ from syncproto.message import (
     FIELDS,
     Ack,
     Delta,
+    Fragment,
     FullBegin,
     FullDone,
     FullEnd,
@@ -30,6 +31,7 @@ from syncproto.message import (
     Hello,
     Kind,
     Message,
+    Newest,
     Reject,
     Retransmit,
 )
@@ -66,6 +68,8 @@ MESSAGES: dict[str, Message] = {
     "full-end": FullEnd(514, bytes(range(16))),
     "full-refused": FullRefused("Release version mismatch"),
     "full-done": FullDone(514),
+    "fragment": Fragment(5, 2, delta_of().body, 1, 3),
+    "newest": Newest(99),
 }
 
 
@@ -190,6 +194,8 @@ MALFORMED: dict[str, tuple[bytes, Reason]] = {
     "body of 129 updates": (delta_with(msgpack.packb([1] * 129)), Reason.WRONG_LENGTH),
     "body with something behind it": (delta_with(delta_of().body + b"\x00"), Reason.TRAILING_BYTES),
     "body nested deep": (delta_with(msgpack.packb(nested(500))), Reason.BAD_RECORD),
+    "part 3 of 3": (frame(1, CLUSTER, 1, 1234, 14, [5, 2, delta_of().body, 3, 3]), Reason.BAD_FIELD),
+    "part 0 of 1": (frame(1, CLUSTER, 1, 1234, 14, [5, 2, delta_of().body, 0, 1]), Reason.BAD_FIELD),
     "body of text": (delta_with("abc"), Reason.BAD_FIELD),
     "body over the cap": (delta_with(bytes(1400)), Reason.BAD_FIELD),
     "oversize": (bytes(STREAM_FRAME_MAX + 1), Reason.TOO_LONG),
@@ -295,7 +301,7 @@ wild = st.recursive(
 )
 
 
-@given(st.integers(0, 13), st.lists(wild, max_size=9), wild)
+@given(st.integers(0, max(Kind) + 1), st.lists(wild, max_size=9), wild)
 def test_arbitrary_fields_in_a_good_frame(kind: int, fields: list[Any], body: Any) -> None:
     for data in (frame(1, CLUSTER, 1, 1, kind, fields), delta_with(msgpack.packb([[1, body], body]), 3)):
         try:

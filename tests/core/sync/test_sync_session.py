@@ -12,7 +12,7 @@ from syncproto.codec import Envelope
 from syncproto.engine import SyncEngine
 from syncproto.errors import Reason, SyncError
 from syncproto.events import Event, GateDecided, PeerRestarted, PeerUnreachable, Updates
-from syncproto.message import Ack, Delta, Hello, Kind, Message
+from syncproto.message import Ack, Delta, Hello, Kind, Message, Newest, Retransmit
 from syncproto.record import Op, Update, join, pack_update
 from syncproto.release import Exchange
 from syncproto.session import TABLE, State, describe
@@ -263,6 +263,8 @@ def test_a_lost_peer_holds_nobody_up_and_comes_back() -> None:
     say(engine, hello(), now=NOW + 9)
     assert engine.status(2) == "OK"
     assert [type(event) for event in events(engine)] == [GateDecided]
+    assert said(engine, NOW + 9) == [Newest(1)], "it hears that it has missed something"
+    say(engine, Retransmit(OURS, 1, 1), now=NOW + 9)
     assert [message for message in said(engine, NOW + 9) if isinstance(message, Delta)], "it gets what it missed"
 
 
