@@ -5,21 +5,28 @@ The same file serves a member in a lab's namespace and one that runs as a servic
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fwnode.explain import shown
+from fwnode.fields import SOCKET_PATH_MAX, InterfaceAddress, InterfaceName, Key, MemberName, Name
 from fwnode.files import FileError, Strict, load_yaml, validate
-from fwnode.firewall.parameters import ParameterError, Parameters
+from fwnode.firewall.parameters import PARAMETERS, ParameterError, Parameters
 from fwnode.firewall.policy import Policy
 from fwnode.policy_file import build_policy
 from syncproto.errors import SyncError
-from syncproto.release import BUILTIN_RELEASES, Compatibility
+from syncproto.limits import LIST_MAX
+from syncproto.release import BUILTIN_RELEASES, Compatibility, Release
 
 MEMBERS_MAX = 5
 """Members of a ClusterXL cluster (claim B1)."""
+
+RATE_MIN, RATE_MAX = 0.001, 100_000.0
+"""Seconds of lab time in a second of wall time. Lab's own."""
 
 Interface = IPv4Interface | IPv6Interface
 
@@ -27,12 +34,12 @@ Interface = IPv4Interface | IPv6Interface
 class InterfaceModel(Strict):
     """One cluster interface; every member has an address on it, `virtual` is what the active one answers for."""
 
-    name: str
-    device: str = ""
+    name: InterfaceName
+    device: Literal[""] | InterfaceName = ""
     """The kernel's name of it on this machine, if that is another (`eth1`)."""
     sync: bool = False
-    virtual: list[Interface] = Field(default_factory=list)
-    members: dict[str, list[Interface]]
+    virtual: list[InterfaceAddress] = Field(default_factory=list)
+    members: dict[MemberName, list[InterfaceAddress]]
 
     @property
     def kernel_name(self) -> str:
@@ -44,7 +51,7 @@ class ClusterModel(Strict):
     mode: Literal["high-availability", "load-sharing-multicast", "load-sharing-unicast"] = "high-availability"
     sharing: Literal["symmetric", "asymmetric"] = "symmetric"
     """In load sharing: whether both directions of a connection come to the same member."""
-    interfaces: list[InterfaceModel] = Field(min_length=1)
+    interfaces: list[InterfaceModel] = Field(min_length=1, max_length=LIST_MAX)
 
     @property
     def load_sharing(self) -> bool:
@@ -66,20 +73,20 @@ class ClusterModel(Strict):
 
 
 class ClockModel(Strict):
-    rate: float = Field(default=1.0, gt=0, le=100_000)
+    rate: float = Field(default=1.0, ge=RATE_MIN, le=RATE_MAX)
     epoch: float = 0.0
 
 
 class MemberConfig(Strict):
-    member: str
-    release: str
+    member: MemberName
+    release: Name
     cluster: ClusterModel
     policy: dict[str, Any] | str
     releases: str = ""
     clock: ClockModel = ClockModel()
     parameters: dict[str, int] = Field(default_factory=dict)
     control: str = ""
-    key: str = ""
+    key: Key = ""
     """Shared secret that authenticates sync messages; empty, as in the product, for none."""
 
     @model_validator(mode="after")
@@ -87,6 +94,13 @@ class MemberConfig(Strict):
         if self.member not in self.members:
             raise ValueError(f"member {self.member!r} is not in the cluster; members are {', '.join(self.members)}")
         return self
+
+    @field_validator("control")
+    @classmethod
+    def _socket_can_be_made(cls, control: str) -> str:
+        if len(control.encode(errors="replace")) > SOCKET_PATH_MAX:
+            raise ValueError(f"{shown(control)} is longer than the {SOCKET_PATH_MAX} bytes of a socket's path")
+        return control
 
     @field_validator("parameters")
     @classmethod
@@ -147,5 +161,19 @@ def load_releases(extra: str, directory: Path = Path()) -> Compatibility:
             path = directory / extra
             table = table.merged(load_yaml(path), str(path))
     except SyncError as error:
-        raise FileError(str(error).splitlines()) from error
+        raise FileError(str(error).splitlines()) from None
+    problems = [problem for name in table.names for problem in _defaults(table.release(name))]
+    if problems:
+        raise FileError([f"{directory / extra}: {problem}" for problem in problems])
     return table
+
+
+def _defaults(release: Release) -> Iterator[str]:
+    """What is wrong with a release's own kernel parameters. Names that this lab does not model are left alone."""
+    store = Parameters()
+    for name, value in release.defaults.items():
+        try:
+            if name in PARAMETERS:
+                store.set(name, value)
+        except ParameterError as error:
+            yield f"releases.{release.name}.defaults.{error}"

@@ -1,12 +1,27 @@
-"""Files that people write: read as YAML, checked by pydantic, all problems reported at once as `file: key: what`."""
+"""Files that people write: one way to read them, one way to say what is wrong with them.
+
+`load_yaml` reads, `validate` checks; what is wrong is told at once as `file: key: what; what to do`, the first problems
+and a count. Whatever a file holds, and whatever is there instead of a file, only `FileError` comes out.
+"""
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fwnode.explain import shown, slips
+from fwnode.yaml_reader import ReadError, read
+
+FILE_MAX = 32 * 2**20
+"""Bytes of one file; a rule base of 100,000 rules has some 14 MB."""
+PROBLEMS_SHOWN = 20
+"""Problems that are told one by one; of the others the number."""
+LINE_MAX = 500
+"""Characters of one problem."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -15,59 +30,64 @@ class FileError(ValueError):
     """A file cannot be used; `problems` lists everything that is wrong with it, a line each."""
 
     def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+        self.problems = list(problems)
+        super().__init__("\n".join(told(self.problems)))
+
+
+def told(problems: list[str]) -> list[str]:
+    """The lines that a person is shown: no more than can be read, and nothing that moves the cursor."""
+    lines = [_line(problem) for problem in problems[:PROBLEMS_SHOWN]]
+    more = len(problems) - len(lines)
+    return [*lines, f"… and {more:,} more problems"] if more > 0 else lines
+
+
+def _line(problem: str) -> str:
+    text = problem if problem.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in problem)
+    return text if len(text) <= LINE_MAX else f"{text[: LINE_MAX - 1]}…"
 
 
 class Strict(BaseModel):
-    """A model that refuses keys it does not know."""
+    """A model that refuses keys it does not know, and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe, and without aliases: a few lines of them stand for gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read: write it out", mark)
-        return super().compose_node(parent, index)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def load_yaml(path: Path) -> Any:
-    """The document in a YAML file. Raises `FileError` with the line of a syntax error."""
+    """The document in a YAML file. Raises `FileError` with the lines of its problems."""
     try:
-        return yaml.load(path.read_text(), Loader=_Loader)
-    except RecursionError as error:
-        raise FileError([f"{path}: is nested too deeply"]) from error
+        return read(_bytes(path))
+    except ReadError as error:
+        raise FileError([f"{path}: {problem}" for problem in error.problems]) from None
     except OSError as error:
-        raise FileError([f"{path}: cannot be read: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise FileError([f"{path}: is not text (byte {error.start})"]) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise FileError([f"{where}: {getattr(error, 'problem', None) or 'not YAML'}"]) from error
-    except ValueError as error:  # what looks like a date and is none
-        raise FileError([f"{path}: {error}"]) from error
+        raise FileError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except ValueError:  # a path with a NUL in it
+        raise FileError([f"{path}: cannot be read: no file can have this name"]) from None
+
+
+def _bytes(path: Path) -> bytes:
+    # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise ReadError(["is a folder; name a file"])
+        if not stat.S_ISREG(mode):
+            raise ReadError(["is no regular file; write what it says to one"])
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(FILE_MAX + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > FILE_MAX:
+        raise ReadError([f"has more than {FILE_MAX:,} bytes; write less into one file"])
+    return data
 
 
 def validate(model: type[Model], data: Any, where: str) -> Model:
     """`data` as `model`. Raises `FileError` with a line for every problem, each with its key."""
     if not isinstance(data, dict):
-        raise FileError([f"{where}: must be a mapping of keys to values, is {type(data).__name__}"])
+        raise FileError([f"{where}: must be a mapping of keys to values, is {shown(data)}"])
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise FileError([_line(where, e["loc"], e["msg"], e["type"]) for e in error.errors()]) from error
-
-
-def _line(where: str, location: tuple[int | str, ...], message: str, kind: str) -> str:
-    key = ".".join(str(part) for part in location)
-    if kind == "extra_forbidden":
-        message = "unknown key"
-    elif kind == "missing":
-        message = "is missing"
-    message = message.removeprefix("Value error, ")
-    return f"{where}: {key}: {message}" if key else f"{where}: {message}"
+        raise FileError([f"{where}: {key}: {what}" if key else f"{where}: {what}"
+                         for key, what in slips(error, data)]) from None  # fmt: skip

@@ -17,75 +17,43 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from math import inf
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from fwnode.explain import listed, shown
+from fwnode.fields import Label, Lasting, Name, Names, Network, Ports, ServiceName, one_or_many
 from fwnode.files import FileError, Strict, validate
 from fwnode.firewall.inspection import INSPECTED_PROTOCOLS
 from fwnode.firewall.packet import ICMP, TCP, UDP
-from fwnode.firewall.policy import PREDEFINED, Action, Network, OnInstall, Policy, Rule, Service
+from fwnode.firewall.policy import PREDEFINED, Action, OnInstall, Policy, Rule, Service
+from fwnode.firewall.policy import Network as Range
 
 ANY = "any"
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)")
+RULES_MAX = 100_000
+"""Rules of one rule base. Lab's own: to read so many takes a member two seconds, less than its dead timer."""
+OBJECTS_MAX = 100_000
+"""Networks, hosts or services of one rule base. Lab's own."""
 _PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP}
 
-
-def parse_duration(value: Any) -> float:
-    """Seconds of a duration written with its unit (`90d`, `24h`, `25s`, `100ms`). Raises `ValueError`."""
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f"{value!r} is not a duration: write a number and its unit, such as 25s, 30m, 24h, 90d")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _one_or_many(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _network(value: Any) -> IPv4Network | IPv6Network:
-    try:
-        if not isinstance(value, str):  # a bare number would be an address too
-            raise ValueError("write it as 192.0.2.0/24")
-        return ip_network(value)
-    except ValueError as error:
-        raise ValueError(f"{value!r} is not a network or address: {error}") from None
-
-
-def _ports(value: Any) -> tuple[int, int]:
-    first, _, last = str(value).partition("-")
-    if not (first.strip().isdigit() and (not last or last.strip().isdigit())):
-        raise ValueError(f"{value!r} is not a port: write 80 or 8000-8010")
-    low, high = int(first), int(last or first)
-    if not 0 < low <= high < 65_536:
-        raise ValueError(f"{value!r} is not a port range within 1 to 65535")
-    return low, high
-
-
-Names = Annotated[list[str], BeforeValidator(_one_or_many)]
-Networks = Annotated[
-    list[Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]], BeforeValidator(_one_or_many)
-]
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Networks = Annotated[list[Network], Field(max_length=OBJECTS_MAX), BeforeValidator(one_or_many)]
 
 
 class ServiceModel(Strict):
     protocol: Literal["tcp", "udp", "icmp"] | Annotated[int, Field(ge=0, le=255)]
-    port: Annotated[tuple[int, int], BeforeValidator(_ports)] | None = None
+    port: Ports | None = None
     icmp: Literal["echo"] | None = None
-    session_timeout: Duration | None = None
+    session_timeout: Lasting | None = None
     synchronise: bool = True
-    synchronise_after: Duration | None = None
+    synchronise_after: Lasting | None = None
     inspect: Literal["ftp", "tftp", "sip"] | None = None
 
 
 class RuleModel(Strict):
-    name: str = ""
+    name: Label = ""
     source: Names = Field(default_factory=list)
     destination: Names = Field(default_factory=list)
     service: Names = Field(default_factory=list)
@@ -105,42 +73,54 @@ class OutOfState(Strict):
 
 
 class PolicyModel(Strict):
-    name: str
-    networks: dict[str, Networks] = Field(default_factory=dict)
-    hosts: dict[str, Networks] = Field(default_factory=dict)
-    services: dict[str, ServiceModel] = Field(default_factory=dict)
-    rules: list[RuleModel]
+    name: Name
+    networks: dict[Name, Networks] = Field(default_factory=dict, max_length=OBJECTS_MAX)
+    hosts: dict[Name, Networks] = Field(default_factory=dict, max_length=OBJECTS_MAX)
+    services: dict[ServiceName, ServiceModel] = Field(default_factory=dict, max_length=OBJECTS_MAX)
+    rules: list[RuleModel] = Field(max_length=RULES_MAX)
     implied_rules: ImpliedRules = ImpliedRules()
     out_of_state: OutOfState = OutOfState()
     on_install: OnInstall = OnInstall.REMATCH
+
+    @model_validator(mode="after")
+    def _one_name_one_thing(self) -> PolicyModel:
+        both = self.networks.keys() & self.hosts.keys()
+        problems = [f"hosts.{name}: a network has this name, too; give each its own" for name in sorted(both)]
+        problems += [f"{section}.{ANY}: {ANY} stands for everything; choose another name"
+                     for section in ("networks", "hosts", "services") if ANY in getattr(self, section)]  # fmt: skip
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
 
 
 def build_policy(data: Any, where: str, members: frozenset[str] = frozenset()) -> Policy:
     """The policy that a loaded document describes; `where` names it in messages. `members`, if given, are the names
     that exceptions may use. Raises `FileError` with all problems."""
-    problems: list[str] = []
     try:
         model = validate(PolicyModel, data, where)
     except FileError as error:
         # Dangling names are reported too, as far as the broken document lets them be seen.
-        raise FileError(error.problems + _unknown_names_raw(data, where)) from error
-    networks = {**model.networks, **model.hosts}
-    services = PREDEFINED | {name: _service(name, s, where, problems) for name, s in model.services.items()}
+        raise FileError(error.problems + _unknown_names_raw(data, where)) from None
+    problems: list[str] = []
+    networks = _Networks({**model.networks, **model.hosts}, problems)
+    services = _Services(
+        PREDEFINED | {name: _service(name, s, where, problems) for name, s in model.services.items()}, problems
+    )
     rules = [
         Rule(
             number,
             rule.name or f"rule {number}",
             rule.action,
-            _resolve_networks(rule.source, networks, f"{where}: rules.{number - 1}.source", problems),
-            _resolve_networks(rule.destination, networks, f"{where}: rules.{number - 1}.destination", problems),
-            _resolve_services(rule.service, services, f"{where}: rules.{number - 1}.service", problems),
+            networks.of(rule.source, f"{where}: rules[{number - 1}].source"),
+            networks.of(rule.destination, f"{where}: rules[{number - 1}].destination"),
+            services.of(rule.service, f"{where}: rules[{number - 1}].service"),
             rule.track == "log",
         )
         for number, rule in enumerate(model.rules, 1)
     ]
     for name in model.out_of_state.exceptions:
         if members and name not in members:
-            problems.append(f"{where}: out_of_state.exceptions: no member {name!r}; members are {_listed(members)}")
+            problems.append(f"{where}: out_of_state.exceptions: no member {name!r}; members are {listed(members)}")
     if problems:
         raise FileError(problems)
     return Policy(
@@ -174,33 +154,54 @@ def _service(name: str, model: ServiceModel, where: str, problems: list[str]) ->
     return Service(name, protocol, ports, model.icmp == "echo", model.session_timeout, sync_after, inspect)
 
 
-def _resolve_networks(
-    names: list[str], known: Mapping[str, list[IPv4Network | IPv6Network]], where: str, problems: list[str]
-) -> tuple[Network, ...]:
-    resolved: list[Network] = []
-    for name in names:
-        if name == ANY:
-            continue
-        members = known.get(name)
-        if members is None:
+class _Networks:
+    """Names in rules as address ranges. Many rules name the same: each list of names is resolved once."""
+
+    def __init__(self, known: Mapping[str, list[IPv4Network | IPv6Network]], problems: list[str]) -> None:
+        self._known, self._problems = known, problems
+        self._found: dict[tuple[str, ...], tuple[Range, ...]] = {}
+        self._all = listed(known)
+
+    def of(self, names: list[str], where: str) -> tuple[Range, ...]:
+        asked = tuple(names)
+        found = self._found.get(asked)
+        if found is None:
+            before = len(self._problems)
+            ranges = tuple(found for name in names if name != ANY for found in self._ranges(name, where))
+            found = () if ANY in names else ranges
+            if len(self._problems) == before:
+                self._found[asked] = found
+        return found
+
+    def _ranges(self, name: str, where: str) -> list[Range]:
+        networks = self._known.get(name)
+        if networks is None:
             try:
-                members = [ip_network(name)]
+                networks = [ip_network(name)]
             except ValueError:
-                problems.append(f"{where}: no network or host {name!r}; known are {_listed(known)}, any")
-                continue
-        for net in members:
-            size = net.max_prefixlen // 8
-            resolved.append(Network(size, int(net.network_address), int(net.netmask)))
-    return () if ANY in names else tuple(resolved)
+                self._problems.append(f"{where}: no network or host {shown(name)}; known are {self._all}, any")
+                return []
+        return [Range(net.max_prefixlen // 8, int(net.network_address), int(net.netmask)) for net in networks]
 
 
-def _resolve_services(
-    names: list[str], known: Mapping[str, Service], where: str, problems: list[str]
-) -> tuple[Service, ...]:
-    for name in names:
-        if name not in known:
-            problems.append(f"{where}: no service {name!r}; known are {_listed(known)}")
-    return () if ANY in names else tuple(known[name] for name in names if name in known)
+class _Services:
+    """Names in rules as services."""
+
+    def __init__(self, known: Mapping[str, Service], problems: list[str]) -> None:
+        self._known, self._problems = known, problems
+        self._found: dict[tuple[str, ...], tuple[Service, ...]] = {}
+        self._all = listed(known)
+
+    def of(self, names: list[str], where: str) -> tuple[Service, ...]:
+        asked = tuple(names)
+        found = self._found.get(asked)
+        if found is None:
+            missing = [name for name in names if name not in self._known]
+            self._problems += [f"{where}: no service {shown(name)}; known are {self._all}" for name in missing]
+            found = () if ANY in names else tuple(self._known[name] for name in names if name in self._known)
+            if not missing:
+                self._found[asked] = found
+        return found
 
 
 def _unknown_names_raw(data: Any, where: str) -> list[str]:
@@ -219,7 +220,7 @@ def _unknown_names_raw(data: Any, where: str) -> list[str]:
             value = rule.get(key) if isinstance(rule, dict) else None
             for name in value if isinstance(value, list) else [value]:
                 if isinstance(name, str) and name not in names and not _is_network(name):
-                    problems.append(f"{where}: rules.{index}.{key}: no {key} {name!r} is defined")
+                    problems.append(f"{where}: rules[{index}].{key}: no {key} {shown(name)} is defined")
     return problems
 
 
@@ -231,8 +232,4 @@ def _is_network(name: str) -> bool:
     return True
 
 
-def _listed(names: Any) -> str:
-    return ", ".join(sorted(names)) or "none"
-
-
-__all__ = ["PolicyModel", "build_policy", "parse_duration"]
+__all__ = ["PolicyModel", "build_policy"]

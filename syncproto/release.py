@@ -19,6 +19,8 @@ from syncproto.limits import FULL_SYNC_PORT, NAME_MAX, SCHEMAS
 BUILTIN_RELEASES: str = __file__.rpartition("/")[0] + "/releases.yaml"
 
 RELEASE_MISMATCH = "Release version mismatch"
+RELEASES_MAX = 1_000
+"""Releases, and rules, of one file. Lab's own; the built-in table has a tenth of it."""
 
 
 class Exchange(IntEnum):
@@ -84,6 +86,11 @@ _SAME = ("name", "version", "schema")
 
 def _fits(pattern: str, name: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def _is_name(text: Any) -> bool:
+    """What a message carries and a terminal can show."""
+    return isinstance(text, str) and text.isprintable() and len(text.encode()) <= NAME_MAX
 
 
 def version_numbers(version: str) -> tuple[int, ...] | None:
@@ -191,6 +198,9 @@ class _Reader:
         if not isinstance(data, Mapping):
             self.problem("releases", "expected a mapping of release names")
             return {}
+        if len(data) > RELEASES_MAX:
+            self.problem("releases", f"{len(data):,} of them; at most {RELEASES_MAX:,}")
+            return {}
         found: dict[str, Release] = {}
         for name, entry in data.items():
             release = self.release(name, entry)
@@ -201,8 +211,8 @@ class _Reader:
     def release(self, name: Any, entry: Any) -> Release | None:
         before = len(self.problems)
         key = f"releases.{name}"
-        if not isinstance(name, str) or not name or len(name.encode(errors="replace")) > NAME_MAX or "*" in name:
-            self.problem(key, f"a release's name is text of up to {NAME_MAX} bytes without `*`")
+        if not _is_name(name) or not name or "*" in name:
+            self.problem(key, f"a release's name is text of up to {NAME_MAX} bytes that can be shown, without `*`")
         if not isinstance(entry, Mapping):
             self.problem(key, "expected a mapping with at least `version` and `schema`")
             return None
@@ -239,6 +249,9 @@ class _Reader:
         if not isinstance(data, list):
             self.problem("rules", "expected a list of rules")
             return ()
+        if len(data) > RELEASES_MAX:
+            self.problem("rules", f"{len(data):,} of them; at most {RELEASES_MAX:,}")
+            return ()
         found = [self.rule(f"rules[{index}]", entry, known) for index, entry in enumerate(data)]
         return tuple(rule for rule in found if rule is not None)
 
@@ -266,8 +279,8 @@ class _Reader:
             self.problem(f"{key}.exchange", f"{exchange!r} is unknown; known are: {', '.join(_EXCHANGES)}")
             return None
         reason = entry.get("reason", RELEASE_MISMATCH if exchange == "nothing" else "")
-        if not isinstance(reason, str) or len(reason.encode(errors="replace")) > NAME_MAX:
-            self.problem(f"{key}.reason", f"expected text of up to {NAME_MAX} bytes")
+        if not _is_name(reason):
+            self.problem(f"{key}.reason", f"expected text of up to {NAME_MAX} bytes that can be shown")
         if len(self.problems) > before:
             return None
         return Rule((between[0], between[1]), tuple(same), _EXCHANGES[exchange], reason)

@@ -3,8 +3,7 @@
 Every one carries the exit code that `fwlab` ends with. Nothing here prints.
 """
 
-from collections.abc import Sequence
-
+from fwnode.files import FileError
 from labs.exit_codes import ExitCode
 
 
@@ -14,12 +13,8 @@ class LabError(Exception):
     exit_code = ExitCode.USAGE
 
 
-class TopologyError(LabError):
+class TopologyError(FileError, LabError):
     """A topology file with problems: all of them, each as `file: key: what is wrong`."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
 
 
 class ControlError(LabError):

@@ -14,20 +14,26 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
     ip_interface,
+    ip_network,
 )
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from fwnode.files import FileError, load_yaml
+from fwnode import fields
+from fwnode.explain import shown, slips
+from fwnode.files import FileError, Strict, load_yaml
 from labs.network.errors import TopologyError
 
 MEMBERS_MIN = 2
 MEMBERS_MAX = 5
 """The product's limit on the members of one cluster."""
-INTERFACE_NAME_MAX = 15
-"""The kernel's limit (IFNAMSIZ less the final NUL); a link is named NODE-SWITCH."""
+SWITCHES_MAX = 16
+HOSTS_MAX = 100
+"""Lab's own: each host is a namespace."""
+INTERFACE_NAME_MAX = fields.INTERFACE_NAME_MAX
+"""The kernel's limit; a link is named NODE-SWITCH."""
 BUILTIN_DIRECTORY = Path(__file__).parent / "topologies"
 DEFAULT_TOPOLOGY = "pair"
 
@@ -35,31 +41,30 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Interface = IPv4Interface | IPv6Interface
 
-_UNION_BRANCHES = ("IPv4", "IPv6", "function-", "lax-or-strict")
-_NAME = re.compile(r"[a-z][a-z0-9]*")
+_NAME = re.compile(r"[a-z][a-z0-9]{0,14}")
+_RESERVED = fields.RESERVED_INTERFACES | fields.RESERVED_MEMBERS | {"localhost"}
+"""Names that the kernel, a lab's socket or the hosts file has already."""
+_UNUSABLE = [ip_network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8")]
+"""No machine on a switch can have such an address: unspecified, its own, link-local, multicast, reserved."""
 
 
 def _member_names(value: object) -> object:
     """`members: 3` means fw1, fw2, fw3; a list of names is taken as it is."""
     if isinstance(value, bool) or not isinstance(value, (int, list)):
-        raise ValueError(f"give a number from {MEMBERS_MIN} to {MEMBERS_MAX}, or a list of names")
+        raise ValueError(f"{shown(value)}: give a number from {MEMBERS_MIN} to {MEMBERS_MAX}, or a list of names")
     count = value if isinstance(value, int) else len(value)
     if count > MEMBERS_MAX:
-        raise ValueError(f"{count} members: the limit of a cluster is {MEMBERS_MAX}")
+        raise ValueError(f"{shown(count)} members: the limit of a cluster is {MEMBERS_MAX}")
     if count < MEMBERS_MIN:
         raise ValueError(f"{count} member(s): a cluster needs at least {MEMBERS_MIN}")
     return [f"fw{number}" for number in range(1, count + 1)] if isinstance(value, int) else value
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Switch(_Model):
+class Switch(Strict):
     """One Ethernet segment, and how the members are numbered on it."""
 
-    networks: list[Network] = Field(min_length=1)
-    virtual: list[Address] = []
+    networks: list[fields.Network] = Field(min_length=1, max_length=2)
+    virtual: list[fields.Address] = Field(default=[], max_length=16)
     first_member: int = Field(default=11, ge=1, le=90)
     sync: bool = False
 
@@ -69,13 +74,19 @@ class Switch(_Model):
         versions = [network.version for network in networks]
         if len(set(versions)) != len(versions):
             raise ValueError("give at most one IPv4 and one IPv6 network")
-        return networks
+        if 4 not in versions:
+            raise ValueError("no IPv4 network is among them; members talk IPv4 on every switch")
+        for network in networks:
+            if any(network.version == other.version and network.overlaps(other) for other in _UNUSABLE):
+                raise ValueError(f"{network} has addresses that no machine can have; write a network such as "
+                                 "192.0.2.0/24 or 2001:db8:1::/64")
+        return sorted(networks, key=lambda network: network.version)
 
     @model_validator(mode="after")
     def _virtual_addresses_belong_here(self) -> "Switch":
-        strangers = [str(address) for address in self.virtual if self.interface(address) is None]
-        if strangers:
-            raise ValueError(f"virtual: {', '.join(strangers)} is in none of the switch's networks")
+        for address in self.virtual:
+            if problem := self.problem_of(address):
+                raise ValueError(f"virtual: {problem}")
         if self.sync and self.virtual:
             raise ValueError("virtual: a sync switch has no virtual addresses")
         return self
@@ -87,6 +98,19 @@ class Switch(_Model):
                 return ip_interface(f"{address}/{network.prefixlen}")
         return None
 
+    def problem_of(self, address: Address, networks: str = "the switch's networks") -> str:
+        """Why no machine on this switch can have the address; empty where one can."""
+        interface = self.interface(address)
+        if interface is None:
+            return f"{address} is in none of {networks}"
+        network = interface.network
+        if network.prefixlen < network.max_prefixlen - 1:
+            if address == network.network_address:
+                return f"{address} is the address of the network {network} itself"
+            if address == network.broadcast_address and address.version == 4:
+                return f"{address} is the broadcast address of {network}"
+        return ""
+
     def member_addresses(self, number: int) -> list[Interface]:
         """Addresses of member `number` (from 1): .11 and ::11, so that both families read the same."""
         offset = self.first_member + number - 1
@@ -97,14 +121,14 @@ class Switch(_Model):
         return found
 
 
-class Host(_Model):
+class Host(Strict):
     """A client or server: one interface, default routes through the virtual address of its switch."""
 
     switch: str
-    addresses: list[Address] = Field(min_length=1)
+    addresses: list[fields.Address] = Field(min_length=1, max_length=16)
 
 
-class Cluster(_Model):
+class Cluster(Strict):
     """What the members' configurations say about the cluster itself."""
 
     id: int = Field(default=1, ge=0, le=255)
@@ -113,18 +137,19 @@ class Cluster(_Model):
     """In load sharing: whether both directions of a connection come to the same member."""
 
 
-class Topology(_Model):
+class Topology(Strict):
     """A whole lab's shape. `members` is the list of their names, in the order of their ids (from 1)."""
 
-    name: str
+    name: fields.Name
     members: Annotated[list[str], BeforeValidator(_member_names)]
-    switches: dict[str, Switch] = Field(min_length=1)
-    hosts: dict[str, Host] = {}
+    switches: dict[str, Switch] = Field(min_length=1, max_length=SWITCHES_MAX)
+    hosts: dict[str, Host] = Field(default={}, max_length=HOSTS_MAX)
     cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Topology":
-        problems = [*self._name_problems(), *self._host_problems(), *self._address_problems()]
+        problems = [*self._name_problems(), *self._switch_problems(), *self._host_problems(),
+                    *self._address_problems()]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -136,6 +161,8 @@ class Topology(_Model):
         for key, name in [*named, *(("switches", name) for name in self.switches)]:
             if not _NAME.fullmatch(name):
                 problems.append(f"{key}.{name}: a name is lower-case letters and digits and begins with a letter")
+            if name in _RESERVED:
+                problems.append(f"{key}.{name}: this name is taken by the system; choose another one")
             if name in seen:
                 problems.append(f"{key}.{name}: this name is taken; members, hosts and switches need different names")
             seen.add(name)
@@ -144,8 +171,22 @@ class Topology(_Model):
                 if len(link_name(node, switch)) > INTERFACE_NAME_MAX:
                     problems.append(f"switches.{switch}: the link {link_name(node, switch)} would be longer than the "
                                     f"{INTERFACE_NAME_MAX} characters that the kernel allows; choose shorter names")
-        if not any(switch.sync for switch in self.switches.values()):
+        return problems
+
+    def _switch_problems(self) -> list[str]:
+        problems: list[str] = []
+        sync = [name for name, switch in self.switches.items() if switch.sync]
+        if not sync:
             problems.append("switches: none of them has `sync: true`; the members need one to share connections")
+        if len(sync) > 1:
+            problems.append(f"switches: {' and '.join(sync)} have `sync: true`; the product supports one sync network")
+        if len(sync) == len(self.switches):
+            problems.append("switches: all of them are sync networks; hosts need one, too")
+        owners = [(name, network) for name, switch in self.switches.items() for network in switch.networks]
+        for index, (name, network) in enumerate(owners):
+            problems += [f"switches.{name}.networks: {network} overlaps {other} of switches.{owner}; give each switch "
+                         "a network of its own" for owner, other in owners[:index]
+                         if network.version == other.version and network.overlaps(other)]
         return problems
 
     def _host_problems(self) -> list[str]:
@@ -153,11 +194,11 @@ class Topology(_Model):
         for name, host in self.hosts.items():
             switch = self.switches.get(host.switch)
             if switch is None:
-                problems.append(f"hosts.{name}.switch: there is no switch {host.switch}; "
+                problems.append(f"hosts.{name}.switch: there is no switch {shown(host.switch)}; "
                                 f"there are {', '.join(self.switches)}")
                 continue
-            problems.extend(f"hosts.{name}.addresses: {address} is in none of the networks of {host.switch}"
-                            for address in host.addresses if switch.interface(address) is None)
+            found = [switch.problem_of(address, f"the networks of {host.switch}") for address in host.addresses]
+            problems += [f"hosts.{name}.addresses: {problem}" for problem in found if problem]
         return problems
 
     def _address_problems(self) -> list[str]:
@@ -165,8 +206,16 @@ class Topology(_Model):
         taken: dict[Address, str] = {}
         claims = [(address, f"switches.{name}.virtual") for name, switch in self.switches.items()
                   for address in switch.virtual]
-        claims += [(interface.ip, f"switches.{name}.first_member") for name, switch in self.switches.items()
-                   for number in range(1, len(self.members) + 1) for interface in switch.member_addresses(number)]
+        for name, switch in self.switches.items():
+            key = f"switches.{name}.first_member"
+            try:
+                own = [interface.ip for number in range(1, len(self.members) + 1)
+                       for interface in switch.member_addresses(number)]
+            except ValueError:
+                problems.append(f"{key}: the networks have no room for {len(self.members)} members from there on")
+                continue
+            problems += [f"{key}: {problem}" for address in own if (problem := switch.problem_of(address))]
+            claims += [(address, key) for address in own]
         claims += [(address, f"hosts.{name}.addresses") for name, host in self.hosts.items()
                    for address in host.addresses]
         for address, key in claims:
@@ -224,7 +273,8 @@ def parse_topology(data: object, where: str) -> Topology:
     try:
         return Topology.model_validate(merged)
     except ValidationError as error:
-        raise TopologyError(validation_problems(error, where)) from None
+        raise TopologyError([f"{where}: {key}: {what}" if key else f"{where}: {what}"
+                             for key, what in slips(error, merged)]) from None
 
 
 def load_topology(source: str | Path | Mapping[str, Any] = DEFAULT_TOPOLOGY, where: str = "topology") -> Topology:
@@ -242,28 +292,11 @@ def builtin_topologies() -> list[str]:
     return sorted(path.stem for path in BUILTIN_DIRECTORY.glob("*.yaml"))
 
 
-def validation_problems(error: ValidationError, where: str) -> list[str]:
-    """Every problem of a pydantic validation as `file: key: what is wrong`."""
-    problems: list[str] = []
-    for item in error.errors():
-        # A union of address families reports each alternative; the path without its branch names says it once.
-        key = ".".join(str(part) for part in item["loc"] if not str(part).startswith(_UNION_BRANCHES))
-        text = item["msg"].removeprefix("Value error, ")
-        if item["type"].startswith(("ip_v4", "ip_v6")):
-            kind = "network such as 192.0.2.0/24 or 2001:db8::/64" if "network" in item["type"] else "IP address"
-            text = f"{item['input']!r} is no {kind}"
-        elif item["type"] == "extra_forbidden":
-            text = "unknown key"
-        prefix = f"{where}: {key}: " if key else f"{where}: "
-        problems.extend(f"{prefix}{line}" for line in text.splitlines())
-    return list(dict.fromkeys(problems))
-
-
 def _builtin(name: str, where: str) -> Path:
     path = BUILTIN_DIRECTORY / f"{name}.yaml"
     if not _NAME.fullmatch(name) or not path.is_file():
-        raise TopologyError([f"{where}: there is no topology {name!r}; built in: {', '.join(builtin_topologies())}; "
-                             "or give the path of a .yaml file"])
+        raise TopologyError([f"{where}: there is no topology {shown(name)}; built in: "
+                             f"{', '.join(builtin_topologies())}; or give the path of a .yaml file"])
     return path
 
 

@@ -5,19 +5,21 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from fwnode.configuration import load_releases
-from fwnode.files import FileError
+from fwnode.explain import shown
+from fwnode.files import FileError, load_yaml
 from fwnode.policy_file import build_policy
 from labs.network.errors import TopologyError
 from labs.network.topology import Topology, load_topology
 from labs.procedure.expectations import Expectation
-from labs.procedure.problems import LabFileError, from_validation, read_yaml
-from labs.procedure.references import References, declared, near
+from labs.procedure.problems import LabFileError, Problems, from_validation
+from labs.procedure.references import References, declared
 from labs.procedure.steps import VERBS, Part, Policy, Step, legal_parameter
 from labs.traffic.workload import AnyWorkload, Workload
 from syncproto.release import Compatibility
@@ -44,7 +46,7 @@ class Member(Part):
 class Header(Part):
     title: str
     shows: str
-    claims: list[Annotated[str, Field(pattern=r"^[AB]\d{1,2}$")]] = Field(default_factory=list)
+    claims: list[Annotated[str, Field(pattern=r"^[AB]\d{1,2}$")]] = Field(default_factory=list, max_length=100)
     clock: Clock = Clock()
     topology: str | dict[str, Any] = "pair"
     releases: str = ""
@@ -69,9 +71,14 @@ class LabFile(BaseModel):
 _SECTIONS = frozenset({*Header.model_fields, "members", "workloads", "steps", "expect"})
 
 
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
 def load(path: Path) -> LabFile:
     """The lab of a file; FileError tells all that is wrong with it."""
-    return Reading(path).lab(read_yaml(path))
+    return Reading(path).lab(load_yaml(path))
 
 
 class Reading:
@@ -81,14 +88,14 @@ class Reading:
         self.path = path
         self.members: frozenset[str] = frozenset()
         self.compatibility: Compatibility | None = None
-        self.problems: list[str] = []
+        self.problems = Problems()
 
     def lab(self, data: Any) -> LabFile:
         if not isinstance(data, dict):
             raise LabFileError(str(self.path), ["is not a mapping; begin with title: and shows:"])
         for key in data:
             if key not in _SECTIONS:
-                self.problem(str(key), f"unknown key{near(str(key), _SECTIONS)}")
+                self.problem(shown(key)[1:-1], f"unknown key{self.problems.near(key, _SECTIONS)}")
         self.members = declared(data, "members")
         header = self.take(Header, {key: data[key] for key in Header.model_fields if key in data}, "")
         members = self.mapping(data, "members", Member)
@@ -118,13 +125,13 @@ class Reading:
         )  # fmt: skip
 
     def problem(self, key: str, what: str) -> None:
-        self.problems.append(f"{key}: {what}" if key else what)
+        self.problems.say(key, what)
 
     def take(self, kind: Any, value: Any, where: str) -> Any:
         try:
-            return TypeAdapter(kind).validate_python(value)
+            return _adapter(kind).validate_python(value)
         except ValidationError as error:
-            self.problems += from_validation(error, where)
+            self.problems += from_validation(error, value, where)
             return None
 
     def mapping(self, data: dict[str, Any], section: str, kind: Any) -> dict[str, Any]:
@@ -158,7 +165,7 @@ class Reading:
             return None
         verb = verbs[0]
         if verb not in VERBS:
-            self.problem(f"{where}.{verb}", f"unknown step{near(verb, VERBS)}")
+            self.problem(f"{where}.{verb}", f"unknown step{self.problems.near(verb, VERBS)}")
             return None
         what = self.take(VERBS[verb].model, VERBS[verb].fill(raw[verb]), f"{where}.{verb}")
         if not isinstance(note, str):
@@ -187,7 +194,7 @@ class Reading:
             file = self.path.parent / source
             rules: Any
             try:
-                rules = read_yaml(file)
+                rules = load_yaml(file)
             except FileError as error:
                 self.problems += [f"{where}: {problem}" for problem in error.problems]
                 return {}

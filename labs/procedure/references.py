@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -53,6 +52,9 @@ class References:
         self.blocks([step for step in steps if isinstance(step.what, Block)])
         for index, expectation in enumerate(expect):
             self.expectation(f"expect[{index}]", expectation)
+
+    def near(self, word: str, words: Any) -> str:
+        return self.reading.problems.near(word, words)
 
     def say(self, key: str, what: str) -> None:
         self.reading.problem(key, what)
@@ -139,9 +141,9 @@ class References:
             if first == "workloads" and rest and rest[0] in self.kinds:
                 fields = WORKLOAD_FIELDS | self.kinds[rest[0]].figures
             if fields and len(rest) > 1 and rest[1] not in fields:
-                self.say(key, f"{path}: {first} have no {rest[1]!r}{near(rest[1], fields)}")
+                self.say(key, f"{path}: {first} have no {rest[1]!r}{self.near(rest[1], fields)}")
             elif first == "members" and len(rest) > 2 and rest[2] not in FIGURES.get(rest[1], rest[2]):
-                self.say(key, f"{path}: {rest[1]} has no {rest[2]!r}{near(rest[2], FIGURES[rest[1]])}")
+                self.say(key, f"{path}: {rest[1]} has no {rest[2]!r}{self.near(rest[2], FIGURES[rest[1]])}")
 
     def differences(self, key: str, path: str, rest: list[str]) -> None:
         """`different`, `equal`, `unsynchronised`, `missing.MEMBER`, `kinds.KIND.MEMBER.FIGURE`."""
@@ -155,7 +157,7 @@ class References:
             if kind == "MEMBER":
                 self.known(key, "member", part, self.members)
             elif part not in DIFFERENCE_PARTS[kind]:
-                self.say(key, f"{path}: no {kind.lower()} is called {part!r}{near(part, DIFFERENCE_PARTS[kind])}")
+                self.say(key, f"{path}: no {kind.lower()} is called {part!r}{self.near(part, DIFFERENCE_PARTS[kind])}")
 
 
 KIND_MODELS = get_args(AnyWorkload)
@@ -201,9 +203,6 @@ def _workloads_of(what: Any) -> list[str]:
     return [what.workload] if isinstance(what, Reconnect) else []
 
 
-def near(word: str, words: Any) -> str:
-    close = difflib.get_close_matches(word, list(words), 1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {one_of(words)}"
 def lay_over(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """Mappings are merged; everything else is replaced."""
     merged = dict(base)

@@ -25,7 +25,7 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Names = Annotated[list[str], Field(min_length=1), BeforeValidator(_as_list)]
+Names = Annotated[list[str], Field(min_length=1, max_length=100), BeforeValidator(_as_list)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 

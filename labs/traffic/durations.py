@@ -5,24 +5,13 @@ A number without a unit is refused: a lab's day passes in a minute, and nobody s
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from pydantic import BeforeValidator
 
-UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)")
-_WHOLE = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:ms|s|min|m|h|d)\s*)+")
-HOW = "write a number with its unit (ms, s, m, h, d), such as 25s, 24h or 90d"
+from fwnode.fields import Duration, parse_duration
 
-
-def parse_duration(text: object) -> float:
-    """Seconds of lab time."""
-    if isinstance(text, float | int) and not isinstance(text, bool):
-        raise ValueError(f"{text} has no unit; {HOW}")
-    if not isinstance(text, str) or not _WHOLE.fullmatch(text.strip()):
-        raise ValueError(f"{text!r} is no duration; {HOW}")
-    return sum(float(number) * UNITS_S[unit] for number, unit in _PART.findall(text))
+__all__ = ["Duration", "Spread", "format_duration", "parse_duration", "parse_spread"]
 
 
 def parse_spread(text: object) -> tuple[float, float]:
@@ -52,5 +41,4 @@ def format_duration(seconds: float) -> str:
     return " ".join(parts[:2]) or "0s"
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
 Spread = Annotated[tuple[float, float], BeforeValidator(parse_spread)]

@@ -87,7 +87,8 @@ def test_a_bad_policy_changes_nothing_and_all_its_problems_are_told(pair, tmp_pa
     }
     before = pair.status("fw1")["policy"]
     said = pair.install("fw1", tmp_path, bad, check=False)
-    for problem in ("rules.0.source", "nowhere", "rules.1.service", "nothing", "rules.1.action", "colour: unknown key"):
+    for problem in ("rules[0].source", "nowhere", "rules[1].service", "nothing", "rules[1].action",
+                    "colour: unknown key"):  # fmt: skip
         assert problem in said
     assert pair.status("fw1")["policy"] == before
     (tmp_path / "broken.yaml").write_text("rules: [\n")

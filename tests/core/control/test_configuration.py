@@ -85,7 +85,7 @@ def test_all_problems_are_told_at_once_with_their_keys(tmp_path: Path) -> None:
     data["relaese"] = "R80.10"
     del data["release"]
     told = problems(tmp_path, data)
-    for key in ("cluster.interfaces.0.members.fw1", "cluster.interfaces.1.virtual.0", "cluster.id", "clock.rate",
+    for key in ("cluster.interfaces[0].members.fw1", "cluster.interfaces[1].virtual[0]", "cluster.id", "clock.rate",
                 "relaese: unknown key", "release: is missing"):  # fmt: skip
         assert any(line.startswith(f"{tmp_path}/fw1.yaml: {key}") for line in told), (key, told)
 
@@ -113,6 +113,22 @@ def broken(change: str) -> dict[str, Any]:
         data["cluster"]["mode"] = "load-sharing"
     elif change == "no interfaces":
         data["cluster"]["interfaces"] = []
+    elif change == "interface lo":
+        interfaces[0]["name"] = "lo"
+    elif change == "long interface":
+        interfaces[0]["device"] = "a-name-of-16-chr"
+    elif change == "key":
+        data["key"] = "k" * 65
+    elif change == "release":
+        data["release"] = "R" * 129
+    elif change == "socket":
+        data["control"] = "/" + "s" * 107
+    elif change == "nan":
+        data["clock"]["epoch"] = float("nan")
+    elif change == "tiny rate":
+        data["clock"]["rate"] = 1e-300
+    elif change == "member":
+        data["member"] = "../fw1"
     return data
 
 
@@ -125,6 +141,14 @@ def broken(change: str) -> dict[str, Any]:
         ("IPv6 first", "interface sync: the first address of each member must be IPv4"),
         ("load sharing", "cluster.mode: "),
         ("no interfaces", "cluster.interfaces: "),
+        ("interface lo", "cluster.interfaces[0].name: 'lo' cannot name an interface"),
+        ("long interface", "cluster.interfaces[0].device: 'a-name-of-16-chr' cannot name an interface"),
+        ("key", "has 65 bytes; write 0 to 64, which is what a message between members carries"),
+        ("release", "has 129 bytes; write 1 to 128"),
+        ("socket", "is longer than the 107 bytes of a socket's path"),
+        ("nan", "clock.epoch: '.nan' is no finite number"),
+        ("tiny rate", "clock.rate: is 1e-300; write at least 0.001"),
+        ("member", "member: '../fw1' cannot name a member"),
     ],
 )
 def test_a_configuration_that_cannot_work_says_why(tmp_path: Path, change: str, words: str) -> None:
@@ -139,4 +163,8 @@ def test_a_users_table_of_releases_lies_over_the_built_in_one(tmp_path: Path) ->
     with pytest.raises(FileError) as error:
         load_releases("extra.yaml", tmp_path)
     assert len(error.value.problems) == 2
+    (tmp_path / "more.yaml").write_text("releases:\n  R99.10: {version: R99.10, schema: 3, defaults: "
+                                        "{tcp_session_timeout: 100000000000, not_modelled_here: 100000000000}}\n")
+    with pytest.raises(FileError, match=r"releases\.R99\.10\.defaults\.tcp_session_timeout: 100000000000 is not legal"):
+        load_releases("more.yaml", tmp_path)
     assert all(line.startswith(f"{tmp_path}/extra.yaml: releases.R99.10") for line in error.value.problems)

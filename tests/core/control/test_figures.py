@@ -115,8 +115,8 @@ def test_a_bad_policy_changes_nothing_and_is_told_with_all_its_problems() -> Non
     with pytest.raises(ControlError) as error:
         commands.handle("policy_install", {"policy": bad, "file": "new.yaml"}, client)  # type: ignore[arg-type]
     assert [line.partition(": no ")[0] for line in str(error.value).splitlines()] == [
-        "new.yaml: rules.0.source",
-        "new.yaml: rules.1.service",
+        "new.yaml: rules[0].source",
+        "new.yaml: rules[1].service",
     ]
     assert (made.firewall.policy.name, made.firewall.generation) == ("standard", 0)
     good = {"name": "better", "rules": []}

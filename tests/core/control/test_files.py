@@ -15,7 +15,7 @@ from fwnode.files import FileError, load_yaml
         ("b: " + "[" * 1200, "is nested too deeply"),
         ("a: &x [1]\nb: *x\n", "aliases (*name) are not read"),
         ("a: [1\n", "expected ',' or ']'"),
-        ("a: 2026-99-99\n", "month must be in 1..12"),
+        ("a: 2026-99-99\n", "a: '2026-99-99' is a date to YAML; put it in quotes"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, text: str, problem: str) -> None:

@@ -10,9 +10,13 @@ from firewall_wire import POLICY, address, key_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fwnode.fields import parse_duration
 from fwnode.files import FileError, load_yaml
 from fwnode.firewall.policy import Implied, OnInstall, Policy
-from fwnode.policy_file import build_policy, parse_duration
+from fwnode.policy_file import RULES_MAX, build_policy
+from syncproto.codec import encode
+from syncproto.limits import NAME_MAX, SERVICE_NAME_MAX
+from syncproto.message import Heartbeat
 
 MEMBERS = frozenset({"fw1", "fw2"})
 
@@ -122,14 +126,14 @@ def test_all_problems_of_a_policy_are_told_at_once_with_their_keys() -> None:
     )
     text = "\n".join(told)
     for key, words in {
-        "networks.inside.0": "not a network",
-        "networks.inside.1": "host bits",
+        "networks.inside[0]": "not a network",
+        "networks.inside[1]": "host bits",
         "services.odd.port": "port range",
-        "services.odd.session_timeout": "90 is not a duration: write a number and its unit",
-        "rules.0.action": "accept",
-        "rules.0.source": "nowhere",
-        "rules.0.service": "nothing",
-        "rules.1.destinations": "unknown key",
+        "services.odd.session_timeout": "90 has no unit; write a number with its unit",
+        "rules[0].action": "accept",
+        "rules[0].source": "nowhere",
+        "rules[0].service": "nothing",
+        "rules[1].destinations": "unknown key",
         "on_instal": "unknown key",
     }.items():
         assert any(line.startswith(f"rules.yaml: {key}: ") and words in line for line in told), f"{key} in\n{text}"
@@ -151,9 +155,9 @@ def test_all_dangling_names_are_told_at_once_with_what_is_known() -> None:
     for key, words in {
         "services.odd.port": "only tcp and udp have ports",
         "services.ping.icmp": "only for protocol icmp",
-        "rules.0.source": "'nowhere'; known are inside, outside",
-        "rules.0.destination": "'lost'",
-        "rules.1.service": "'nothing'; known are",
+        "rules[0].source": "'nowhere'; known are inside, outside",
+        "rules[0].destination": "'lost'",
+        "rules[1].service": "'nothing'; known are",
         "out_of_state.exceptions": "'fw9'; members are fw1, fw2",
     }.items():
         assert any(line.startswith(f"rules.yaml: {key}: ") and words in line for line in told), f"{key} in\n{text}"
@@ -162,8 +166,8 @@ def test_all_dangling_names_are_told_at_once_with_what_is_known() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"networks": {"odd": [80]}}, "networks.odd.0: 80 is not a network"),
-        ({"networks": {"odd": [True]}}, "networks.odd.0: True is not a network"),
+        ({"networks": {"odd": [80]}}, "networks.odd[0]: 80 is not a network"),
+        ({"networks": {"odd": [True]}}, "networks.odd[0]: true is not a network"),
         ({"services": {"s": {"protocol": "tcp", "session_timeout": "0s"}}}, "services.s.session_timeout: "),
         ({"services": {"s": {"protocol": "tcp", "port": 0}}}, "services.s.port: "),
         ({"services": {"s": {"protocol": "tcp", "inspect": "ftp"}}}, "services.s.inspect: ftp needs"),
@@ -173,6 +177,25 @@ def test_all_dangling_names_are_told_at_once_with_what_is_known() -> None:
         ({"services": {"s": {"protocol": "tpc"}}}, "services.s.protocol"),
         ({"services": {"s": {"protocol": 256}}}, "services.s.protocol"),
         ({"implied_rules": {"fw1": True}}, "implied_rules.fw1: unknown key"),
+        ({"name": "n" * 200}, "name: 'nnn"),
+        ({"name": "ü" * 65}, "name: 'üü"),
+        ({"name": ""}, "name: '' has 0 bytes; write 1 to 128, which is what a message between members carries"),
+        ({"name": "a\x1b[2J"}, "name: 'a\\x1b[2J' has characters that cannot be shown"),
+        ({"name": "a\ud800"}, "name: 'a\\ud800' has characters that cannot be shown"),
+        ({"name": "a\u202eb"}, "name: 'a\\u202eb' has characters that cannot be shown"),
+        ({"services": {"s" * 65: {"protocol": "tcp"}}}, "services." + "s" * 65 + ": 'sss"),
+        ({"networks": {"n" * 129: ["192.0.2.0/24"]}}, "networks." + "n" * 129 + ": 'nnn"),
+        ({"networks": {"any": ["192.0.2.0/24"]}}, "networks.any: any stands for everything; choose another name"),
+        ({"networks": {"a": ["192.0.2.0/24"]}, "hosts": {"a": ["192.0.2.1"]}}, "hosts.a: a network has this name, too"),
+        ({"networks": {"a": ["fe80::1%eth0"]}}, "networks.a[0]: 'fe80::1%eth0' is not a network or address"),
+        ({"rules": [{"name": "a\nb", "action": "drop"}]}, "rules[0].name: 'a\\nb' has characters that cannot be"),
+        ({"services": {"s": {"protocol": "tcp", "session_timeout": "9" * 400 + "s"}}}, "services.s.session_timeout: "),
+        ({"services": {"s": {"protocol": "tcp", "session_timeout": "3651d"}}}, "services.s.session_timeout: '3651d'"),
+        ({"services": {"s": {"protocol": "tcp", "synchronise_after": "0.0001ms"}}}, "services.s.synchronise_after: "),
+        ({"services": {"s": {"protocol": "tcp", "port": "9" * 20_000}}}, "services.s.port: '999"),
+        ({"services": {"s": {"protocol": "tcp", "port": "٣"}}}, "services.s.port: '٣' is not a port"),
+        ({"services": {"s": {"protocol": 10**400}}}, "services.s.protocol: is a number of very many digits; write"),
+        ({"rules": [{"action": "drop"}] * 100_001}, "rules: is [{'action': …}, {'action': …}, {'action': …}, {'action"),
         ({"rules": None}, "rules: "),
     ],
 )
@@ -180,10 +203,36 @@ def test_what_looks_nearly_right_is_refused(changes: dict[str, Any], words: str)
     assert any(line.startswith(f"rules.yaml: {words}") for line in problems({**POLICY, **changes}))
 
 
+def test_a_slip_in_a_value_of_several_kinds_is_one_line() -> None:
+    changes = {"services": {**POLICY["services"], "a": {"protocol": "tpc"}}}
+    wanted = "rules.yaml: services.a.protocol: is 'tpc'; write tcp, udp or icmp or a whole number"
+    assert problems({**POLICY, **changes}) == [wanted]
+
+
+def test_names_are_refused_exactly_where_a_message_ends() -> None:
+    """What is accepted here is encoded with every heartbeat and record."""
+    service = {"s" * SERVICE_NAME_MAX: {"protocol": "tcp", "port": 80}}
+    policy = with_rules({"service": "s" * SERVICE_NAME_MAX, "action": "accept"}, services=service, name="ü" * 64)
+    assert len(policy.name.encode()) == NAME_MAX
+    heartbeat = Heartbeat(0, 0, "R80.10", policy.name, 0.0, {}, [], [])
+    assert encode(heartbeat, cluster=1, sender=1, incarnation=1)
+    assert policy.rules[0].services[0].name == "s" * SERVICE_NAME_MAX
+
+
+def test_a_hundred_thousand_rules_are_read(tmp_path: Path) -> None:
+    rules = "".join(f"  - {{name: rule {n}, source: inside, destination: 198.51.{n >> 8 & 255}.{n & 255}, "
+                    f"service: [http, https], action: accept, track: log}}\n" for n in range(RULES_MAX))  # fmt: skip
+    path = tmp_path / "large.yaml"
+    path.write_text(f"name: large\nnetworks: {{inside: [192.0.2.0/24]}}\nrules:\n{rules}")
+    policy = build_policy(load_yaml(path), str(path), MEMBERS)
+    assert len(policy.rules) == RULES_MAX
+    assert policy.rules[-1].name == f"rule {RULES_MAX - 1}"
+
+
 def test_a_document_that_is_no_mapping_is_refused() -> None:
     for data in (None, [], "rules", 5):
         assert problems(data)[0].startswith("rules.yaml: must be a mapping")
-    assert "rules.yaml: rules: is missing" in problems({"name": "x"})
+    assert "rules.yaml: rules: is missing; add it" in problems({"name": "x"})
 
 
 JSON = st.recursive(
@@ -204,23 +253,24 @@ def test_any_document_is_a_policy_or_a_list_of_problems(data: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("25s", 25), ("1.5h", 5400), ("90 d", 90 * 86_400), ("100ms", 0.1), ("30m", 1800)]
+    ("text", "seconds"),
+    [("25s", 25), ("1h30m", 5400), ("1.5h", 5400), ("90 d", 90 * 86_400), ("100ms", 0.1), ("30m", 1800)],
 )
 def test_durations_are_numbers_with_a_unit(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["25", 25, "s", "", "-1s", "1 week", "1e3s", None, "1h30m"])
+@pytest.mark.parametrize("text", ["25", 25, "s", "", "-1s", "1 week", "1e3s", None, "3651d", "9" * 400 + "d"])
 def test_a_duration_without_a_unit_is_refused_with_an_example(text: Any) -> None:
-    with pytest.raises(ValueError, match="write a number and its unit, such as 25s"):
+    with pytest.raises(ValueError, match=r"write (a number with its unit|0s)"):
         parse_duration(text)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"name: [", r"broken\.yaml:1: "),
-        (b"a: 1\nb: : 2\n", r"broken\.yaml:2: "),
+        (b"name: [", r"broken\.yaml: line 2, column 1: "),
+        (b"a: 1\nb: : 2\n", r"broken\.yaml: line 2, column 4: "),
         (b"\xff\xfe\x00", "broken.yaml"),
         (b"when: 2024-13-45", "broken.yaml: "),
         (b"a: \x01", "broken.yaml"),

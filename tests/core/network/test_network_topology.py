@@ -65,12 +65,12 @@ def test_all_problems_at_once():
     for expected in (
         "my.yaml: colour: unknown key",
         "my.yaml: members: 9 members: the limit",
-        "my.yaml: switches.lan.networks.0: '192.0.2.300/24' is no network such as",
+        "my.yaml: switches.lan.networks[0]: '192.0.2.300/24' is not a network or address; write it as",
         "my.yaml: switches.wan.networks: give at most one IPv4 and one IPv6 network",
         "my.yaml: switches.dmz: virtual: 192.0.2.1 is in none of the switch's networks",
         "my.yaml: switches.sync.sync:",
-        "my.yaml: hosts.client.addresses.0: 'nowhere' is no IP address",
-        "my.yaml: hosts.server.switch: Field required",
+        "my.yaml: hosts.client.addresses[0]: 'nowhere' is not an IP address",
+        "my.yaml: hosts.server.switch: is missing",
         "my.yaml: hosts.server.addresses:",
     ):
         assert expected in text, text
@@ -96,7 +96,7 @@ def test_all_inconsistencies_at_once():
         "hosts.Server: a name is lower-case letters",
         "switches.averylongname: the link fw1-averylongname would be longer",
         "switches: none of them has `sync: true`",
-        "hosts.client.switch: there is no switch dmz; there are lan, averylongname",
+        "hosts.client.switch: there is no switch 'dmz'; there are lan, averylongname",
         "hosts.Server.addresses: 198.51.100.100 is in none of the networks of lan",
         "switches.lan.first_member: 192.0.2.11 is taken already by switches.lan.virtual",
         "hosts.twin.addresses: 192.0.2.12 is taken already by switches.lan.first_member",
@@ -105,7 +105,7 @@ def test_all_inconsistencies_at_once():
 
 
 @pytest.mark.parametrize(("text", "problem"), [
-    ("name: [", "t.yaml:1: "),
+    ("name: [", "t.yaml: line 2, column 1: "),
     ("name: " + "[" * 1200, "is nested too deeply"),
     ("- a\n- b\n", "expected keys such as name"),
     ("", "expected keys such as name"),
