@@ -68,7 +68,13 @@ def test_looking_can_stop_anywhere_and_go_on() -> None:
 
 @given(
     st.sampled_from([0.5, 1.0, 6.0]),
-    st.lists(st.tuples(st.integers(0, 5), st.floats(0, 60), st.floats(0, 12)), max_size=60),
+    # Subnormal seconds are no times: divided by the width of a bucket they are lost.
+    st.lists(
+        st.tuples(
+            st.integers(0, 5), st.floats(0, 60, allow_subnormal=False), st.floats(0, 12, allow_subnormal=False)
+        ),
+        max_size=60,
+    ),
 )
 def test_a_naive_calendar_agrees(width: float, steps: list[tuple[int, float, float]]) -> None:
     """Items are planned at random times; each is shown once for all plans before, in time, and never early."""
