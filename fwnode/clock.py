@@ -1,8 +1,10 @@
 """The two clocks.
 
 *Wire time* (heartbeats, sync ticks, acknowledgements, dead timer) is the machine's monotonic time. *Lab time*
-(connection timeouts) runs `rate` times faster, so that a day fits in a minute. At a high rate a short timeout would
-undercut what a machine can do, so no lab timer fires sooner than `FLOOR_S` of wall time.
+(connection timeouts) is the same, `rate` times faster, so that a day fits in a minute. At a high rate a short timeout
+would undercut what a machine can do, so no lab timer fires sooner than `FLOOR_S` of wire time.
+
+The wall clock, which may be set forward or back at any time, decides nothing: it only gives dates for people.
 """
 
 from __future__ import annotations
@@ -11,23 +13,23 @@ import time
 from dataclasses import dataclass
 
 FLOOR_S = 1.0
-"""Wall seconds that any lab timer lasts at least: a TCP retransmission (0.2 s, 0.4 s) fits in, a busy machine too."""
+"""Wire seconds that any lab timer lasts at least: a TCP retransmission (0.2 s, 0.4 s) fits in, a busy machine too."""
 
 
 @dataclass(frozen=True)
 class LabClock:
-    """`epoch` is the wall time (`time.time()`) at which lab time was 0; members of one lab share it."""
+    """`epoch` is the wire time at which lab time was 0. Members of one lab share it, and the clock of their machine."""
 
     rate: float = 1.0
     epoch: float = 0.0
 
     def now(self) -> float:
         """Lab seconds."""
-        return (time.time() - self.epoch) * self.rate
+        return (wire_now() - self.epoch) * self.rate
 
     def wall(self, lab_time: float) -> float:
-        """Wall time (`time.time()`) of a lab time."""
-        return self.epoch + lab_time / self.rate
+        """The date (`time.time()`) of a lab time, by the wall clock as it is set now."""
+        return wall_now() - (self.now() - lab_time) / self.rate
 
     @property
     def floor(self) -> float:
@@ -38,3 +40,8 @@ class LabClock:
 def wire_now() -> float:
     """Wire time in seconds."""
     return time.monotonic()
+
+
+def wall_now() -> float:
+    """The wall clock, for dates that people read; nothing may be decided or measured with it."""
+    return time.time()

@@ -75,6 +75,7 @@ class ClusterModel(Strict):
 class ClockModel(Strict):
     rate: float = Field(default=1.0, ge=RATE_MIN, le=RATE_MAX)
     epoch: float = 0.0
+    """Monotonic time of the machine (CLOCK_MONOTONIC) at which lab time was 0."""
 
 
 class MemberConfig(Strict):

@@ -23,11 +23,12 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fwnode.clock import LabClock, wire_now
+from fwnode.clock import LabClock, wall_now, wire_now
 from fwnode.cluster.membership import Cluster, Join, MemberState, PeerChanged, StateChanged
 from fwnode.configuration import MemberConfig, load, load_releases
 from fwnode.control.commands import Commands, log_line
@@ -68,6 +69,9 @@ class Node:
         self.directory = directory
         self.started_at = wire_now()
         self.clock = LabClock(config.clock.rate, config.clock.epoch)
+        if self.clock.now() < 0:
+            raise FileError([f"clock.epoch: {config.clock.epoch:g} lies ahead of this machine's monotonic clock "
+                             f"({wire_now():g}); leave it out, or write the epoch of a lab that runs here"])
         self.compatibility = load_releases(config.releases, directory)
         try:
             self.release = self.compatibility.release(config.release)
@@ -90,8 +94,9 @@ class Node:
             number=config.number,
         )
         now = wire_now()
-        self.incarnation = time.time_ns() // 1_000_000
-        """Grows from start to start."""
+        self.incarnation = time.monotonic_ns()
+        """Grows from start to start, whatever the wall clock says; a machine that boots has been silent for longer than
+        peers need to believe a smaller one."""
         self.cluster = Cluster(
             config.number,
             config.peers,
@@ -292,6 +297,8 @@ class Node:
     # -- cluster -------------------------------------------------------------------------------------------------
 
     def _send_heartbeat(self, heartbeat: Heartbeat) -> None:
+        lab_now = self.clock.now()
+        heartbeat = replace(heartbeat, cluster_time=self.firewall.connections.cluster_time.at(lab_now))
         self.datagrams.send_everywhere(self.encode(heartbeat), self.peer_refused)
 
     def peer_refused(self, peer: int) -> None:
@@ -318,6 +325,7 @@ class Node:
             if envelope.sender != wire.peer:
                 self.refused_messages["wrong sender"] += 1
             elif isinstance(envelope.message, Heartbeat):
+                self.firewall.connections.cluster_time.heard(envelope.message.cluster_time, self.clock.now())
                 self.cluster.receive_heartbeat(
                     envelope.sender, envelope.incarnation, envelope.message, wire.interface, now
                 )
@@ -392,7 +400,7 @@ class Node:
     def event(self, kind: str, text: str, **details: Any) -> None:
         """Something that an operator would want to know; kept, logged, and sent to those who follow."""
         event = {
-            "at": time.time(),
+            "at": wall_now(),
             "lab_time": self.clock.now(),
             "member": self.config.member,
             "kind": kind,

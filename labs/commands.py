@@ -93,7 +93,7 @@ def list_running(as_json: Annotated[bool, typer.Option("--json")] = False) -> No
     for info in infos:
         members = ", ".join(f"{member} {values['release']} {values['state']}"
                             for member, values in info["members"].items())
-        table.add_row(info["name"], info["topology"], str(info["pid"]), _duration(time.time() - info["started"]),
+        table.add_row(info["name"], info["topology"], str(info["pid"]), _duration(info["up_s"]),
                       f"{info['rate']:g}", members)
     if infos:
         out.print(table)
@@ -204,8 +204,7 @@ def config(node: Annotated[str, typer.Argument(help="A member; a host too with -
         print(_network_script(shape, node, names), end="")
     else:
         settings = _settings(shape, release or [], policy)[node]
-        print(configuration_text(member_configuration(shape, node, settings, epoch=time.time(),
-                                                      interface_names=names)), end="")
+        print(configuration_text(member_configuration(shape, node, settings, interface_names=names)), end="")
 
 
 @app.command()

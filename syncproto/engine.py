@@ -115,7 +115,7 @@ class SyncEngine:
         self._now = now
         self._context = Context(
             member, incarnation, self.release, compatibility, limits, self._sender, self._counters,
-            self._emit, self._deliver, self._risk, limits.peer_silence_s,
+            self._emit, self._deliver, self._risk, now, limits.peer_silence_s,
         )  # fmt: skip
         self._sessions = {peer: Session(peer, self._context, now) for peer in peers if peer != member}
 
@@ -224,7 +224,7 @@ class SyncEngine:
 
     def is_older(self, peer: int) -> bool:
         """The peer's present life began before ours: it may know what we were never told."""
-        return 0 < self._session(peer).incarnation < self.incarnation
+        return self._session(peer).is_older
 
     def peer_release(self, peer: int) -> str:
         """The release that the peer said it runs; empty while it has said nothing."""

@@ -64,6 +64,8 @@ class Heartbeat:
     leaving: bool = False
     number: int = 0
     """Grows with every heartbeat of an incarnation: a late one on a slow network must not undo a newer one."""
+    cluster_time: float = 0.0
+    """The sender's (`syncproto.cluster_time`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Hello:
     """Sequence number after which the sender's updates are for the receiver; counts once `heard` is right."""
     answer: bool
     """The sender waits for a HELLO in return."""
+    age_s: float = 0.0
+    """How long the sender's present life has lasted, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +360,7 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
             ("sees", ListOf(Whole(1, MEMBER_MAX))),
             ("leaving", YesNo()),
             ("number", Whole(0, COUNTER_MAX)),
+            ("cluster_time", Real()),
         ),
     ),
     Kind.HELLO: (
@@ -368,6 +373,7 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
             ("decided", Whole(-1, 3)),
             ("start", _SEQUENCE),
             ("answer", YesNo()),
+            ("age_s", Real()),
         ),
     ),
     Kind.DELTA: (

@@ -67,6 +67,8 @@ class Context:
     emit: Callable[[Event], None]
     deliver: Callable[[int, Delta], None]
     risk: Callable[[str, float], None]
+    started_at: float
+    """When this life of the member began."""
     peer_silence_s: float
     """`limits.peer_silence_s`, as long as the owner has not set another one."""
 
@@ -84,6 +86,8 @@ class Session:
         self.receiver: DeltaReceiver | None = None
         self.off_reason = NOT_STARTED
         self.full_sync_failure = ""
+        self.is_older = False
+        """The peer's present life began before ours: it may know what we were never told."""
         self._ours, self._theirs = Lag(), Lag()
         self._path_whole = True
         self._start = 0
@@ -165,6 +169,7 @@ class Session:
         restarted = self.incarnation != 0
         self._close_stream()
         self.incarnation, self.release = incarnation, hello.release
+        self.is_older = hello.age_s > now - self.context.started_at
         self.full_sync_failure = ""
         self._ours, self._theirs, self._path_whole = Lag(), Lag(), True
         if restarted:
@@ -339,7 +344,8 @@ class Session:
             self._hello_interval_s = min(self._hello_interval_s * 2, self.context.limits.hello_interval_max_s)
         decided = -1 if self.gate is None else int(self.gate.exchange)
         own = self.context.release
-        return Hello(own.name, own.schema, self.incarnation, decided, self._start, asking)
+        age_s = now - self.context.started_at
+        return Hello(own.name, own.schema, self.incarnation, decided, self._start, asking, age_s)
 
     def next_wakeup(self) -> float:
         """Changes after every call of this class except status(). Infinity = never; it may be in the past."""

@@ -6,7 +6,6 @@ argument changes nothing.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import fields
@@ -14,7 +13,7 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from fwnode.clock import LabClock, wire_now
+from fwnode.clock import LabClock, wall_now, wire_now
 from fwnode.cluster.membership import ADMIN_DOWN, MemberState
 from fwnode.control import compare
 from fwnode.control.server import Client, ControlError
@@ -70,7 +69,7 @@ class Commands:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._reset_at, self._reset_by = time.time(), "start of the member"
+        self._reset_at, self._reset_by = wall_now(), "start of the member"
         self._blocked_before = 0
         self._commands: dict[str, Callable[..., Any]] = {
             "status": self.status,
@@ -220,7 +219,7 @@ class Commands:
                 }
             )
         failover = cluster.failovers[-1] if cluster.failovers else None
-        now, wall = wire_now(), time.time()
+        now, wall = wire_now(), wall_now()
         names = {number: name for name, number in node.config.members.items()}
         return {
             "mode": MODES[node.config.cluster.mode],
@@ -386,7 +385,7 @@ class Commands:
         node.sync.held.reset()
         node.firewall.load.reset(wire_now())
         self._blocked_before = node.firewall.counters.drops[Reason.SYNC_LOAD]
-        self._reset_at, self._reset_by = time.time(), "command"
+        self._reset_at, self._reset_by = wall_now(), "command"
         return {"reset": self._reset_at}
 
     def down(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import inf
 
+from syncproto.cluster_time import ClusterTime
 from syncproto.record import Op, Record, RecordFlag, Update
 
 from .announcements import Announcement
@@ -63,11 +64,12 @@ class Expectation:
 class Expectations:
     """All announced connections of a member. `floor` is the shortest time any of them lives (lab seconds)."""
 
-    def __init__(self, floor: float = 0.0) -> None:
+    def __init__(self, floor: float = 0.0, cluster_time: ClusterTime | None = None) -> None:
         self.entries: dict[bytes, Expectation] = {}
         """Oldest first."""
         self.peak = 0
         self._floor = floor
+        self._cluster_time = cluster_time or ClusterTime()
         self._of_parent: dict[bytes, dict[bytes, None]] = {}
         self._changed: dict[bytes, Expectation] = {}
         self._ended: dict[bytes, Expectation] = {}
@@ -84,12 +86,13 @@ class Expectations:
 
     def announce(self, found: Announcement, parent: bytes, rule: int, now: float) -> None:
         """A control connection told of it, perhaps again."""
-        made = Expectation(found.key, parent, found.service, rule, found.lifetime_s, now)
+        born = self._cluster_time.at(now)
+        made = Expectation(found.key, parent, found.service, rule, found.lifetime_s, born)
         old = self.entries.get(found.key) or self._ended.get(found.key)
         if old is not None:
             made.told = old.told
-        last = max((old.born, old.revision) if old else (now, 0), self._over.get(found.key, (now, 0)))
-        if last > (now, 0):  # two members' clocks may differ; peers must take it as the newer one
+        last = max((old.born, old.revision) if old else (born, 0), self._over.get(found.key, (born, 0)))
+        if last > (born, 0):  # two may be announced at one time; peers must take it as the newer one
             made.born, made.revision = last[0], last[1] + 1
         self._ended.pop(found.key, None)
         self._put(made, now + max(found.lifetime_s, self._floor), tell=True)

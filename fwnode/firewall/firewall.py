@@ -379,7 +379,8 @@ class Firewall:
             state = State.SYN_SENT
             if learned:
                 state = State.FIN_WAIT_INITIATOR if packet.flags & FIN else State.ESTABLISHED
-        connection = Connection(packet.key, state, self._timeout_in(state, session_timeout), session_timeout, now)
+        born = table.cluster_time.at(now)
+        connection = Connection(packet.key, state, self._timeout_in(state, session_timeout), session_timeout, born)
         connection.rule = match.rule
         connection.service = match.service
         connection.learned = learned

@@ -22,6 +22,7 @@ from itertools import count, islice
 from math import inf, nextafter
 from operator import itemgetter
 
+from syncproto.cluster_time import ClusterTime
 from syncproto.columns import Columns
 from syncproto.limits import FULL_SLICE_RECORDS
 from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag, Update
@@ -71,7 +72,9 @@ class ConnectionTable:
         """Connections by the key of the initiator's direction. What is not here may still be packed: `find` knows."""
         self.peak = 0
         self._learned = 0
-        self.expected = Expectations(timer_floor)
+        self.cluster_time = ClusterTime()
+        """What `born` of a new connection is read from."""
+        self.expected = Expectations(timer_floor, self.cluster_time)
         """Data connections that control connections of this table have announced."""
         self._floor = timer_floor
         self._width = bucket_width
@@ -153,7 +156,7 @@ class ConnectionTable:
 
     @staticmethod
     def _be_younger(connection: Connection, born: float) -> None:
-        """Members' clocks may differ; peers must take a connection that begins here as the newer one."""
+        """Two may begin at one time; peers must take a connection that begins here as the newer one."""
         if connection.born <= born:
             connection.born = nextafter(born, inf)
 

@@ -45,7 +45,7 @@ async def echo(lab: Lab) -> AsyncIterator[None]:
 
 
 class Trip(NamedTuple):
-    """One round trip: when it began (seconds since the epoch), and the microseconds that it took."""
+    """One round trip: when it began (on the monotonic clock), and the microseconds that it took."""
 
     at: float
     took: float
@@ -101,7 +101,7 @@ def probe(address: str, count: int, pause: float) -> list[Trip]:
             link.send(data)
             link.recv(64)
         while len(trips) < count or waiting.is_alive():
-            at, begin = time.time(), clock()
+            at, begin = time.monotonic(), clock()
             link.send(data)
             link.recv(64)
             trips.append(Trip(at, (clock() - begin) / 1e3))

@@ -73,7 +73,7 @@ async def _ours(connections: int) -> float:
 
 
 async def taken(lab: Lab, connections: int) -> tuple[float, float]:
-    """When the standby's full sync began and when it was complete, seconds since the epoch. `LabError` when it did not
+    """When the standby's full sync began and when it was complete, on the monotonic clock. `LabError` when it did not
     bring everything."""
     status = (await lab.control(STANDBY, "status"))["full_sync"]
     if status["state"] != "done" or status["records"] < connections or await held(lab, STANDBY) < connections:
@@ -81,9 +81,9 @@ async def taken(lab: Lab, connections: int) -> tuple[float, float]:
     begin = end = 0.0
     for event in await lab.control(STANDBY, "events"):
         if event["text"].startswith("full sync from") and event["text"].endswith("begins"):
-            begin = event["at"]
+            begin = lab.epoch + event["lab_time"]
         elif event["text"].startswith("full sync is complete"):
-            end = event["at"]
+            end = lab.epoch + event["lab_time"]
     if not 0 < begin < end:
         raise LabError(f"{STANDBY} does not tell when its full sync began and ended")
     return begin, end

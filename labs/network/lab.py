@@ -57,11 +57,11 @@ class Lab:
         self.topology = topology
         self.members = {member: (members or {}).get(member) or MemberSettings() for member in topology.members}
         self.rate = rate
-        self.epoch = time.time() if epoch is None else epoch
+        self.epoch = time.monotonic() if epoch is None else epoch
         self.releases = releases
         self.directory = directory
         self.member_command = list(member_command)
-        self.started_at = time.time()
+        self.started_at = time.monotonic()
         self._epoch_given = epoch is not None
         self._namespaces = Namespaces()
         self._built = False
@@ -82,7 +82,7 @@ class Lab:
         self._built = True
         await asyncio.to_thread(self._build)
         if not self._epoch_given:
-            self.epoch = time.time()
+            self.epoch = time.monotonic()
         await self._server.start(self.directory / "supervisor.sock")
 
     def _build(self) -> None:
@@ -131,7 +131,7 @@ class Lab:
 
     def lab_time(self) -> float:
         """Lab seconds since the epoch."""
-        return (time.time() - self.epoch) * self.rate
+        return (time.monotonic() - self.epoch) * self.rate
 
     # -- processes ----------------------------------------------------------------------------------------------
 
@@ -398,7 +398,7 @@ class Lab:
             "name": self.name,
             "topology": topology.name,
             "pid": os.getpid(),
-            "started": self.started_at,
+            "up_s": time.monotonic() - self.started_at,
             "rate": self.rate,
             "lab_time": self.lab_time(),
             "nodes": {node: {"kind": "member" if node in topology.members else "host",

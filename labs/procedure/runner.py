@@ -94,12 +94,12 @@ class Runner:
         self.judgements: list[Judgement] = []
         self.timeline: list[Entry] = []
         self.problem = ""
-        self._begin = time.time()
+        self._begin = time.monotonic()
         self._listeners: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> dict[str, Any]:
         """The whole lab; the network is there already, and no member has started."""
-        self._begin = time.time()
+        self._begin = time.monotonic()
         try:
             for step in self.file.steps:
                 await self._take(step)
@@ -121,7 +121,7 @@ class Runner:
 
     async def document(self) -> dict[str, Any]:
         """As of now."""
-        now = time.time()
+        now = time.monotonic()
         return build(
             lab=self.file.name, title=self.file.header.title, claims=self.file.header.claims, rate=self.ground.rate,
             seconds=now - self._begin, lab_seconds=(now - self._begin) * self.ground.rate, members=self.accounts,
@@ -135,7 +135,7 @@ class Runner:
         if any(expectation.compares_tables for expectation in expectations):
             there = [name for name, account in self.accounts.items() if account.running and not account.paused]
             found = await compare_tables(self.ground.control, there)
-            self.comparisons.append(Comparison((time.time() - self._begin) * self.ground.rate, at_end, found))
+            self.comparisons.append(Comparison((time.monotonic() - self._begin) * self.ground.rate, at_end, found))
         return await self.document()
 
     # -- steps
@@ -395,7 +395,7 @@ class Runner:
     async def _listen(self, member: str) -> None:
         with contextlib.suppress(OSError, LabError):
             async for event in self.ground.events(member):
-                at = float(event.get("at", time.time()))
+                at = self.ground.epoch + float(event["lab_time"]) / self.ground.rate
                 text = str(event.get("text", ""))
                 is_log = event.get("kind") == "log"
                 if is_log:
@@ -410,7 +410,7 @@ class Runner:
         return Entry(at - self._begin, (at - self._begin) * self.ground.rate, kind, text, member)
 
     def _note(self, kind: str, text: str, member: str | None = None) -> Entry:
-        entry = self._entry(kind, text, member, time.time())
+        entry = self._entry(kind, text, member, time.monotonic())
         self.timeline.append(entry)
         self._tell(entry)
         return entry

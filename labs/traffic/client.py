@@ -106,7 +106,7 @@ class Client:
         while len(self._openings) >= OPENINGS_AT_ONCE:
             await asyncio.wait(self._openings, return_when=asyncio.FIRST_COMPLETED)
         conversation = Conversation(self.asker)
-        self.asker.adopt(conversation, Session(self._sessions, began_at=time.time()))
+        self.asker.adopt(conversation, Session(self._sessions, began_at=time.monotonic()))
         self._sessions += 1
         task = asyncio.create_task(self._open_one(conversation))
         self._openings.add(task)
@@ -120,9 +120,9 @@ class Client:
             async with asyncio.timeout(self.asker.patience_s):
                 await loop.create_connection(lambda: conversation, self.orders["address"], self.orders["port"])
         except OSError as error:  # TimeoutError is one
-            session.fail(error, time.time())
+            session.fail(error, time.monotonic())
         else:
-            session.opened(time.time())
+            session.opened(time.monotonic())
             if session.fate is None:
                 self.asker.ask(conversation)
 

@@ -116,7 +116,7 @@ class Asker:
         if session.fate is not None or session.asked_at is not None:
             return
         self._cancel(conversation)
-        conversation.send("Q", session.number, session.ask(time.time()))
+        conversation.send("Q", session.number, session.ask(time.monotonic()))
         loop = asyncio.get_running_loop()
         conversation.timer = loop.call_later(self.patience_s, self._out_of_patience, conversation)
 
@@ -125,7 +125,7 @@ class Asker:
         assert session is not None
         if session.fate is not None:
             return
-        session.answer(number, time.time())
+        session.answer(number, time.monotonic())
         self._cancel(conversation)
         if self.finishing:
             self._settle(conversation, session)
@@ -147,7 +147,7 @@ class Asker:
         if session.fate is not None:
             return
         self._cancel(conversation)
-        session.fail(error, time.time())
+        session.fail(error, time.monotonic())
 
     def retire(self, conversation: Conversation) -> None:
         """Closed in order, by the application's own wish."""
@@ -168,7 +168,7 @@ class Asker:
         session = conversation.session
         assert session is not None
         conversation.timer = None
-        session.give_up(time.time())
+        session.give_up(time.monotonic())
         conversation.abort()
 
     def _later(self, conversation: Conversation, spread: tuple[float, float]) -> None:

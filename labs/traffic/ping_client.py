@@ -47,23 +47,23 @@ class Pinger:
         while count is None or index < count:
             await asyncio.sleep(max(0.0, index / self.orders["rate"] - (time.monotonic() - begin)))
             index += 1
-            session = Session(len(self.sessions), began_at=time.time())
+            session = Session(len(self.sessions), began_at=time.monotonic())
             self.sessions.append(session)
             task = asyncio.create_task(self._exchange(session))
             self._waiting.add(task)
             task.add_done_callback(self._waiting.discard)
 
     async def _exchange(self, session: Session) -> None:
-        session.ask(time.time())
+        session.ask(time.monotonic())
         process = await asyncio.create_subprocess_exec(
             "ping", "-n", "-q", "-c", "1", "-W", f"{self.patience_s:g}", self.orders["address"],
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         if await process.wait() == 0:
-            session.answer(0, time.time())
+            session.answer(0, time.monotonic())
             session.end(Fate.FINISHED)
         else:
-            session.give_up(time.time())
+            session.give_up(time.monotonic())
 
 
 async def main(orders: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ class Server:
 
     def _question(self, conversation: Conversation, number: int, sequence: int) -> None:
         if self.asks and sequence == 0 and conversation.session is None:
-            session = Session(number, began_at=time.time())
+            session = Session(number, began_at=time.monotonic())
             session.opened(session.began_at)
             self.asker.adopt(conversation, session)
             self.asker.ponder(conversation)

@@ -122,11 +122,11 @@ class Transfers:
         """A session that is open: the one it has, or a new one."""
         if account.session is not None and account.session.fate is None:
             return True
-        account.session = Session(len(self.sessions), began_at=time.time())
+        account.session = Session(len(self.sessions), began_at=time.monotonic())
         self.sessions.append(account.session)
         if not await self._do(account, account.client.log_in):
             return False
-        account.session.opened(time.time())
+        account.session.opened(time.monotonic())
         return True
 
     async def _announce(self, account: _Account) -> bool:
@@ -147,11 +147,11 @@ class Transfers:
         """In the client's thread."""
         session = account.session
         assert session is not None
-        last = time.time()
+        last = time.monotonic()
 
         def heard() -> None:
             nonlocal last
-            now = time.time()
+            now = time.monotonic()
             session.longest_silence_s = max(session.longest_silence_s, now - last)
             session.last_answer_at = last = now
             if not account.began.is_set():
@@ -177,7 +177,7 @@ class Transfers:
             return False
         except Exception as error:
             if isinstance(error, TimeoutError) and session.last_answer_at is not None:
-                session.longest_silence_s = max(session.longest_silence_s, time.time() - session.last_answer_at)
+                session.longest_silence_s = max(session.longest_silence_s, time.monotonic() - session.last_answer_at)
             session.end(fate_of(error))
             account.client.drop()
             return False

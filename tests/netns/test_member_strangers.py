@@ -10,7 +10,7 @@ from scapy.all import Ether, IP, UDP, Raw, getmacbyip, sendp
 from syncproto import codec
 from syncproto.message import Hello
 hello = Hello(release="R80.10", schema=2, heard=0, decided=-1, start=0, answer=True)
-data = codec.encode(hello, cluster=1, sender=2, incarnation=int(time.time() * 1000) + 5000)
+data = codec.encode(hello, cluster=1, sender=2, incarnation=time.monotonic_ns() + 10**12)
 to = Ether(dst=getmacbyip("192.0.2.11")) / IP(src="192.0.2.12", dst="192.0.2.11") / UDP(sport=8116, dport=8116)
 sendp(to / Raw(data), iface="lan", verbose=0)
 """

@@ -28,7 +28,7 @@ class FakeGround:
 
     def __init__(self, members: list[str]) -> None:
         self.rate = RATE
-        self.epoch = time.time()
+        self.epoch = time.monotonic()
         self.members = {name: MemberSettings() for name in members}
         self.calls: list[str] = []
         self.running: list[str] = []

@@ -163,8 +163,8 @@ def test_a_warning_is_no_failure(tmp_path: Path) -> None:
 def test_what_members_say_is_in_the_timeline(tmp_path: Path) -> None:
     world = World(tmp_path, [START])
     world.ground.told["fw2"] = [
-        {"at": world.ground.epoch, "kind": "state", "text": "Initializing -> Standby"},
-        {"at": world.ground.epoch, "kind": "log", "text": "State synchronization is in risk"},
+        {"lab_time": 0.0, "kind": "state", "text": "Initializing -> Standby"},
+        {"lab_time": 0.0, "kind": "log", "text": "State synchronization is in risk"},
     ]
     document = world.run()
     assert world.texts("member") == ["fw2: Initializing -> Standby"]

@@ -27,7 +27,7 @@ async def spawn(_node: str, argv: list[str], **kw: Any) -> asyncio.subprocess.Pr
 def play(workload: AnyWorkload, story: Callable[[Traffic], Awaitable[Tally]], address: str = "127.0.0.1") -> Tally:
     async def run() -> Tally:
         traffic = Traffic("load", workload, spawn=spawn, client="c", server="s", address=address, rate=RATE,
-                          epoch=time.time())  # fmt: skip
+                          epoch=time.monotonic())  # fmt: skip
         try:
             await traffic.start()
             return await asyncio.wait_for(story(traffic), 20)

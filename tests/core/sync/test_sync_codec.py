@@ -145,7 +145,7 @@ def nested(levels: int) -> Any:
 
 
 GOOD = encode(MESSAGES["delta-schema-2"], **WHO)
-HEARTBEAT = [1, 100, "R77.30", "standard", 0.0, {}, [], [2], False, 7]
+HEARTBEAT = [1, 100, "R77.30", "standard", 0.0, {}, [], [2], False, 7, 0.5]
 
 MALFORMED: dict[str, tuple[bytes, Reason]] = {
     "nothing": (b"", Reason.MALFORMED),
@@ -172,16 +172,16 @@ MALFORMED: dict[str, tuple[bytes, Reason]] = {
     "ack beyond 63 bits": (frame(1, CLUSTER, 1, 1, 4, [1, 2**64 - 1]), Reason.BAD_FIELD),
     "request of 33": (frame(1, CLUSTER, 1, 1, 5, [1, 1, 33]), Reason.BAD_FIELD),
     "request of 0": (frame(1, CLUSTER, 1, 1, 5, [1, 1, 0]), Reason.BAD_FIELD),
-    "long name": (frame(1, CLUSTER, 1, 1, 2, ["R" * 129, 2, 0, -1, 0, True]), Reason.BAD_FIELD),
+    "long name": (frame(1, CLUSTER, 1, 1, 2, ["R" * 129, 2, 0, -1, 0, True, 0.0]), Reason.BAD_FIELD),
     "not a number": (frame(1, CLUSTER, 1, 1, 1, [*HEARTBEAT[:4], float("nan"), *HEARTBEAT[5:]]), Reason.BAD_FIELD),
-    "member 0 seen": (frame(1, CLUSTER, 1, 1, 1, [*HEARTBEAT[:7], [0], False, 7]), Reason.BAD_FIELD),
+    "member 0 seen": (frame(1, CLUSTER, 1, 1, 1, [*HEARTBEAT[:7], [0], *HEARTBEAT[8:]]), Reason.BAD_FIELD),
     "interface neither up nor down": (
         frame(1, CLUSTER, 1, 1, 1, [*HEARTBEAT[:5], {"lan": 1}, *HEARTBEAT[6:]]),
         Reason.BAD_FIELD,
     ),
-    "65 problems": (frame(1, CLUSTER, 1, 1, 1, [*HEARTBEAT[:6], ["x"] * 65, [], False, 7]), Reason.BAD_FIELD),
-    "a list of 10,000": (frame(1, CLUSTER, 1, 1, 1, [*HEARTBEAT[:6], ["x"] * 10_000, [], False, 7]), Reason.TOO_LONG),
-    "deep nesting": (frame(1, CLUSTER, 1, 1, 1, [*HEARTBEAT[:6], nested(4), [], False, 7]), Reason.TOO_DEEP),
+    "65 problems": (frame(1, CLUSTER, 1, 1, 1, [*HEARTBEAT[:6], ["x"] * 65, *HEARTBEAT[7:]]), Reason.BAD_FIELD),
+    "a list of 10,000": (frame(1, CLUSTER, 1, 1, 1, [*HEARTBEAT[:6], ["x"] * 10_000, *HEARTBEAT[7:]]), Reason.TOO_LONG),
+    "deep nesting": (frame(1, CLUSTER, 1, 1, 1, [*HEARTBEAT[:6], nested(4), *HEARTBEAT[7:]]), Reason.TOO_DEEP),
     "very deep nesting": (frame(1, CLUSTER, 1, 1, 1, [b""])[:-2] + b"\x91" * 5000 + b"\x01", Reason.TOO_DEEP),
     "an extension": (frame(1, CLUSTER, 1, 1, 4, [1, msgpack.ExtType(5, b"abc")]), Reason.TOO_LONG),
     "a timestamp": (frame(1, CLUSTER, 1, 1, 4, [1, msgpack.Timestamp(1)]), Reason.TOO_LONG),

@@ -1,0 +1,141 @@
+"""The wall clock of a member is set forward or back while it works: nobody notices but who reads dates."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import Talk, UpLab, until
+
+HOUR_S = 3600
+SHIM = Path(__file__).parents[1] / "stepped_clock.c"
+
+
+class Clock:
+    """The wall clock of one lab's members, each to be set on its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.library = folder / "stepped_clock.so"
+        subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(self.library), str(SHIM)], check=True)
+        self.member_command = folder / "member"
+        self.member_command.write_text(
+            "#!/bin/sh\n# $2 is the member's configuration\n"
+            f'export STEP_FILE="{folder}/$(basename "$2" .yaml)" LD_PRELOAD="{self.library}"\n'
+            f'exec "{sys.executable}" -P -m fwnode.node "$@"\n'
+        )
+        self.member_command.chmod(0o755)
+
+    def step(self, member: str, seconds: int) -> None:
+        new = self._folder / f"{member}.new"
+        new.write_text(f"{seconds}\n")
+        new.replace(self._folder / member)
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
+    return Clock(tmp_path_factory.mktemp("clock"))
+
+
+@pytest.fixture
+def stepped(clock: Clock) -> Iterator[UpLab]:
+    lab = UpLab(f"test-{os.getpid()}-clock")
+    for member in ("fw1", "fw2"):
+        clock.step(member, 0)
+    lab.fwlab("up", "--name", lab.name, "--member-command", str(clock.member_command))
+    try:
+        lab.wait_for_state("fw2", "Standby")
+        yield lab
+    finally:
+        lab.close()
+
+
+def two_talks(lab: UpLab) -> list[Talk]:
+    """Two connections with a timeout of an hour, that both members know."""
+    lab.serve(1521)
+    talks = [lab.talk(1521), lab.talk(1521)]
+    assert [talk.ask() for talk in talks] == ["hello", "hello"]
+    until(lambda: established(lab, "fw2") == 2, "fw2 knows both")
+    return talks
+
+
+def established(lab: UpLab, member: str) -> int:
+    rows = lab.control(member, "tab", unlimited=True)["rows"]
+    return sum(row["destination_port"] == 1521 and row["state"] == "ESTABLISHED" for row in rows)
+
+
+def left(lab: UpLab) -> list[float]:
+    """Seconds until they end, on both members."""
+    rows = [row for member in ("fw1", "fw2") for row in lab.control(member, "tab", unlimited=True)["rows"]]
+    return [row["ttl_s"] for row in rows if row["destination_port"] == 1521]
+
+
+def ticks_pass(lab: UpLab, seconds: float = 3.0) -> None:
+    """Expiry, heartbeats and sync of both members have had so long to see the clock's new date."""
+    for member in ("fw1", "fw2"):
+        begin = lab.control(member)["lab_time"]
+        until(lambda m=member, b=begin: lab.control(m)["lab_time"] >= b + seconds, f"time passes at {member}")
+
+
+@pytest.mark.parametrize("seconds", [HOUR_S, -HOUR_S])
+@pytest.mark.parametrize("member", ["fw1", "fw2"])
+def test_a_step_of_the_clock_leaves_both_tables_alone(
+    stepped: UpLab, clock: Clock, member: str, seconds: int
+) -> None:
+    """On the active member and on the standby; then the other one takes over, and goes on."""
+    talks = two_talks(stepped)
+    before = stepped.control(member)["lab_time"], time.monotonic()
+    clock.step(member, seconds)
+    ticks_pass(stepped)
+    passed = stepped.control(member)["lab_time"] - before[0]
+    assert 3.0 <= passed <= time.monotonic() - before[1] + 0.1, "lab time goes on as if nothing were"
+    assert [established(stepped, m) for m in ("fw1", "fw2")] == [2, 2]
+    assert min(left(stepped)) > HOUR_S - 60, "nothing was taken off"
+    stepped.do("kill", "member=fw1")
+    stepped.wait_for_state("fw2", "Active")
+    assert [talk.ask() for talk in talks] == ["hello", "hello"]
+    drops = stepped.control("fw2")["drops"]
+    assert drops["OUT_OF_STATE"] == 0, drops
+
+
+def test_a_connection_ends_in_time_though_the_clock_was_set_back(stepped: UpLab, clock: Clock) -> None:
+    for member in ("fw1", "fw2"):
+        stepped.fwctl(member, "ctl", "set", "int", "udp_timeout", "3")
+    stepped.udp().open(5)
+    until(lambda: stepped.control("fw2")["connections"] >= 5, "fw2 knows them")
+    began = time.monotonic()
+    for member in ("fw1", "fw2"):
+        clock.step(member, -HOUR_S)
+    until(lambda: not any(stepped.control(m)["connections"] for m in ("fw1", "fw2")), "they end on both", 60)
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("seconds", [HOUR_S, -HOUR_S])
+def test_a_member_that_starts_anew_with_another_date_is_heard_and_synchronised(
+    stepped: UpLab, clock: Clock, seconds: int
+) -> None:
+    """Its incarnation must be larger all the same: for its heartbeats, and for the sync session."""
+    talks = two_talks(stepped)
+    stepped.do("kill", "member=fw1")
+    clock.step("fw1", seconds)
+    stepped.do("start", "member=fw1")
+    stepped.wait_for_state("fw1", "Standby")
+    until(lambda: established(stepped, "fw1") == 2, "it has the table")
+    new = stepped.talk(1521)
+    assert new.ask() == "hello"
+    until(lambda: established(stepped, "fw1") == 3, "and hears of changes")
+    stepped.do("kill", "member=fw2")
+    stepped.wait_for_state("fw1", "Active")
+    assert [talk.ask() for talk in [*talks, new]] == ["hello"] * 3
+
+
+def test_a_date_is_that_of_the_clock_as_it_is_set(stepped: UpLab, clock: Clock) -> None:
+    clock.step("fw1", HOUR_S)
+    stepped.fwctl("fw1", "ctl", "set", "int", "udp_timeout", "39")
+    event = stepped.control("fw1", "events")[-1]
+    assert event["at"] == pytest.approx(time.time() + HOUR_S, abs=60)
