@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from fwnode import output
 from labs.exit_codes import ExitCode
 
 
 def main() -> NoReturn:
     """Load the commands, then run the one that was asked for."""
+    output.prepare()
     with _leaving_on_interrupt():
         from labs.commands import run
     run()

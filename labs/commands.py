@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Annotated, Any, NoReturn, cast
@@ -22,6 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fwnode import output
 from fwnode.configuration import load_releases
 from fwnode.files import FileError, load_yaml
 from fwnode.policy_file import build_policy
@@ -38,7 +40,8 @@ from syncproto.errors import SyncError
 app = typer.Typer(name="fwlab", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="A firewall cluster on real packets in private network namespaces.",
                   epilog="Exit codes: 0 held, 1 an expectation failed, 2 usage or file error, 3 passed with warnings, "
-                         "4 this machine cannot run it, 130 interrupted.",
+                         "4 this machine cannot run it, 70 an error of fwlab itself, 74 output could not be written, "
+                         "130 interrupted.",
                   context_settings={"help_option_names": ["-h", "--help"]})
 out = Console()
 err = Console(stderr=True, highlight=False)
@@ -313,6 +316,8 @@ def _run_capture(argv: list[str], target: IO[bytes]) -> int:
             code = process.wait()
             os.read(alive_read, 1)
             os.close(alive_read)
+            if code == 1:  # Python's or nsenter's own: they have said why
+                return ExitCode.INTERNAL
             return ExitCode.HELD if interrupted else code
         except KeyboardInterrupt:
             interrupted = True
@@ -399,6 +404,10 @@ _register_other_rooms()
 
 def run() -> NoReturn:
     """Run the command that the command line asks for."""
+    sys.exit(output.finish("fwlab", _run()))
+
+
+def _run() -> int:
     try:
         code = app(standalone_mode=False)
     except LabError as error:
@@ -409,13 +418,12 @@ def run() -> NoReturn:
         code = ExitCode.USAGE
     except (KeyboardInterrupt, typer.Abort):
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = ExitCode.HELD
     except Exception as error:
         show = getattr(error, "show", None)  # click's own: a usage error
         if show is None:
-            raise
+            traceback.print_exc()
+            print("fwlab: this is an error of fwlab itself", file=sys.stderr)
+            return ExitCode.INTERNAL
         show()
         code = ExitCode.USAGE
-    sys.exit(code if isinstance(code, int) else ExitCode.HELD)
+    return code if isinstance(code, int) else ExitCode.HELD

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fwnode import output
 from fwnode.control import compare, render
 from fwnode.control.client import Control, MemberError, run_directory
 from fwnode.files import FileError, load_yaml
@@ -155,6 +158,8 @@ def _stream(
     if follow:
         for entry in filter(wanted, control.follow()):
             print(json.dumps(entry) if as_json else line(entry), flush=True)
+            if output.gone():
+                break
 
 
 @app.command()
@@ -294,14 +299,26 @@ def member_first(words: list[str]) -> list[str]:
 
 
 def run(arguments: Callable[[], list[str]], program: str = "fwctl") -> None:
-    """Carry out a command line. Exit code 0, or 2 when the command, a file or the member says no."""
+    """Carry out a command line. Exit code 0, or 2 when the command, a file or the member says no; 70 for an error of
+    this program itself, 74 where its output is lost."""
+    output.prepare()
+    sys.exit(output.finish(program, _run(arguments, program)))
+
+
+def _run(arguments: Callable[[], list[str]], program: str) -> int:
     try:
         app(member_first(lab_first(arguments())), prog_name=program)
     except (MemberError, FileError) as error:
         print(f"{program}: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, BrokenPipeError):
-        sys.exit(130)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except Exception:
+        traceback.print_exc()
+        return os.EX_SOFTWARE
+    return 0
 
 
 def main() -> None:

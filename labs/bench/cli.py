@@ -18,6 +18,7 @@ from labs.bench.machine import machine
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
 from labs.network.supervisor import run_for_result
+from labs.results import Results
 
 
 class What(StrEnum):
@@ -36,24 +37,24 @@ def register(app: typer.Typer) -> None:
 def bench(
     what: Annotated[What, typer.Argument(help="What to measure.")] = What.ALL,
     rounds: Annotated[int, typer.Option(min=1, max=20, help="Rounds; the median counts.")] = 5,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures; - is standard output.")
+    ] = None,
 ) -> None:
     """Measure the firewall against its peers, in turn, in one run."""
-    if json_file is not None and not json_file.parent.is_dir():
-        print(f"fwlab bench: {json_file}: there is no folder {json_file.parent}", file=sys.stderr)
-        raise typer.Exit(ExitCode.USAGE)
     try:
+        results = Results(json_file)
         code, text = run_for_result("bench", "labs.bench.inside:main", [what, str(rounds)])
     except LabError as error:
         print(f"fwlab bench: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from error
     if not text:
-        raise typer.Exit(code or ExitCode.FAILED)
+        raise typer.Exit(code or ExitCode.INTERNAL)
     rows = [Row(**row) for row in json.loads(text)]
-    _show(rows)
     if json_file is not None:
-        json_file.write_text(json.dumps(document(machine(), rows), indent=2) + "\n")
-    raise typer.Exit(code)
+        results.write(json_file, json.dumps(document(machine(), rows), indent=2) + "\n")
+    _show(rows)
+    raise typer.Exit(results.code(code))
 
 
 def _show(rows: list[Row]) -> None:

@@ -71,7 +71,8 @@ def capture(interface: str, count: int | None, seconds: float | None, program: s
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os.close(ended_write) if _still_open(ended_write) else None)
     sock = open_socket(interface, program)
-    os.write(out, struct.pack("=IHHiIII", PCAP_MAGIC_NANOSECONDS, 2, 4, 0, 0, SNAPLEN, LINKTYPE_ETHERNET))
+    if not _written(out, struct.pack("=IHHiIII", PCAP_MAGIC_NANOSECONDS, 2, 4, 0, 0, SNAPLEN, LINKTYPE_ETHERNET)):
+        return 0
     print(f"capturing on {interface}", file=sys.stderr, flush=True)
     deadline = None if seconds is None else time.monotonic() + seconds
     written = 0
@@ -87,9 +88,7 @@ def capture(interface: str, count: int | None, seconds: float | None, program: s
         data, ancillary, _, _ = sock.recvmsg(SNAPLEN, 128)
         when, nanoseconds = timestamp(ancillary)
         header = struct.pack("=IIII", when & 0xFFFFFFFF, nanoseconds, len(data), len(data))
-        try:
-            _write_all(out, header + data)
-        except BrokenPipeError:
+        if not _written(out, header + data):
             break
         written += 1
     seen, dropped = struct.unpack("II", sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
@@ -97,10 +96,18 @@ def capture(interface: str, count: int | None, seconds: float | None, program: s
     return written
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _written(fd: int, data: bytes) -> bool:
+    """Write all of it; False where nobody reads any more. A capture that cannot be kept ends the program."""
     view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view):]
+    try:
+        while view:
+            view = view[os.write(fd, view):]
+    except BrokenPipeError:
+        return False
+    except OSError as error:
+        print(f"fwlab: the capture cannot be written: {error.strerror}", file=sys.stderr)
+        sys.exit(os.EX_IOERR)
+    return True
 
 
 def _still_open(fd: int) -> bool:

@@ -30,4 +30,4 @@ class MachineError(LabError):
 class FaultError(LabError):
     """A fault was applied and the read-back does not show it."""
 
-    exit_code = ExitCode.FAILED
+    exit_code = ExitCode.CANNOT_RUN

@@ -28,6 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from fwnode import output
 from labs.exit_codes import ExitCode
 from labs.network import discovery, doctor
 from labs.network.errors import LabError, MachineError
@@ -241,6 +242,7 @@ def _wait_outside(process: "subprocess.Popen[bytes]", name: str) -> int:
 
 def main() -> NoReturn:
     """Entry of pid 1 in the fresh namespaces."""
+    output.prepare()
     boot = _Boot(**json.loads(sys.argv[1]))
     os.set_inheritable(boot.name_fd, False)
     os.set_inheritable(boot.status_fd, False)
@@ -261,7 +263,7 @@ def main() -> NoReturn:
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        code: int = ExitCode.FAILED
+        code: int = ExitCode.INTERNAL
         try:
             code = _supervise(boot, sock)
         except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from fwnode import output
 from fwnode.files import FileError
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
@@ -15,6 +16,8 @@ from labs.network.supervisor import run_for_result
 from labs.procedure import catalog
 from labs.procedure.model import LabFile, load
 from labs.report import junit, terminal
+from labs.report.sentence import sentence
+from labs.results import Results
 
 LabName = Annotated[str, typer.Argument(metavar="LAB", help="A lab of the catalog, a lab file, or its folder.")]
 VERDICTS = {"pass": ExitCode.HELD, "warn": ExitCode.WARNINGS, "fail": ExitCode.FAILED}
@@ -30,8 +33,10 @@ def register(app: typer.Typer) -> None:
 
 def run_lab(
     lab: LabName,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="The run's document.")] = None,
-    junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="A JUnit report.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="The run's document; - is standard output.")
+    ] = None,
+    junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="A JUnit report; or -.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="The running lab's name; else that of the file.")] = None,
     evidence: Annotated[
         Path | None, typer.Option("--evidence", metavar="DIR", help="A folder for the document and the logs.")
@@ -40,17 +45,21 @@ def run_lab(
 ) -> None:
     """Play a lab and tell what happened."""
     file = _load(lab)
-    for path in (json_file, junit_file):
-        _must_be_writable(path)
+    try:
+        results = Results(json_file, junit_file)
+    except LabError as error:
+        _fail(str(error), error.exit_code)
     if evidence is not None:
         _must_be_folder(evidence)
-    document = _play(file, file.name if name is None else name, evidence, keep)
-    terminal.report(document)
+    document, code = _play(file, file.name if name is None else name, evidence, keep)
     text = json.dumps(document, indent=2) + "\n"
-    _write(json_file, text)
-    _write(junit_file, junit.render(document))
-    _write(evidence / "document.json" if evidence else None, text)
-    raise typer.Exit(VERDICTS[document["verdict"]])
+    results.write(json_file, text)
+    results.write(junit_file, junit.render(document))
+    results.write(evidence / "document.json" if evidence else None, text)
+    terminal.report(document)
+    if output.lost():
+        typer.echo(f"{sentence(document)}\n{document['verdict'].upper()}: {document['lab']}", err=True)
+    raise typer.Exit(results.code(code or VERDICTS[document["verdict"]]))
 
 
 def list_labs() -> None:
@@ -72,7 +81,8 @@ def check_file(file: Annotated[str, typer.Argument(metavar="FILE", help="A lab f
     typer.echo(f"{checked.path}: in order; {steps} steps, {expectations} expectations at the end")
 
 
-def _play(file: LabFile, name: str, evidence: Path | None, keep: bool) -> dict[str, Any]:
+def _play(file: LabFile, name: str, evidence: Path | None, keep: bool) -> tuple[dict[str, Any], int]:
+    """The run's document; and an exit code where something went wrong besides, after the document was there."""
     kept = str(evidence.resolve()) if evidence else ""
     argv = [str(file.path.resolve()), kept, "keep" if keep else ""]
     try:
@@ -81,10 +91,9 @@ def _play(file: LabFile, name: str, evidence: Path | None, keep: bool) -> dict[s
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         code, text = int(ExitCode.INTERRUPTED), ""
-    if code != ExitCode.HELD or not text:
-        raise typer.Exit(code or ExitCode.FAILED)
-    document: dict[str, Any] = json.loads(text)
-    return document
+    if not text:
+        raise typer.Exit(code or ExitCode.INTERNAL)
+    return json.loads(text), code
 
 
 def _load(lab: str) -> LabFile:
@@ -94,30 +103,11 @@ def _load(lab: str) -> LabFile:
         _fail(str(error), ExitCode.USAGE)
 
 
-def _must_be_writable(path: Path | None) -> None:
-    """Before the lab starts: a result that cannot be kept is known a minute earlier. Leaves no empty file behind."""
-    if path is None:
-        return
-    try:
-        is_new = not (path.exists() or path.is_symlink())
-        with path.open("a", encoding="utf-8"):
-            pass
-        if is_new:
-            path.unlink()
-    except OSError as error:
-        _fail(f"{path}: cannot be written: {error.strerror}; name another file", ExitCode.USAGE)
-
-
 def _must_be_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         _fail(f"{path}: cannot be made: {error.strerror}; name another folder", ExitCode.USAGE)
-
-
-def _write(path: Path | None, text: str) -> None:
-    if path is not None:
-        path.write_text(text, encoding="utf-8")
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -10,6 +10,8 @@ import json
 import os
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,17 @@ CLIENT, SERVER = "client", "server"
 
 def main(argv: list[str], lab_name: str) -> int:
     path, evidence, keep, result = Path(argv[0]), argv[1], argv[2] == "keep", int(argv[3])
-    document = supervisor.run(run(load(path), lab_name, Path(evidence) if evidence else None, keep))
-    with os.fdopen(result, "w", encoding="utf-8") as out:
-        json.dump(document, out)
-    return ExitCode.HELD
+
+    def deliver(document: dict[str, Any]) -> None:
+        with os.fdopen(result, "w", encoding="utf-8") as out:
+            out.write(json.dumps(document))
+
+    return supervisor.run(run(load(path), lab_name, Path(evidence) if evidence else None, keep, deliver))
 
 
-async def run(file: LabFile, lab_name: str, evidence: Path | None, keep: bool) -> dict[str, Any]:
+async def run(file: LabFile, lab_name: str, evidence: Path | None, keep: bool,
+              deliver: Callable[[dict[str, Any]], None]) -> ExitCode:  # fmt: skip
+    """Play the lab and deliver its document as soon as it is there: whatever goes wrong later, it is kept."""
     settings = {
         name: MemberSettings(release=member.release, started=False, parameters=member.parameters, policy=file.policy)
         for name, member in file.members.items()
@@ -51,16 +57,32 @@ async def run(file: LabFile, lab_name: str, evidence: Path | None, keep: bool) -
                            rate=lab.rate, epoch=lab.epoch)
 
         runner = Runner(file, lab, load_of, live.tell)
-        document = await runner.run()
+        code = ExitCode.HELD
+        try:
+            document = await runner.run()
+        except Exception as error:
+            traceback.print_exc()
+            code, runner.problem = ExitCode.INTERNAL, f"an error of fwlab itself: {type(error).__name__}: {error}"
+            document = await runner.document()
+        deliver(document)
         if keep:
             live.say(f"the lab {lab_name} stays until you press Enter; look at it with fwctl from another terminal")
             await _line_of_input()
         await runner.close()
-        if evidence is not None:
-            for member in file.members:
-                if lab.log_path(member).exists():
-                    (evidence / f"{member}.log").write_bytes(lab.log_path(member).read_bytes())
-        return document
+        if evidence is not None and not _keep_logs(lab, evidence):
+            code = code or ExitCode.NOT_WRITTEN
+        return code
+
+
+def _keep_logs(lab: Lab, evidence: Path) -> bool:
+    try:
+        for path in map(lab.log_path, lab.members):
+            if path.exists():
+                (evidence / path.name).write_bytes(path.read_bytes())
+    except OSError as error:
+        print(f"fwlab: {error.filename}: cannot be written: {error.strerror}", file=sys.stderr)
+        return False
+    return True
 
 
 async def _line_of_input() -> None:

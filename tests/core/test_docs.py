@@ -32,10 +32,12 @@ STATES = {
 }
 EXIT_CODES = {
     ExitCode.HELD: "everything that was expected held, or the command did its work",
-    ExitCode.FAILED: "an expectation of a lab failed",
+    ExitCode.FAILED: "an expectation of a lab failed, or a step of it could not be taken",
     ExitCode.USAGE: "a usage or file error; nothing was changed",
     ExitCode.WARNINGS: "passed, with warnings",
-    ExitCode.CANNOT_RUN: "this machine cannot run it; `fwlab doctor` says what is missing",
+    ExitCode.CANNOT_RUN: "this machine cannot run it, or a fault did not take; `fwlab doctor` says what is missing",
+    ExitCode.INTERNAL: "an error of `fwlab` itself",
+    ExitCode.NOT_WRITTEN: "a result or the output could not be written (a full disk); what could not is said",
     ExitCode.INTERRUPTED: "interrupted; nothing remains of the lab",
 }
 
