@@ -31,8 +31,9 @@ from typing import Any
 from fwnode.clock import LabClock, wall_now, wire_now
 from fwnode.cluster.membership import Cluster, Join, MemberState, PeerChanged, StateChanged
 from fwnode.configuration import MemberConfig, load, load_releases
-from fwnode.control.commands import Commands, log_line
+from fwnode.control.commands import Commands
 from fwnode.control.server import ControlServer
+from fwnode.control.watching import streams
 from fwnode.datapath.addresses import VirtualAddress, place_on_loopback, prepare_kernel
 from fwnode.datapath.queue import HEADER_BYTES, PAYLOAD_BYTES, Overruns, PacketQueue
 from fwnode.datapath.rules import INSPECTION_QUEUE_NUMBER, OWN_MARK, QUEUE_NUMBER, DivertError, divert, remove
@@ -44,6 +45,7 @@ from fwnode.firewall.policy import Policy
 from fwnode.firewall.verdict import Verdict
 from fwnode.links.datagrams import Datagrams, Wire
 from fwnode.neighbours import Neighbours
+from fwnode.printable import printable
 from fwnode.sharing import LoadSharing
 from fwnode.sync import Synchroniser
 from syncproto import codec
@@ -111,9 +113,9 @@ class Node:
         self.cluster.policy_name = policy.name
         self.key = config.key.encode() or None
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
+        self.events_number = 0
         self.refused_messages: Counter[str] = Counter()
         self._next_tick = self._next_expiry = now
-        self._log_sent = 0
         self._stopping = False
         self.stop_requested = False
         """Set by a signal; looked at once a turn, so that nothing is interrupted half-way."""
@@ -174,7 +176,10 @@ class Node:
         for raw in self._raw.values():
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OWN_MARK)
         self._flags_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.control = ControlServer(self.config.control_path, self._selector, Commands(self).handle)
+        tell = partial(self.event, "control")
+        self.control = ControlServer(
+            self.config.control_path, self._selector, Commands(self).handle, streams(self), tell
+        )
 
     def _open_queue(self, number: int, decide: Callable[[bytes, int, float], Verdict], copied: int) -> PacketQueue:
         queue = PacketQueue(number, decide, self.clock.now, self._send_reply, self._hold, copied)
@@ -277,7 +282,7 @@ class Node:
             if is_up and not was_up and self.sharing is not None:
                 self.sharing.interface_is_back()
         self.sync.flush(now, self.datagrams)
-        self._publish_log()
+        self.control.on_tick()
 
     def _expire(self, now: float) -> None:
         """What is over goes away; if it is much, the rest in the next turn, so that packets come between."""
@@ -387,7 +392,7 @@ class Node:
         self.cluster.heartbeat_s = self.parameters["fwha_heartbeat_ms"] / 1000
         self.cluster.dead_timeout_s = self.parameters["fwha_dead_timeout_ms"] / 1000
         self.sync.parameters_changed(wire_now())
-        self.event("policy", f"kernel parameter {name} is now {self.parameters[name]}")
+        self.event("parameter", f"kernel parameter {name} is now {self.parameters[name]}")
 
     def install_policy(self, policy: Policy) -> None:
         """Raises `DivertError`, and changes nothing, when the kernel refuses the rules that the policy needs."""
@@ -408,16 +413,8 @@ class Node:
             **details,
         }
         self.events.append(event)
-        log.info("%s: %s", kind, text)
-        if hasattr(self, "control"):
-            self.control.publish("events", event)
-
-    def _publish_log(self) -> None:
-        """New log entries to those who follow; nobody pays when nobody does."""
-        if any("log" in client.following for client in self.control.clients):
-            for entry in [e for e in self.firewall.log if e.number > self._log_sent]:
-                self.control.publish("log", log_line(entry, self.clock))
-        self._log_sent = self.firewall.log_number
+        self.events_number += 1
+        log.info("%s: %s", kind, printable(text))
 
     def _close(self) -> None:
         self.control.close()

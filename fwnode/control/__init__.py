@@ -1,5 +1,3 @@
-"""Edge to the operator: a unix socket that takes one JSON request a line, and `fwctl`, which asks and prints.
-
-Request: `{"command": "stat", "arguments": {}}`. Answer: `{"ok": true, "result": …}` or `{"ok": false, "error": "…"}`.
-A following command answers once, then sends lines `{"event": …}` until the caller goes.
+"""Edge to the operator: a unix socket that takes JSON requests (`fwnode.control.protocol`), and `fwctl`, which asks and
+prints. Who asks, however much and however many they are, gets what time packets leave (`fwnode.control.server`).
 """

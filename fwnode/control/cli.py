@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +16,10 @@ import typer
 
 from fwnode import output
 from fwnode.control import compare, render
-from fwnode.control.client import Control, MemberError, run_directory
+from fwnode.control.client import SUPERVISOR, Control, MemberError, members_here, run_directory
 from fwnode.files import FileError, load_yaml
+from fwnode.firewall.parameters import PARAMETERS
+from fwnode.printable import printable
 
 app = typer.Typer(
     add_completion=False,
@@ -58,7 +61,12 @@ def _ask(command: str, **arguments: Any) -> Any:
 
 
 def _print(data: Any, as_json: bool, text: Callable[[Any], Iterable[str]]) -> None:
-    print(json.dumps(data, indent=2) if as_json else "\n".join(text(data)), flush=True)
+    if as_json:
+        print(json.dumps(data, indent=2), flush=True)
+    else:
+        for line in text(data):
+            print(printable(line))
+        sys.stdout.flush()
 
 
 @app.command()
@@ -103,7 +111,7 @@ def reset(what: Annotated[str, typer.Argument(help="syncstat")] = "syncstat") ->
 @app.command()
 def status(as_json: Json = False) -> None:
     """Everything in one answer."""
-    _print(_ask("status"), as_json, lambda data: (f"{k}: {v}" for k, v in data.items()))
+    _print(_ask("status"), as_json, render.status)
 
 
 @app.command()
@@ -118,8 +126,17 @@ def tab(
     as_json: Json = False,
 ) -> None:
     """The connections table (`fw tab -t connections`)."""
-    data = _ask("tab", table=table, summary=summary, unlimited=unlimited, max=rows)
-    _print(data, as_json, render.tab_summary if summary else render.tab)
+    arguments = {"table": table, "summary": summary, "unlimited": unlimited, "max": rows}
+    if summary or as_json:
+        _print(_ask("tab", **arguments), as_json, render.tab_summary)
+        return
+    control = _control()
+    try:
+        parts = control.parts("tab", **arguments)
+        head = next(parts)
+        _print({**head, "rows": chain.from_iterable(part.get("rows", ()) for part in parts)}, False, render.tab)
+    finally:
+        control.close()
 
 
 @app.command()
@@ -136,9 +153,9 @@ def log(follow: Follow = False, as_json: Json = False) -> None:
 
 @app.command()
 def events(follow: Follow = False, as_json: Json = False) -> None:
-    """What happened to the member: states, peers, sync, policy."""
+    """What happened to the member: states, peers, sync, policy, parameters."""
     if not follow:
-        _print(_ask("events"), as_json, lambda entries: map(render.event, entries))
+        _print(_ask("events")["events"], as_json, lambda entries: map(render.event, entries))
         return
     _stream("events", True, as_json, lambda _: (), lambda _: True, render.event)
 
@@ -156,8 +173,13 @@ def _stream(
     if not (follow and as_json):
         _print(data, as_json, first)
     if follow:
-        for entry in filter(wanted, control.follow()):
-            print(json.dumps(entry) if as_json else line(entry), flush=True)
+        for entry in control.follow():
+            if as_json:
+                print(json.dumps(entry), flush=True)
+            elif "dropped" in entry:
+                print(f"({entry['dropped']} more came faster than they were read here)", flush=True)
+            elif wanted(entry):
+                print(printable(line(entry)), flush=True)
             if output.gone():
                 break
 
@@ -184,7 +206,7 @@ def stop() -> None:
 @app.command()
 def start() -> None:
     """Start a member that was stopped or killed (`cpstart`)."""
-    supervisor = run_directory(_target["lab"]) / "supervisor.sock"
+    supervisor = run_directory(_target["lab"]) / f"{SUPERVISOR}.sock"
     if not supervisor.exists():
         service = f"systemctl start fwnode@{_target['member']}"
         raise MemberError(f"no lab here that could start it; on a machine of its own: {service}")
@@ -203,7 +225,7 @@ def ctl_set(
     value: Annotated[str, typer.Argument(help="Decimal or 0x…")],
 ) -> None:
     """Set a kernel parameter until the member stops (`fw ctl set int NAME VALUE`)."""
-    _only_int(kind)
+    _only_int(kind, f"set int {kind if kind in PARAMETERS else 'NAME'} VALUE")
     for changed, now in _ask("ctl_set", name=name, value=value).items():
         print(f"{changed} = {now}")
 
@@ -215,7 +237,7 @@ def ctl_get(
     as_json: Json = False,
 ) -> None:
     """Show a kernel parameter (`fw ctl get int NAME`), or all with their legal values."""
-    _only_int(kind)
+    _only_int(kind, f"get int {name or kind}")
     data = _ask("ctl_get", name=name)
     if name and not as_json:
         print(f"{name} = {data[name]['value']}")
@@ -223,9 +245,9 @@ def ctl_get(
     _print(data, as_json, lambda d: (f"{n:<32} = {p['value']:<8} ({p['legal']}) {p['meaning']}" for n, p in d.items()))
 
 
-def _only_int(kind: str) -> None:
+def _only_int(kind: str, instead: str) -> None:
     if kind != "int":
-        raise MemberError(f"parameters of kind {kind!r} do not exist: write `ctl set int NAME VALUE`")
+        raise MemberError(f"parameters of kind {kind!r} do not exist: write `ctl {instead}`")
 
 
 @policy.command("install")
@@ -244,8 +266,7 @@ def sync_compare(as_json: Json = False) -> None:
     Exit code 0: equal; 1: they differ.
     """
     directory = run_directory(_target["lab"])
-    others = sorted(path.stem for path in directory.glob("*.sock") if path.stem != "supervisor")
-    members = [_target["member"], *(name for name in others if name != _target["member"])]
+    members = [_target["member"], *(name for name in members_here(directory) if name != _target["member"])]
     controls = {name: control for name in members if (control := _reachable(directory / f"{name}.sock")) is not None}
     try:
         if len(controls) < 2:
@@ -273,8 +294,7 @@ def _reachable(path: Path) -> Control | None:
 
 def _look(controls: dict[str, Control]) -> tuple[dict[str, compare.Table], int]:
     answers = {name: control.ask("keys") for name, control in controls.items()}
-    tables = {name: compare.unpack(answer) for name, answer in answers.items()}
-    return tables, sum(answer["unsynchronised"] for answer in answers.values())
+    return {name: compare.unpack(answer) for name, answer in answers.items()}, compare.unsynchronised(answers.values())
 
 
 def lab_first(words: list[str]) -> list[str]:
@@ -287,15 +307,21 @@ def lab_first(words: list[str]) -> list[str]:
 
 
 def member_first(words: list[str]) -> list[str]:
-    """`fwctl sync compare` without a member: it is about all of them, so any that is here may be asked."""
+    """A line without a member: help needs none, and `sync compare` is about all members, so any may be asked."""
     begin = 0
     if words and words[0].startswith("--lab"):
         begin = 1 if "=" in words[0] else 2
-    if words[begin : begin + 2] != ["sync", "compare"]:
+    rest = words[begin:]
+    groups = {str(info.name) for info in app.registered_groups}
+    commands = {info.name or getattr(info.callback, "__name__", "") for info in app.registered_commands} | groups
+    if not rest or rest[0] not in commands or (len(rest) > 1 and rest[1] in commands):
         return words
+    if {"-h", "--help"} & set(rest) or (len(rest) == 1 and rest[0] in groups):  # a group alone shows its help
+        return [*words[:begin], "MEMBER", *rest]
+    if rest[:2] != ["sync", "compare"]:
+        raise MemberError(f"name the member first: `fwctl fw1 {' '.join(rest)}`")
     lab = words[0].partition("=")[2] or words[1] if begin else None
-    members = sorted(path.stem for path in run_directory(lab).glob("*.sock") if path.stem != "supervisor")
-    return [*words[:begin], *members[:1], *words[begin:]]
+    return [*words[:begin], *members_here(run_directory(lab))[:1], *rest]
 
 
 def run(arguments: Callable[[], list[str]], program: str = "fwctl") -> None:
@@ -309,7 +335,8 @@ def _run(arguments: Callable[[], list[str]], program: str) -> int:
     try:
         app(member_first(lab_first(arguments())), prog_name=program)
     except (MemberError, FileError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"{program}: {printable(line)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

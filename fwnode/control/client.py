@@ -6,16 +6,23 @@ a running lab (`fwnode.control.running`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from fwnode.control import running
+from fwnode.control import protocol, running
 
 RUN = Path("/run/fwpair")
 ANSWER_TIMEOUT_S = 10.0
+"""Wall seconds between a request, or a part of its answer, and the next part."""
+KNOCK_INTERVAL_S = 0.05
+"""Wall seconds between two tries to connect to a member for which too many wait already."""
+SUPERVISOR = "supervisor"
 
 
 class MemberError(Exception):
@@ -37,55 +44,110 @@ def run_directory(lab: str | None) -> Path:
     return Path(f"/proc/{labs[lab or next(iter(labs))]}/root") / RUN.relative_to("/")
 
 
+def members_here(directory: Path) -> list[str]:
+    """Members whose sockets are there."""
+    return sorted(path.stem for path in directory.glob("*.sock") if path.stem != SUPERVISOR)
+
+
 class Control:
     """One connection to a control socket."""
 
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(ANSWER_TIMEOUT_S)
-        try:
-            self._socket.connect(str(path))
-        except OSError as error:
-            self._socket.close()
-            there = {p.stem for p in path.parent.glob("*.sock")} - {path.stem, "supervisor"}
-            others = ", ".join(sorted(there)) or "none"
-            raise MemberError(
-                f"{path.stem} does not answer: it is not running, or no such member (there are: {others})"
-            ) from error
+    def __init__(self, path: Path, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        self._name = path.stem
+        self._timeout_s = timeout_s
+        self._socket = _connect(path, timeout_s)
         self._lines = self._socket.makefile("rb")
 
     def ask(self, command: str, **arguments: Any) -> Any:
         """The result. Raises `MemberError` with the member's own words when it refuses."""
-        return self.request({"command": command, "arguments": arguments})
+        return protocol.put_together(self.parts(command, **arguments))
 
-    def request(self, message: dict[str, Any], timeout_s: float | None = ANSWER_TIMEOUT_S) -> Any:
-        """One line out, one line in."""
+    def parts(self, command: str, **arguments: Any) -> Iterator[Any]:
+        """The result as it comes, in parts. Raises `MemberError` when the member refuses, or ends on the way."""
+        *before, last = protocol.requests(command, arguments)
+        for message in before:
+            self.request(message, self._timeout_s)
+        return self._answer(last, self._timeout_s)
+
+    def request(self, message: Mapping[str, Any], timeout_s: float | None = ANSWER_TIMEOUT_S) -> Any:
+        """One message, and its whole answer."""
+        return protocol.put_together(self._answer(message, timeout_s))
+
+    def _answer(self, message: Mapping[str, Any], timeout_s: float | None) -> Iterator[Any]:
         self._socket.settimeout(timeout_s)
-        self._socket.sendall(json.dumps(message).encode() + b"\n")
-        answer = self._read()
-        if not answer.get("ok"):
-            raise MemberError(str(answer.get("error")))
-        return answer.get("result")
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have said why before it closed
+            try:
+                self._socket.sendall(protocol.encode(message))
+            except TimeoutError as error:
+                raise self._silent() from error
+        while True:
+            answer = self._read()
+            if not answer.get("ok"):
+                raise MemberError(str(answer.get("error")))
+            yield answer.get("result")
+            if not answer.get("more"):
+                return
 
     def follow(self) -> Iterator[dict[str, Any]]:
-        """Events, until the member goes."""
+        """Events, until the member goes; where some were lost, `{"dropped": …}`."""
         self._socket.settimeout(None)
         while True:
             try:
-                yield self._read()["event"]
+                message = self._read()
             except MemberError:
                 return
+            yield message.get("event", message)
 
     def _read(self) -> dict[str, Any]:
         try:
             line = self._lines.readline()
+        except TimeoutError as error:
+            raise self._silent() from error
         except OSError as error:
-            raise MemberError(f"no answer within {ANSWER_TIMEOUT_S:g} s") from error
-        if not line:
-            raise MemberError("the member has gone")
+            raise MemberError(f"{self._name} has gone: {error.strerror}") from error
+        if not line.endswith(b"\n"):
+            raise MemberError(f"{self._name} has gone")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def _silent(self) -> MemberError:
+        return _silent(self._name, self._timeout_s)
 
     def close(self) -> None:
         self._lines.close()
         self._socket.close()
+
+
+def _silent(name: str, timeout_s: float) -> MemberError:
+    return MemberError(f"{name} does not answer within {timeout_s:g} s; its process is there, but busy or paused")
+
+
+def _connect(path: Path, timeout_s: float) -> socket.socket:
+    """A connection to whom the socket belongs. Raises `MemberError` with the reason why there is none."""
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    link.settimeout(timeout_s)
+    ends = time.monotonic() + timeout_s
+    while True:
+        try:
+            link.connect(str(path))
+        except BlockingIOError as error:  # the queue of those who want to be let in is full
+            if time.monotonic() < ends:
+                time.sleep(KNOCK_INTERVAL_S)
+                continue
+            link.close()
+            raise _silent(path.stem, timeout_s) from error
+        except OSError as error:
+            link.close()
+            raise MemberError(_not_there(path, error)) from error
+        return link
+
+
+def _not_there(path: Path, error: OSError) -> str:
+    name, others = path.stem, [member for member in members_here(path.parent) if member != path.stem]
+    if isinstance(error, PermissionError):
+        return f"{name}: its control socket may not be used by this user"
+    if isinstance(error, ConnectionRefusedError):
+        return f"{name} does not run: its process has ended; `fwctl {name} start` starts it"
+    near = get_close_matches(name, others, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{name} does not run, or there is no such member: {hint}There are: {', '.join(others) or 'none'}"

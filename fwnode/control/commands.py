@@ -7,25 +7,31 @@ argument changes nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from ipaddress import ip_address
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
-from fwnode.clock import LabClock, wall_now, wire_now
+from pydantic import Field
+
+from fwnode.clock import wall_now, wire_now
 from fwnode.cluster.membership import ADMIN_DOWN, MemberState
 from fwnode.control import compare
-from fwnode.control.server import Client, ControlError
+from fwnode.control.arguments import Command
+from fwnode.control.conversation import Caller, Result
+from fwnode.control.draft import Draft
+from fwnode.control.protocol import ControlError
+from fwnode.control.watching import log_line
 from fwnode.datapath.rules import DivertError
 from fwnode.files import FileError
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.expectations import Expectation, Expectations
 from fwnode.firewall.load import ENABLED
-from fwnode.firewall.packet import ICMP, ICMPV6, TCP, describe_key, flag_names, split_key
+from fwnode.firewall.packet import TCP, describe_key, split_key
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, parse_value
 from fwnode.firewall.table import ConnectionTable
-from fwnode.firewall.verdict import Hook, LogEntry, Reason
+from fwnode.firewall.verdict import LogEntry, Reason
 from fwnode.policy_file import build_policy
 from syncproto.limits import SYNC_TICK_S
 
@@ -41,27 +47,16 @@ MODES = {
 }
 TABLE_ROWS_DEFAULT = 16
 """Rows that `tab` shows without `-u`; the product's default."""
+TABLE_ROWS_MAX = 10_000_000
+"""More than a table holds (`connections_limit`)."""
+ROWS_A_PART = 64
+"""Rows of one part of an answer: about a millisecond, and packets come between two parts."""
+KEYS_A_PART = 512
+"""Keys of one part: less is done for each."""
 
-
-def log_line(entry: LogEntry, clock: LabClock) -> dict[str, Any]:
-    """A log entry for people and programs."""
-    text = entry.text
-    protocol = entry.key[0] if entry.key else 0
-    if protocol == TCP and entry.reason is not Reason.FRAGMENT:
-        text += f"; tcp_flags: {flag_names(entry.detail)}"
-    elif protocol in (ICMP, ICMPV6) and entry.reason is not Reason.FRAGMENT:
-        text += f"; icmp_type: {entry.detail}"
-    return {
-        "number": entry.number,
-        "at": clock.wall(entry.at),
-        "lab_time": entry.at,
-        "action": "drop" if entry.reason else "accept",
-        "reason": entry.reason.name if entry.reason else "",
-        "hook": Hook(entry.hook).name.lower(),
-        "connection": describe_key(entry.key) if entry.key else "",
-        "rule": entry.rule,
-        "text": text,
-    }
+T = TypeVar("T")
+Text = Annotated[str, Field(max_length=256)]
+FileName = Annotated[str, Field(max_length=4096)]
 
 
 class Commands:
@@ -71,37 +66,14 @@ class Commands:
         self._node = node
         self._reset_at, self._reset_by = wall_now(), "start of the member"
         self._blocked_before = 0
-        self._commands: dict[str, Callable[..., Any]] = {
-            "status": self.status,
-            "stat": self.stat,
-            "pstat": self.pstat,
-            "syncstat": self.syncstat,
-            "tab": self.tab,
-            "keys": self.keys,
-            "reset": self.reset,
-            "drops": self.drops,
-            "log": self.log,
-            "events": self.events,
-            "ctl_get": self.ctl_get,
-            "ctl_set": self.ctl_set,
-            "policy_install": self.policy_install,
-            "down": self.down,
-            "up": self.up,
-            "stop": self.stop,
-        }
+        self._draft = Draft()
 
-    def handle(self, command: str, arguments: dict[str, Any], client: Client) -> Any:
-        method = self._commands.get(command)
+    def handle(self, command: str, arguments: dict[str, Any], caller: Caller) -> Result:
+        """The answer, whole or in parts. Raises `ControlError`."""
+        method = COMMANDS.get(command)
         if method is None:
-            raise ControlError(f"unknown command {command!r}; known are {', '.join(self._commands)}")
-        if command in ("drops", "log", "events"):
-            arguments = {**arguments, "client": client}
-        try:
-            return method(**arguments)
-        except TypeError as error:
-            if "argument" not in str(error):
-                raise
-            raise ControlError(f"{command}: {str(error).partition('() ')[2] or error}") from error
+            raise ControlError(f"unknown command {command[:64]!r}; known are {', '.join(COMMANDS)}")
+        return cast(Result, method(self, caller, method.check(command, arguments)))
 
     # -- what is shown -------------------------------------------------------------------------------------------
 
@@ -292,10 +264,14 @@ class Commands:
         }
 
     def tab(
-        self, table: str = "connections", summary: bool = False, unlimited: bool = False, max: int = TABLE_ROWS_DEFAULT
-    ) -> dict[str, Any]:
+        self,
+        table: Text = "connections",
+        summary: bool = False,
+        unlimited: bool = False,
+        max: Annotated[int, Field(ge=0, le=TABLE_ROWS_MAX)] = TABLE_ROWS_DEFAULT,
+    ) -> Iterator[dict[str, Any]]:
         """The connections table, the member's own connections (`local`), or announced data connections (`expected`)."""
-        firewall, now = self._node.firewall, self._node.clock.now()
+        firewall = self._node.firewall
         expected = firewall.connections.expected
         tables: dict[str, ConnectionTable | Expectations] = {
             "connections": firewall.connections, "local": firewall.local, "expected": expected
@@ -303,51 +279,55 @@ class Commands:
         if table not in tables:
             raise ControlError(f"no table {table!r}; tables are {', '.join(tables)}")
         chosen = tables[table]
-        rows: list[dict[str, Any]] = []
-        if not summary:
-            shown: Iterable[Connection | Expectation] = islice(chosen, None if unlimited else max)
-            rows = [_row(c, now) if isinstance(c, Connection) else _expected_row(c, now) for c in shown]
-        return {
+        yield {
             "name": table,
             "id": TABLE_ID,
             "values": len(chosen),
             "peak": chosen.peak,
             "links": len(chosen) if isinstance(chosen, ConnectionTable) else 0,
             "learned": chosen.learned if isinstance(chosen, ConnectionTable) else 0,
-            "rows": rows,
+            "rows": [],
         }
+        # A connections table bears a walk while it changes; announced connections are few.
+        walk: Iterable[Connection | Expectation] = chosen if isinstance(chosen, ConnectionTable) else list(chosen)
+        for shown in _slices(islice(walk, 0 if summary else None if unlimited else max), ROWS_A_PART):
+            now = self._node.clock.now()
+            yield {"rows": [_row(c, now) if isinstance(c, Connection) else _expected_row(c, now) for c in shown]}
 
-    def keys(self) -> dict[str, Any]:
+    def keys(self) -> Iterator[dict[str, Any]]:
         """All synchronised connections, for a comparison with the other members."""
-        return compare.pack(self._node.firewall.connections, self._node.clock.now())
+        connections = self._node.firewall.connections
+        for shown in _slices(connections, KEYS_A_PART):
+            yield compare.pack(shown, self._node.clock.now())
 
-    def drops(self, client: Client, follow: bool = False) -> dict[str, Any]:
+    def drops(self, caller: Caller, follow: bool = False) -> Iterator[dict[str, Any]]:
         """Counts by reason and the last dropped packets; with `follow`, the next ones as they come."""
-        if follow:
-            client.following.add("log")
-        node = self._node
-        entries = [log_line(e, node.clock) for e in node.firewall.log if e.reason is not None]
-        counts = {reason.name: count for reason, count in node.firewall.counters.drops.items()}
-        return {"counts": counts, "entries": entries}
+        counters = self._node.firewall.counters
+        yield {"counts": {reason.name: count for reason, count in counters.drops.items()}, "entries": []}
+        yield from self._log(caller, follow, [e for e in self._node.firewall.log if e.reason is not None])
 
-    def log(self, client: Client, follow: bool = False) -> dict[str, Any]:
+    def log(self, caller: Caller, follow: bool = False) -> Iterator[dict[str, Any]]:
         """The log: drops, and what rules with `track: log` accepted."""
-        if follow:
-            client.following.add("log")
-        return {"entries": [log_line(e, self._node.clock) for e in self._node.firewall.log]}
+        return self._log(caller, follow, list(self._node.firewall.log))
 
-    def events(self, client: Client, follow: bool = False) -> list[dict[str, Any]] | None:
+    def _log(self, caller: Caller, follow: bool, entries: list[LogEntry]) -> Iterator[dict[str, Any]]:
+        if follow:
+            caller.follow("log", past=False)
+        yield {"entries": []}
+        for shown in _slices(entries, ROWS_A_PART):
+            yield {"entries": [log_line(e, self._node.clock) for e in shown]}
+
+    def events(self, caller: Caller, follow: bool = False) -> Iterator[dict[str, Any]]:
         """What happened to this member. With `follow` the past ones come as events, then the next ones."""
-        if not follow:
-            return list(self._node.events)
-        client.following.add("events")
-        for event in self._node.events:
-            client.send({"event": event})
-        return None
+        if follow:
+            caller.follow("events", past=True)
+        yield {"events": []}
+        for shown in _slices([] if follow else list(self._node.events), ROWS_A_PART):
+            yield {"events": shown}
 
     # -- what is changed -----------------------------------------------------------------------------------------
 
-    def ctl_get(self, name: str = "") -> dict[str, Any]:
+    def ctl_get(self, name: Text = "") -> dict[str, Any]:
         """One kernel parameter, or all of them with their legal values."""
         node = self._node
         try:
@@ -359,18 +339,24 @@ class Commands:
         except ParameterError as error:
             raise ControlError(str(error)) from error
 
-    def ctl_set(self, name: str, value: int | str) -> dict[str, Any]:
+    def ctl_set(self, name: Text, value: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | Text) -> dict[str, Any]:
         """Set a kernel parameter until the member stops."""
         node = self._node
         try:
-            node.set_parameter(name, parse_value(str(name), str(value)))
+            node.set_parameter(name, parse_value(name, str(value)))
         except ParameterError as error:
             raise ControlError(str(error)) from error
         return {name: node.parameters[name]}
 
-    def policy_install(self, policy: dict[str, Any], file: str = "policy") -> dict[str, Any]:
+    def policy_part(self, caller: Caller, part: dict[str, Any]) -> dict[str, Any]:
+        """A piece of the rule base that this caller's next `policy_install` completes."""
+        self._draft.add(caller, part)
+        return {}
+
+    def policy_install(self, caller: Caller, policy: dict[str, Any], file: FileName = "policy") -> dict[str, Any]:
         """Install a rule base; one with a problem changes nothing."""
         node = self._node
+        policy = self._draft.complete(caller, policy)
         try:
             built = build_policy(policy, file, frozenset(node.config.members))
             node.install_policy(built)
@@ -402,6 +388,37 @@ class Commands:
         """End the process in good order; the connections table is gone with it."""
         self._node.stop_requested = True
         return {"stopping": True}
+
+
+COMMANDS = {
+    method.__name__: Command(method)
+    for method in (
+        Commands.status,
+        Commands.stat,
+        Commands.pstat,
+        Commands.syncstat,
+        Commands.tab,
+        Commands.keys,
+        Commands.reset,
+        Commands.drops,
+        Commands.log,
+        Commands.events,
+        Commands.ctl_get,
+        Commands.ctl_set,
+        Commands.policy_part,
+        Commands.policy_install,
+        Commands.down,
+        Commands.up,
+        Commands.stop,
+    )
+}
+
+
+def _slices(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """A walk in parts; each is taken when it is asked for."""
+    walk = iter(items)
+    while part := list(islice(walk, size)):
+        yield part
 
 
 def _ends(key: bytes) -> dict[str, Any]:

@@ -26,8 +26,8 @@ Difference = tuple[str, bytes, str]
 
 
 def pack(connections: Iterable[Connection], now: float) -> dict[str, Any]:
-    """A table as a member hands it over: keys, each with its state, in one string for each family. What its service
-    keeps from the peers is only counted."""
+    """Part of a table as a member hands it over: keys, each with its state, in one string for each family, after the
+    length of its keys. What its service keeps from the peers is only counted."""
     packed: dict[int, list[bytes]] = {IPV4_KEY_BYTES: [], IPV6_KEY_BYTES: []}
     unsynchronised = 0
     for connection in connections:
@@ -35,18 +35,23 @@ def pack(connections: Iterable[Connection], now: float) -> dict[str, Any]:
             unsynchronised += 1
         else:
             packed[len(connection.key)].append(connection.key + bytes((connection.state,)))
-    keys = {str(size): b64encode(b"".join(entries)).decode() for size, entries in packed.items()}
-    return {"keys": keys, "unsynchronised": unsynchronised}
+    keys = [[size, b64encode(b"".join(entries)).decode()] for size, entries in packed.items() if entries]
+    return {"keys": keys, "unsynchronised": [unsynchronised]}
 
 
 def unpack(answer: Mapping[str, Any]) -> Table:
     """The table in a member's answer."""
     table: Table = {}
-    for text, packed in answer["keys"].items():
-        size, data = int(text), b64decode(packed)
+    for size, packed in answer.get("keys", ()):
+        data = b64decode(packed)
         for at in range(0, len(data), size + 1):
             table[data[at : at + size]] = data[at + size]
     return table
+
+
+def unsynchronised(answers: Iterable[Mapping[str, Any]]) -> int:
+    """How many connections these members keep to themselves."""
+    return sum(sum(answer.get("unsynchronised", ())) for answer in answers)
 
 
 def differences(tables: Mapping[str, Table]) -> set[Difference]:

@@ -265,16 +265,41 @@ def _ticks(seconds: float) -> int:
     return ceil(seconds * 10)
 
 
+def status(data: Mapping[str, Any]) -> Iterator[str]:
+    """Everything, each figure on a line of its own; what belongs together is set in below its name."""
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            yield f"{name}:" if value else f"{name}: none"
+            yield from (f"    {line}" for line in status(value))
+        else:
+            yield f"{name}: {_plain(value)}"
+
+
+def _plain(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_plain, value)) or "none"
+    return str(value)
+
+
 def tab_summary(data: Mapping[str, Any]) -> Iterator[str]:
-    """`fw tab -t connections -s`."""
-    yield f"{'HOST':<22}{'NAME':<34}{'ID':>4}{'#VALS':>6}{'#PEAK':>6}{'#SLINKS':>8}"
-    yield f"{'localhost':<22}{data['name']:<34}{data['id']:>4}{data['values']:>6}{data['peak']:>6}{data['links']:>8}"
+    """`fw tab -t connections -s`. The product's columns run together from 100,000 on; here a space stays between."""
+    yield f"{'HOST':<21} {'NAME':<33} {'ID':>4} {'#VALS':>5} {'#PEAK':>5} {'#SLINKS':>7}"
+    counts = f"{data['values']:>5} {data['peak']:>5} {data['links']:>7}"
+    yield f"{'localhost':<21} {data['name']:<33} {data['id']:>4} {counts}"
 
 
 def tab(data: Mapping[str, Any]) -> Iterator[str]:
-    """The table's rows, readable."""
+    """The table's rows, readable, as they come: `rows` may be an iterator."""
     yield f"{data['name']}: {data['values']} connections, {data['links']} links, peak {data['peak']}"
+    left = data["values"]
     for row in data["rows"]:
+        left -= 1
         marks = [name for name, on in (("learned", row["learned"]), ("synchronised", row["synchronised"])) if on]
         marks += [f"data of {row['data_of']}"] if row["data_of"] else []
         yield (
@@ -283,8 +308,8 @@ def tab(data: Mapping[str, Any]) -> Iterator[str]:
             f"proto {row['protocol']:<3} {row['state'] or '-':<18} rule {row['rule']:<3} {row['service'] or '-':<12} "
             f"{row['ttl_s']:.0f}/{row['timeout_s']:.0f} s {' '.join(marks)}".rstrip()
         )
-    if len(data["rows"]) < data["values"]:
-        yield f"({data['values'] - len(data['rows'])} more; -u shows all)"
+    if left > 0:
+        yield f"({left} more; -u shows all)"
 
 
 def _endpoint(address: str, port: int) -> str:

@@ -1,55 +1,76 @@
-"""The member's control socket. Moves lines; what a command does is the node's business."""
+"""The member's control socket: lets callers in, reads and writes; what they say is `Caller`'s, what a command does the
+node's business.
+
+Packets come first: one `turn` does a few bounded steps for callers in turn, then the loop looks at its packets again,
+whatever and however many they ask. An own epoll inside the loop's selector hands the callers out in turn.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
+import select
 import selectors
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-REQUEST_MAX = 1 << 20
-"""Bytes of one request; a policy of thousands of rules fits."""
-BACKLOG_MAX = 4 << 20
-"""Bytes that wait for a slow follower before it is cut off."""
+from fwnode.control.conversation import Caller, Handler
+from fwnode.control.protocol import encode
+from fwnode.control.streams import Stream
+
+CALLERS_MAX = 256
+"""Connections at a time; one more is told so and closed. Each holds at most some 200 KiB: lab's own."""
+READ_BYTES = 64 << 10
+"""Bytes that are read of a caller at once, and only when it has nothing else to do."""
+TURN_S = 0.002
+"""Wall seconds after which a turn begins no further step: packets wait no longer than they do for expiry."""
+TURN_STEPS_MAX = 16
+"""Steps of one turn."""
+LAST_STEPS_MAX = 20
+"""Steps for a follower when the member ends: all events that are kept."""
+BACKLOG = 128
+"""Connections that wait in the kernel to be let in."""
 
 log = logging.getLogger("fwnode")
 
-Handler = Callable[[str, dict[str, Any], "Client"], Any]
 
+class _Link:
+    """A caller and its socket. `watched` is what epoll looks for: input when there is nothing to do, else room."""
 
-class ControlError(Exception):
-    """A request that cannot be done; the message goes to the operator."""
-
-
-class Client:
-    """One caller."""
-
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, caller: Caller) -> None:
         self.socket = connection
-        self.received = b""
-        self.unsent = b""
-        self.following: set[str] = set()
-        """Streams that it listens to: `events`, `log`."""
-
-    def send(self, message: dict[str, Any]) -> None:
-        self.unsent += _encode(message)
+        self.caller = caller
+        self.watched = select.EPOLLIN
 
 
 class ControlServer:
-    """Listens at `path`; `handle(command, arguments, client)` returns the result or raises `ControlError`.
+    """Listens at `path`; `streams` are what callers may follow, `tell` takes what an operator should know.
 
     A stale socket file of a member that died is replaced; that of a living one is an error (`OSError`).
     """
 
-    def __init__(self, path: Path, selector: selectors.BaseSelector, handle: Handler) -> None:
+    def __init__(
+        self,
+        path: Path,
+        selector: selectors.BaseSelector,
+        handle: Handler,
+        streams: Mapping[str, Stream[Any]] | None = None,
+        tell: Callable[[str], None] = log.warning,
+    ) -> None:
         self.path = path
+        self.turned_away = 0
+        """Callers for whom there was no room."""
+        self.not_let_in = 0
+        """How often the kernel refused to let a caller in."""
+        self.steps = 0
         self._selector = selector
         self._handle = handle
-        self.clients: list[Client] = []
+        self._streams = streams or {}
+        self._tell = tell
+        self._links: dict[int, _Link] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         if _answers(path):
@@ -57,105 +78,136 @@ class ControlServer:
         path.unlink(missing_ok=True)
         self._socket.bind(str(path))
         path.chmod(0o600)
-        self._socket.listen()
-        selector.register(self._socket, selectors.EVENT_READ, self._accept)
+        self._socket.listen(BACKLOG)
+        self._poll = select.epoll()
+        self._poll.register(self._socket, select.EPOLLIN)
+        self._listening = True
+        selector.register(self._poll, selectors.EVENT_READ, lambda _mask: self.turn())
 
-    def _accept(self, _mask: int) -> None:
-        with contextlib.suppress(BlockingIOError):
+    def turn(self) -> None:
+        """A few steps, for the callers in turn; the kernel puts each behind the others when it was handed out."""
+        ends = monotonic() + TURN_S
+        for _ in range(TURN_STEPS_MAX):
+            ready = self._poll.poll(0, 1)
+            if not ready:
+                return
+            self.steps += 1
+            descriptor, _ = ready[0]
+            if descriptor == self._socket.fileno():
+                self._let_in()
+            else:
+                self._serve(self._links[descriptor])
+            if monotonic() >= ends:
+                return
+
+    def on_tick(self) -> None:
+        """Now and then: see what is new in the streams, and try again what the kernel refused."""
+        for link in self._links.values():
+            if link.watched != select.EPOLLOUT:
+                self._watch(link)
+        self._listen_again()
+
+    def _listen_again(self) -> None:
+        if not self._listening:
+            self._listening = True
+            self._poll.register(self._socket, select.EPOLLIN)
+
+    # -- callers -------------------------------------------------------------------------------------------------
+
+    def _let_in(self) -> None:
+        try:
             connection, _ = self._socket.accept()
-            connection.setblocking(False)
-            client = Client(connection)
-            self.clients.append(client)
-            self._selector.register(connection, selectors.EVENT_READ, lambda mask: self._serve(client, mask))
-
-    def _serve(self, client: Client, mask: int) -> None:
-        if mask & selectors.EVENT_READ and not self._read(client):
-            self._forget(client)
+        except (BlockingIOError, ConnectionAbortedError):
             return
-        self.flush(client)
-
-    def _read(self, client: Client) -> bool:
-        try:
-            data = client.socket.recv(65_536)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        client.received += data
-        *lines, client.received = client.received.split(b"\n")
-        for line in lines:
-            self._answer(client, line)
-        return bool(data) and len(client.received) <= REQUEST_MAX
-
-    def _answer(self, client: Client, line: bytes) -> None:
-        try:
-            request = json.loads(line)
-            command, arguments = request["command"], request.get("arguments") or {}
-            if not isinstance(command, str) or not isinstance(arguments, dict):
-                raise TypeError
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            client.send({"ok": False, "error": 'not a request: send {"command": "…", "arguments": {…}} on one line'})
+        except OSError as error:
+            self._rest(error)
             return
-        before = len(client.unsent)
-        try:
-            answer = _encode({"ok": True, "result": self._handle(command, arguments, client)})
-        except ControlError as error:
-            client.send({"ok": False, "error": str(error)})
+        connection.setblocking(False)
+        if len(self._links) >= CALLERS_MAX:
+            self.turned_away += 1
+            with contextlib.suppress(OSError):
+                connection.send(encode({"ok": False, "error": f"{CALLERS_MAX} callers are connected; try again later"}))
+            connection.close()
             return
-        except Exception as error:  # a mistake in showing something must not take the firewall down
-            log.exception("control request %r", line)
-            client.send({"ok": False, "error": f"internal error in the member: {error!r}; its log has the details"})
-            return
-        # Whatever the handler queued for a follower comes after the answer.
-        client.unsent = client.unsent[:before] + answer + client.unsent[before:]
-
-    def publish(self, stream: str, event: dict[str, Any]) -> None:
-        """To every caller that follows `stream`."""
-        for client in list(self.clients):
-            if stream in client.following:
-                client.send({"event": event})
-                self.flush(client)
-
-    def flush(self, client: Client) -> None:
         try:
-            if client.unsent:
-                client.unsent = client.unsent[client.socket.send(client.unsent) :]
+            self._poll.register(connection, select.EPOLLIN)
+        except OSError as error:
+            connection.close()
+            self._rest(error)
+            return
+        self._links[connection.fileno()] = _Link(connection, Caller(self._handle, self._streams))
+
+    def _rest(self, error: OSError) -> None:
+        """The kernel has no room for another caller. Who waits stays ready, so it is not asked again at once."""
+        self._listening = False
+        self._poll.unregister(self._socket)
+        self.not_let_in += 1
+        if self.not_let_in & (self.not_let_in - 1) == 0:  # the first time, then ever more seldom
+            times = f"so far {self.not_let_in} times"
+            self._tell(f"a caller of the control socket cannot be let in: {error.strerror} ({times})")
+
+    def _serve(self, link: _Link) -> None:
+        caller = link.caller
+        try:
+            if link.watched == select.EPOLLIN:
+                data = link.socket.recv(READ_BYTES)
+                if not data:
+                    self._forget(link)
+                    return
+                caller.receive(data)
+            if not caller.unsent:
+                caller.step()
+            self._send(link)
         except BlockingIOError:
             pass
         except OSError:
-            self._forget(client)
+            self._forget(link)
             return
-        if len(client.unsent) > BACKLOG_MAX:
-            self._forget(client)
+        if caller.last and not caller.unsent:
+            self._forget(link)
             return
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.unsent else 0)
-        key = self._selector.get_key(client.socket)
-        if key.events != wanted:
-            self._selector.modify(client.socket, wanted, key.data)
+        self._watch(link)
 
-    def _forget(self, client: Client) -> None:
-        if client in self.clients:
-            self.clients.remove(client)
-            self._selector.unregister(client.socket)
-            client.socket.close()
+    def _send(self, link: _Link) -> None:
+        if link.caller.unsent:
+            del link.caller.unsent[: link.socket.send(link.caller.unsent)]
+
+    def _watch(self, link: _Link) -> None:
+        wanted = select.EPOLLOUT if link.caller.busy else select.EPOLLIN
+        if wanted != link.watched:
+            link.watched = wanted
+            self._poll.modify(link.socket, wanted)
+
+    def _forget(self, link: _Link) -> None:
+        del self._links[link.socket.fileno()]
+        self._poll.unregister(link.socket)
+        link.socket.close()
+        link.caller.close()
+        self._listen_again()  # its place is free
 
     def close(self) -> None:
-        for client in list(self.clients):
-            self.flush(client)
-            self._forget(client)
-        self._selector.unregister(self._socket)
+        """What is on the way goes out as far as the callers take it; then all is closed."""
+        for link in list(self._links.values()):
+            with contextlib.suppress(OSError):
+                for _ in range(LAST_STEPS_MAX):
+                    self._send(link)
+                    if not link.caller.unsent:
+                        link.caller.take_events()
+                    if not link.caller.unsent:
+                        break
+            self._forget(link)
+        self._selector.unregister(self._poll)
+        self._poll.close()
         self._socket.close()
         self.path.unlink(missing_ok=True)
 
 
-def _encode(message: dict[str, Any]) -> bytes:
-    return json.dumps(message).encode() + b"\n"
-
-
 def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(str(path))
+        except BlockingIOError:
+            return True  # it is there, and many wait for it
         except OSError:
             return False
     return True

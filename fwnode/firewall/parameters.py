@@ -54,7 +54,7 @@ PARAMETERS = {
         Parameter("fw_sync_sending_queue_size", 512, 512, 1 << 20, "updates kept for retransmission", at_start=True),
         Parameter("fw_sync_recv_queue_size", 256, 256, 1 << 20, "updates held behind a missing one", at_start=True),
         Parameter("fwlab_sync_heal", 0, 0, 1, "1: a lost update is mended by a full sync of the member's own accord"),
-        Parameter("fwlab_sync_flush_and_ack", 0, 0, 1, "1: a packet that changes the table waits for the peers' ACK"),
+        Parameter("fwlab_sync_flush_and_ack", 0, 0, 1, "1: packets that change the table wait for active peers' ACK"),
         Parameter("fwha_heartbeat_ms", 100, 10, 1_000, "milliseconds between two heartbeats (wall time)"),
         Parameter("fwha_dead_timeout_ms", 2_500, 50, 60_000, "milliseconds of silence after which a peer is lost"),
     )

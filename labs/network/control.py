@@ -1,6 +1,6 @@
 """Requests over a unix socket, one JSON object a line: to a member's control socket or to a supervisor.
 
-Knows the envelope (`{"ok": true, "result": …}`) and nothing of the commands inside it.
+Knows the protocol (`fwnode.control.protocol`) and nothing of the commands inside it.
 """
 
 import asyncio
@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fwnode.control import protocol
 from labs.network.errors import ControlError
 
 REQUEST_TIMEOUT_S = 30.0
 """Wall seconds; installing a large policy matches every connection again before it answers."""
 LINE_MAX = 64 * 1024 * 1024
-"""Bytes of one answer: a table of a hundred thousand connections fits."""
+"""Bytes of one line of an answer."""
 
 
 async def request(path: Path, message: Mapping[str, Any], timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
@@ -23,7 +24,12 @@ async def request(path: Path, message: Mapping[str, Any], timeout_s: float = REQ
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_MAX)
             try:
-                return await _ask(reader, writer, message)
+                if "command" not in message:
+                    return await _ask(reader, writer, message)
+                result = None
+                for part in protocol.requests(str(message["command"]), message.get("arguments") or {}):
+                    result = await _ask(reader, writer, part)
+                return result
             finally:
                 writer.close()
     except TimeoutError:
@@ -53,12 +59,16 @@ async def follow(path: Path, message: Mapping[str, Any]) -> AsyncIterator[dict[s
 async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: Mapping[str, Any]) -> Any:
     writer.write(json.dumps(message).encode() + b"\n")
     await writer.drain()
-    line = await reader.readline()
-    if not line:
-        raise ControlError("the other side closed the control socket without an answer")
-    answer = json.loads(line)
-    if not isinstance(answer, dict):
-        raise ControlError("the answer is not a JSON object")
-    if not answer.get("ok"):
-        raise ControlError(str(answer.get("error", "refused without a reason")))
-    return answer.get("result")
+    parts = []
+    while True:
+        line = await reader.readline()
+        if not line:
+            raise ControlError("the other side closed the control socket without an answer")
+        answer = json.loads(line)
+        if not isinstance(answer, dict):
+            raise ControlError("the answer is not a JSON object")
+        if not answer.get("ok"):
+            raise ControlError(str(answer.get("error", "refused without a reason")))
+        parts.append(answer.get("result"))
+        if not answer.get("more"):
+            return protocol.put_together(iter(parts))

@@ -35,4 +35,4 @@ async def compare_tables(ask: Ask, members: Iterable[str]) -> dict[str, Any]:
 async def _look(ask: Ask, members: list[str]) -> tuple[dict[str, compare.Table], int]:
     answers = await asyncio.gather(*(ask(member, "keys") for member in members))
     tables = {member: compare.unpack(answer) for member, answer in zip(members, answers, strict=True)}
-    return tables, sum(answer["unsynchronised"] for answer in answers)
+    return tables, compare.unsynchronised(answers)

@@ -130,7 +130,7 @@ def test_the_lab_may_be_named_anywhere_on_the_line(shared_pair):
         assert "Cluster Mode" in command("fwnode.control", *line).stdout
     stranger = command("fwnode.control", "fw9", "stat", "--lab", name)
     assert stranger.returncode == 2
-    assert "no such member (there are: fw1, fw2)" in stranger.stderr
+    assert "no such member: did you mean fw2? There are: fw1, fw2" in stranger.stderr
 
 
 def test_drops_can_be_followed(pair):

@@ -64,5 +64,5 @@ def test_a_service_that_is_not_synchronised_is_no_difference_but_is_told() -> No
     one = table(1, 2)
     one.entries[key(2)].sync_at = float("inf")
     packed = compare.pack(one, 1.0)
-    assert packed["unsynchronised"] == 1
+    assert compare.unsynchronised([packed]) == 1
     assert compare.unpack(packed) == {key(1): State.ESTABLISHED}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,9 @@ from fwnode.cluster.membership import Cluster
 from fwnode.configuration import MemberConfig, load_releases
 from fwnode.control import render
 from fwnode.control.commands import Commands
-from fwnode.control.server import ControlError
+from fwnode.control.conversation import Caller
+from fwnode.control.protocol import ControlError, put_together
+from fwnode.control.streams import Stream
 from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.holding import HeldPackets
 from fwnode.firewall.parameters import Parameters
@@ -75,11 +78,17 @@ def busy_node() -> Any:
     return made
 
 
+def ask(commands: Commands, command: str, **arguments: Any) -> Any:
+    """The whole answer."""
+    caller = Caller(commands.handle, {"events": Stream(deque(), int, dict), "log": Stream(deque(), int, dict)})
+    answer = commands.handle(command, arguments, caller)
+    return answer if isinstance(answer, Mapping) else put_together(answer)
+
+
 @pytest.mark.parametrize("state", [node, busy_node])
-@pytest.mark.parametrize("command", ["status", "stat", "pstat", "syncstat", "tab", "drops", "log", "ctl_get"])
+@pytest.mark.parametrize("command", ["status", "stat", "pstat", "syncstat", "tab", "drops", "log", "events", "ctl_get"])
 def test_every_answer_can_be_sent_and_shown(state: Any, command: str) -> None:
-    client: Any = SimpleNamespace(following=set())
-    answer = json.loads(json.dumps(Commands(state()).handle(command, {}, client)))
+    answer = json.loads(json.dumps(ask(Commands(state()), command)))
     show = getattr(render, command, None)
     if show is not None:
         assert all(isinstance(line, str) for line in show(answer))
@@ -87,38 +96,34 @@ def test_every_answer_can_be_sent_and_shown(state: Any, command: str) -> None:
 
 def test_a_parameter_is_set_by_name_and_a_wrong_one_is_refused_with_the_legal_values() -> None:
     made = node()
-    commands, client = Commands(made), SimpleNamespace(following=set())
-
-    def ask(command: str, **arguments: Any) -> Any:
-        return commands.handle(command, arguments, client)  # type: ignore[arg-type]
-
-    assert ask("ctl_set", name="fw_allow_out_of_state_tcp", value=1) == {"fw_allow_out_of_state_tcp": 1}
+    commands = Commands(made)
+    assert ask(commands, "ctl_set", name="fw_allow_out_of_state_tcp", value=1) == {"fw_allow_out_of_state_tcp": 1}
     assert made.firewall.allows_out_of_state
     for command, arguments, words in (
         ("ctl_set", {"name": "fw_allow_out_of_state_tcp", "value": 2}, "legal is 0 or 1"),
         ("ctl_set", {"name": "fw_allow", "value": 1}, "unknown kernel parameter"),
         ("ctl_get", {"name": "fw_allow"}, "unknown kernel parameter"),
-        ("ctl_set", {"nam": "x"}, "ctl_set: "),
+        ("ctl_set", {"nam": "x"}, "ctl_set: no argument 'nam'; it takes name, value\n.*argument 'name' is missing"),
         ("tab", {"table": "nat"}, "no table 'nat'; tables are connections, local"),
         ("reboot", {}, "unknown command 'reboot'; known are status"),
     ):
         with pytest.raises(ControlError, match=words):
-            ask(command, **arguments)
+            ask(commands, command, **arguments)
     assert made.parameters["fw_allow_out_of_state_tcp"] == 1
 
 
 def test_a_bad_policy_changes_nothing_and_is_told_with_all_its_problems() -> None:
     made = node()
     made.install_policy = lambda policy: made.firewall.install(policy)
-    commands, client = Commands(made), SimpleNamespace(following=set())
+    commands = Commands(made)
     bad = {"name": "x", "rules": [{"source": "lost", "action": "accept"}, {"service": "none-such", "action": "drop"}]}
     with pytest.raises(ControlError) as error:
-        commands.handle("policy_install", {"policy": bad, "file": "new.yaml"}, client)  # type: ignore[arg-type]
+        ask(commands, "policy_install", policy=bad, file="new.yaml")
     assert [line.partition(": no ")[0] for line in str(error.value).splitlines()] == [
         "new.yaml: rules[0].source",
         "new.yaml: rules[1].service",
     ]
     assert (made.firewall.policy.name, made.firewall.generation) == ("standard", 0)
     good = {"name": "better", "rules": []}
-    commands.handle("policy_install", {"policy": good, "file": "new.yaml"}, client)  # type: ignore[arg-type]
+    ask(commands, "policy_install", policy=good, file="new.yaml")
     assert made.firewall.policy.name == "better"

@@ -10,7 +10,7 @@ import pytest
 
 from fwnode.clock import LabClock, wire_now
 from fwnode.control import render
-from fwnode.control.commands import log_line
+from fwnode.control.watching import log_line
 from fwnode.firewall.holding import HoldCounters
 from fwnode.firewall.verdict import LogEntry, Reason
 from syncproto.events import Counters

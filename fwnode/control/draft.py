@@ -1,0 +1,47 @@
+"""A rule base that comes in pieces: what has come so far, until the caller says that it is whole. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fwnode.control.conversation import Caller
+from fwnode.control.protocol import POLICY_MAX, ControlError
+
+
+class Draft:
+    """At most one of a member; it goes with the caller that sends it."""
+
+    def __init__(self) -> None:
+        self._owner: Caller | None = None
+        self._policy: dict[str, Any] = {}
+        self._bytes = 0
+
+    def add(self, caller: Caller, piece: dict[str, Any]) -> None:
+        """Sections of a rule base: lists go behind what is there, names beside it. Raises `ControlError`."""
+        if self._owner is not caller:
+            if self._owner is not None and not self._owner.gone:
+                raise ControlError("another rule base is being sent to this member; try again later")
+            self._owner, self._policy, self._bytes = caller, {}, 0
+        self._bytes += caller.request_bytes
+        if self._bytes > POLICY_MAX:
+            self.forget()
+            raise ControlError(f"a rule base has at most {POLICY_MAX >> 20} MiB")
+        for name, section in piece.items():
+            there = self._policy.get(name)
+            if isinstance(there, list) and isinstance(section, list):
+                there.extend(section)
+            elif isinstance(there, dict) and isinstance(section, dict):
+                there.update(section)
+            else:
+                self._policy[name] = section
+
+    def complete(self, caller: Caller, rest: dict[str, Any]) -> dict[str, Any]:
+        """The whole rule base of this caller; the draft is empty again."""
+        if self._owner is not caller:
+            return rest
+        whole = {**rest, **self._policy}
+        self.forget()
+        return whole
+
+    def forget(self) -> None:
+        self._owner, self._policy, self._bytes = None, {}, 0
