@@ -329,7 +329,10 @@ class Node:
                 continue
             if envelope.sender != wire.peer:
                 self.refused_messages["wrong sender"] += 1
-            elif isinstance(envelope.message, Heartbeat):
+                continue
+            if wire.sync:
+                self.cluster.sync_network.heard(wire.peer, now)
+            if isinstance(envelope.message, Heartbeat):
                 self.firewall.connections.cluster_time.heard(envelope.message.cluster_time, self.clock.now())
                 self.cluster.receive_heartbeat(
                     envelope.sender, envelope.incarnation, envelope.message, wire.interface, now
@@ -353,6 +356,8 @@ class Node:
                 self._peer_changed(event, now)
             elif isinstance(event, Join):
                 self.sync.join(event.peer, now)
+            else:
+                self.sync.reach_changed(event, now)
 
     def _state_changed(self, event: StateChanged) -> None:
         self.event("state", f"{event.old.label} -> {event.new.label}: {event.reason}", state=event.new.label)

@@ -16,6 +16,7 @@ from math import inf
 from typing import Any, Protocol
 
 from fwnode.clock import LabClock, wire_now
+from fwnode.cluster.sync_network import ReachChanged
 from fwnode.configuration import MemberConfig
 from fwnode.datapath.queue import PacketQueue
 from fwnode.firewall.firewall import Firewall
@@ -232,6 +233,16 @@ class Synchroniser:
         for peer, count in self._lost.items():
             self._owner.event("sync", f"{count} updates of {self._config.peers[peer]} are lost for good")
         self._lost.clear()
+
+    def reach_changed(self, event: ReachChanged, now: float) -> None:
+        """What passes on the sync network has changed."""
+        name = self._config.peers[event.peer]
+        if event.reach.whole:
+            self.engine.hurry(event.peer, now)
+            self._owner.event("sync", f"with {name}: {event.reach} sync packets again", peer=name)
+        else:
+            text = f"State synchronization is in risk: with {name}: {event.reach} sync packets"
+            self._owner.event("log", text, peer=name)
 
     def _lag_changed(self, event: engine.LagChanged) -> None:
         name = self._config.peers[event.peer]

@@ -149,6 +149,11 @@ class SyncEngine:
         self._now = now
         self._session(peer).peer_found(now)
 
+    def hurry(self, peer: int, now: float) -> None:
+        """The way to the peer is open again: if it is being asked for HELLO, then at once."""
+        self._now = now
+        self._session(peer).hurry(now)
+
     # --- Output ---
 
     def outgoing(self, now: float) -> list[tuple[int, Message]]:

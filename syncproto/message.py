@@ -66,6 +66,8 @@ class Heartbeat:
     """Grows with every heartbeat of an incarnation: a late one on a slow network must not undo a newer one."""
     cluster_time: float = 0.0
     """The sender's (`syncproto.cluster_time`)."""
+    hears_on_sync: list[int] = field(default_factory=list)
+    """Peers of which anything was heard on the sync network lately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +363,7 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
             ("leaving", YesNo()),
             ("number", Whole(0, COUNTER_MAX)),
             ("cluster_time", Real()),
+            ("hears_on_sync", ListOf(Whole(1, MEMBER_MAX))),
         ),
     ),
     Kind.HELLO: (

@@ -141,9 +141,14 @@ class Session:
 
     def _hurry(self, incarnation: int, now: float) -> None:
         """A peer that talks as if we were OPEN is alive: no need for the longest pause before the next HELLO."""
-        if self.state in (State.ASKING, State.HEARD) and incarnation == self.incarnation:
+        if incarnation == self.incarnation:
+            self.hurry(now + self.context.limits.hello_interval_s)
+
+    def hurry(self, at: float) -> None:
+        """The next HELLO is due then at the latest, if one is due at all."""
+        if self.state in (State.ASKING, State.HEARD):
             self._hello_interval_s = self.context.limits.hello_interval_s
-            self._hello_at = min(self._hello_at, now + self._hello_interval_s)
+            self._hello_at = min(self._hello_at, at)
 
     def _on_hello(self, incarnation: int, message: Any, now: float) -> None:
         hello: Hello = message

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from fwnode.cluster.announcing import Announcing
+from fwnode.cluster.sync_network import SILENT_HEARTBEATS, ReachChanged, SyncNetwork
 from syncproto.limits import STALE_AFTER_S
 from syncproto.message import Heartbeat
 
@@ -86,7 +87,7 @@ class Join:
     peer: int
 
 
-Event = StateChanged | PeerChanged | Join
+Event = StateChanged | PeerChanged | Join | ReachChanged
 
 
 @dataclass
@@ -163,6 +164,8 @@ class Cluster:
         self._synchronised = False
         self._active_seen: int | None = None
         self._leaving = False
+        self.sync_network = SyncNetwork(peers, now)
+        self._hears_on_sync = list(peers)
 
     # -- what comes in -------------------------------------------------------------------------------------------
 
@@ -182,6 +185,7 @@ class Cluster:
         if peer.heartbeat is None or (self.number in peer.heartbeat.sees) != (self.number in heartbeat.sees):
             self.announcing.begin(now)  # it may have answered for the addresses while it did not hear us
         peer.heartbeat = heartbeat
+        self.sync_network.told(number, self.number in heartbeat.hears_on_sync, now)
         peer.interfaces_heard[interface] = now
         try:
             state = MemberState(heartbeat.state)
@@ -245,10 +249,25 @@ class Cluster:
         return min([self._next_heartbeat, self.announcing.next_wakeup(), *deadlines])
 
     def on_wakeup(self, now: float) -> None:
+        self._hears_on_sync = self.sync_network.hears(now, self._sync_silence_s)
         for peer in self.peers.values():
             if peer.alive and now >= peer.heard_at + self.dead_timeout_s:
                 self._peer_is(peer, MemberState.LOST, f"silent for {self.dead_timeout_s:g} s", now)
+            elif peer.alive:
+                self._look_at_sync(peer, now)
         self._elect(now)
+
+    def _look_at_sync(self, peer: Peer, now: float) -> None:
+        patience_s = SILENT_HEARTBEATS * self.heartbeat_s
+        changed = self.sync_network.look(peer.number, now, self._sync_silence_s, patience_s)
+        if changed is not None:
+            self._events.append(changed)
+
+    @property
+    def _sync_silence_s(self) -> float:
+        """So long nothing of a peer is heard on the sync network before it counts as not heard there. A little longer
+        than the dead timer: a peer that is silent everywhere is lost, and no more is to be said."""
+        return max(self.dead_timeout_s, SILENT_HEARTBEATS * self.heartbeat_s) + 2 * self.heartbeat_s
 
     def active_members(self) -> list[int]:
         """Numbers of the members that process traffic, as this one sees it: of its own version, or older ones."""
@@ -277,6 +296,7 @@ class Cluster:
             sees=[p.number for p in self.peers.values() if p.alive],
             leaving=self._leaving,
             number=self._heartbeat_number,
+            hears_on_sync=self._hears_on_sync,
         )
 
     def next_event(self) -> Event | None:
@@ -297,6 +317,8 @@ class Cluster:
 
     def _peer_is(self, peer: Peer, state: MemberState, reason: str, now: float) -> None:
         if peer.state is not state:
+            if MemberState.LOST in (peer.state, state):
+                self.sync_network.forget(peer.number, now)
             self._events.append(PeerChanged(peer.number, peer.state, state, reason))
             peer.state = state
             self.announcing.begin(now)

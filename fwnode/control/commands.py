@@ -17,6 +17,7 @@ from pydantic import Field
 
 from fwnode.clock import wall_now, wire_now
 from fwnode.cluster.membership import ADMIN_DOWN, MemberState
+from fwnode.cluster.sync_network import Reach, status_with, summary
 from fwnode.control import compare
 from fwnode.control.arguments import Command
 from fwnode.control.conversation import Caller, Result
@@ -157,18 +158,24 @@ class Commands:
         for number, name in node.config.peers.items():
             peer = node.cluster.peers[number]
             gate = node.sync.engine.gate(number)
+            status, reach = node.sync.engine.status(number), node.cluster.sync_network.reach(number)
+            if gate is None or gate.is_open:
+                status = status_with(status, reach)
             peers[name] = {
                 "state": node.cluster.visible_state(peer).label,
                 "release": peer.heartbeat.release if peer.heartbeat else "",
-                "status": node.sync.engine.status(number),
+                "status": status,
+                "reach": str(reach),
                 "exchange": gate.exchange.name.lower() if gate else "",
                 "reason": gate.reason if gate else "",
             }
-        there = [p["status"] for n, p in zip(node.config.peers, peers.values(), strict=True)
-                 if node.cluster.peers[n].alive]  # fmt: skip
-        troubled = [status for status in there if status != "OK"]
-        alone = "Off - no other member is there"
-        return {"status": troubled[0] if troubled else ("OK" if there else alone), "peers": peers}
+        there = {name: number for number, name in node.config.peers.items() if node.cluster.peers[number].alive}
+        reaches = [node.cluster.sync_network.reach(number) for number in there.values()]
+        return {
+            "status": summary({name: peers[name]["status"] for name in there}, len(peers)),
+            "reach": str(Reach(all(r.sends for r in reaches), all(r.receives for r in reaches))),
+            "peers": peers,
+        }
 
     def stat(self) -> dict[str, Any]:
         """The cluster as this member sees it."""

@@ -93,11 +93,14 @@ def pstat(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _pstat_sync(data: Mapping[str, Any]) -> Iterator[str]:
-    status, counters, holding = data["sync"]["status"], data["counters"], data["holding"]
-    receives = "Saving incoming" if data["saving"] else "Able to Send/Receive"
+    status, reach, counters, holding = data["sync"]["status"], data["sync"]["reach"], data["counters"], data["holding"]
+    if "Unable" in reach:
+        status = f"{reach} sync packets"
+    elif status == "OK":
+        status = f"{'Saving incoming' if data['saving'] else 'Able to Send/Receive'} sync packets"
     yield "Sync:"
     yield "        Version: new"
-    yield f"        Status: {f'{receives} sync packets' if status == 'OK' else status}"
+    yield f"        Status: {status}"
     yield "        Sync packets sent:"
     yield (
         f"         total : {counters['sent_packets']}, retransmitted : {counters['sent_retransmission_updates']}, "

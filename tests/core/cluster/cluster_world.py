@@ -15,6 +15,7 @@ from itertools import count
 from math import inf
 
 from fwnode.cluster.membership import Cluster, Join, MemberState, StateChanged
+from fwnode.cluster.sync_network import ReachChanged
 from fwnode.configuration import load_releases
 from syncproto.message import Heartbeat
 from syncproto.release import Compatibility
@@ -51,9 +52,13 @@ class World:
         self.severed: set[frozenset[int]] = set()
         self.deaf: set[tuple[int, int]] = set()
         """(a, b): a hears nothing of b."""
+        self.no_sync: set[tuple[int, int]] = set()
+        """(a, b): nothing of a reaches b over the sync network."""
         self.full_sync_s = full_sync_s
         self.history: list[str] = []
         self.joins: list[tuple[int, int]] = []
+        self.reaches: list[str] = []
+        """What members said of the sync network."""
         self.announced: list[tuple[float, int, bool]] = []
         """When, who, and whether it forwarded: if not, it asked who has the virtual addresses."""
         self._queue: list[tuple[float, int, str, tuple[object, ...]]] = []
@@ -191,6 +196,9 @@ class World:
             if isinstance(event, StateChanged):
                 at = f"{self.now - self._start:.1f}"
                 self.history.append(f"{at} fw{machine.number} {event.old.label} -> {event.new.label}: {event.reason}")
+            elif isinstance(event, ReachChanged):
+                at = f"{self.now - self._start:.1f}"
+                self.reaches.append(f"{at} fw{machine.number} with {event.peer}: {event.reach}")
             elif isinstance(event, Join):
                 self.joins.append((machine.number, event.peer))
                 self._later(self.full_sync_s, "full_sync_ended", machine.number, machine.life)
@@ -221,8 +229,12 @@ class World:
     ) -> None:
         if not self._connected(sender, receiver, network) or (receiver, sender) in self.deaf:
             return
+        if network == "sync" and (sender, receiver) in self.no_sync:
+            return
         there = self.machines[receiver]
         if there.cluster is not None:
+            if network == "sync":
+                there.cluster.sync_network.heard(sender, self.now)
             there.cluster.receive_heartbeat(sender, incarnation, heartbeat, network, self.now)
             self._turn(there)
         elif not heartbeat.leaving:

@@ -35,7 +35,7 @@ STAT: dict[str, Any] = {
     "changed_at": 0.0,
     "failovers": 1,
     "last_failover": {"former": "fw1", "active": "fw2", "reason": "member fw1 was lost", "at": 0.0},
-    "sync": {"status": "OK", "peers": {}},
+    "sync": {"status": "OK", "reach": "Able to send / Able to receive", "peers": {}},
 }  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def test_statistics_show_drops_by_reason_and_packets_that_were_never_seen() -> N
         "connections": {"connections": 200, "peak": 210, "created": 300, "learned": 20},
         "packets": {"accepted": 5, "dropped": 3, "lost_queue": 1, "lost_socket": 2},
         "drops": {"OUT_OF_STATE": 3, "POLICY": 0},
-        "sync": {"status": "OK", "peers": {}},
+        "sync": {"status": "OK", "reach": "Able to send / Able to receive", "peers": {}},
         "counters": COUNTERS | {"sent_packets": 9, "received_acks": 175},
         "saving": False,
         "memory_bytes": 2049,
@@ -168,6 +168,9 @@ def test_statistics_show_drops_by_reason_and_packets_that_were_never_seen() -> N
     ]
     assert "Status: Saving incoming sync packets" in [line.strip() for line in render.pstat({**data, "saving": True})]
     assert "none" in [line.strip() for line in render.pstat({**data, "drops": {}})]
+    cut = {"status": "Off - Connection to remote member timed-out", "reach": "Able to send / Unable to receive"}
+    lines = [line.strip() for line in render.pstat({**data, "sync": cut})]
+    assert "Status: Able to send / Unable to receive sync packets" in lines
 
 
 def test_rows_of_the_table_show_both_ends_and_how_many_are_left_out() -> None:

@@ -145,7 +145,7 @@ def nested(levels: int) -> Any:
 
 
 GOOD = encode(MESSAGES["delta-schema-2"], **WHO)
-HEARTBEAT = [1, 100, "R77.30", "standard", 0.0, {}, [], [2], False, 7, 0.5]
+HEARTBEAT = [1, 100, "R77.30", "standard", 0.0, {}, [], [2], False, 7, 0.5, []]
 
 MALFORMED: dict[str, tuple[bytes, Reason]] = {
     "nothing": (b"", Reason.MALFORMED),
