@@ -56,6 +56,8 @@ def name_of(longest: int, shortest: int = 1) -> Callable[[str], str]:
     """A check for text that can be shown on a line and has so many UTF-8 bytes at most."""
 
     def check(text: str) -> str:
+        if text.isascii() and text.isprintable() and shortest <= len(text) <= longest:
+            return text
         if not text.isprintable():
             raise ValueError(f"{shown(text)} has characters that cannot be shown; write letters, digits and signs")
         size = len(text.encode())

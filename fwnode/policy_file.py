@@ -17,28 +17,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from collections.abc import Callable, Generator, Iterator
+from ipaddress import IPv4Network, IPv6Network
 from math import inf
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from fwnode.explain import listed, shown
-from fwnode.fields import Label, Lasting, Name, Names, Network, Ports, ServiceName, one_or_many
+from fwnode.explain import listed, shown, slips
+from fwnode.fields import Label, Lasting, Name, Names, Network, Ports, ServiceName, one_or_many, parse_network
 from fwnode.files import FileError, Strict, validate
 from fwnode.firewall.inspection import INSPECTED_PROTOCOLS
 from fwnode.firewall.packet import ICMP, TCP, UDP
-from fwnode.firewall.policy import PREDEFINED, Action, OnInstall, Policy, Rule, Service
+from fwnode.firewall.policy import ANY_SERVICE, PREDEFINED, Action, OnInstall, Policy, Rule, Service
 from fwnode.firewall.policy import Network as Range
 
 ANY = "any"
 RULES_MAX = 100_000
-"""Rules of one rule base. Lab's own: to read so many takes a member two seconds, less than its dead timer."""
+"""Rules of one rule base. Lab's own: to read so many takes two seconds."""
 OBJECTS_MAX = 100_000
 """Networks, hosts or services of one rule base. Lab's own."""
+STEP = 64
+"""Rules or objects that are looked at in a row: about a millisecond."""
 _PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP}
 
+T = TypeVar("T")
 Networks = Annotated[list[Network], Field(max_length=OBJECTS_MAX), BeforeValidator(one_or_many)]
 
 
@@ -73,163 +76,191 @@ class OutOfState(Strict):
 
 
 class PolicyModel(Strict):
+    """A rule base whose sections were not looked into yet."""
+
     name: Name
-    networks: dict[Name, Networks] = Field(default_factory=dict, max_length=OBJECTS_MAX)
-    hosts: dict[Name, Networks] = Field(default_factory=dict, max_length=OBJECTS_MAX)
-    services: dict[ServiceName, ServiceModel] = Field(default_factory=dict, max_length=OBJECTS_MAX)
-    rules: list[RuleModel] = Field(max_length=RULES_MAX)
+    networks: dict[str, Any] = Field(default_factory=dict, max_length=OBJECTS_MAX)
+    hosts: dict[str, Any] = Field(default_factory=dict, max_length=OBJECTS_MAX)
+    services: dict[str, Any] = Field(default_factory=dict, max_length=OBJECTS_MAX)
+    rules: list[Any] = Field(max_length=RULES_MAX)
     implied_rules: ImpliedRules = ImpliedRules()
     out_of_state: OutOfState = OutOfState()
     on_install: OnInstall = OnInstall.REMATCH
-
-    @model_validator(mode="after")
-    def _one_name_one_thing(self) -> PolicyModel:
-        both = self.networks.keys() & self.hosts.keys()
-        problems = [f"hosts.{name}: a network has this name, too; give each its own" for name in sorted(both)]
-        problems += [f"{section}.{ANY}: {ANY} stands for everything; choose another name"
-                     for section in ("networks", "hosts", "services") if ANY in getattr(self, section)]  # fmt: skip
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
 
 
 def build_policy(data: Any, where: str, members: frozenset[str] = frozenset()) -> Policy:
     """The policy that a loaded document describes; `where` names it in messages. `members`, if given, are the names
     that exceptions may use. Raises `FileError` with all problems."""
-    try:
-        model = validate(PolicyModel, data, where)
-    except FileError as error:
-        # Dangling names are reported too, as far as the broken document lets them be seen.
-        raise FileError(error.problems + _unknown_names_raw(data, where)) from None
-    problems: list[str] = []
-    networks = _Networks({**model.networks, **model.hosts}, problems)
-    services = _Services(
-        PREDEFINED | {name: _service(name, s, where, problems) for name, s in model.services.items()}, problems
-    )
-    rules = [
-        Rule(
-            number,
-            rule.name or f"rule {number}",
-            rule.action,
-            networks.of(rule.source, f"{where}: rules[{number - 1}].source"),
-            networks.of(rule.destination, f"{where}: rules[{number - 1}].destination"),
-            services.of(rule.service, f"{where}: rules[{number - 1}].service"),
-            rule.track == "log",
+    steps = building(data, where, members)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast(Policy, end.value)
+
+
+def building(data: Any, where: str, members: frozenset[str] = frozenset()) -> Iterator[None]:
+    """`build_policy` in steps of about a millisecond, between which a member forwards packets; returns the policy."""
+    return _Building(where, members).steps(data)
+
+
+class _Building:
+    """One reading of a rule base: what is in order is kept, so that names are checked although other parts failed."""
+
+    def __init__(self, where: str, members: frozenset[str]) -> None:
+        self._where, self._members = where, members
+        self._problems: list[str] = []
+        self._networks: dict[str, list[IPv4Network | IPv6Network]] = {}
+        self._services: dict[str, Service] = dict(PREDEFINED)
+        self._ranges: dict[tuple[str, ...], tuple[Range, ...]] = {}
+        """Many rules name the same: each list of names is resolved once."""
+        self._covered: dict[tuple[str, ...], tuple[Service, ...]] = {}
+        self._known_networks = self._known_services = ""
+
+    def steps(self, data: Any) -> Generator[None, None, Policy]:
+        model: PolicyModel | None = None
+        try:
+            model = validate(PolicyModel, data, self._where)
+        except FileError as error:
+            self._problems += error.problems
+        sections = data if isinstance(data, dict) else {}
+        for section in ("networks", "hosts", "services"):
+            yield from self._objects(section, sections.get(section))
+        self._known_networks, self._known_services = listed(self._networks), listed(self._services)
+        rules: list[Rule] = []
+        listing = sections.get("rules")
+        for index, raw in enumerate(listing if isinstance(listing, list) else ()):
+            if index % STEP == 0:
+                yield
+            if index < RULES_MAX and (rule := self._rule(index, raw)):
+                rules.append(rule)
+        if model is not None:
+            self._exceptions(model)
+        if self._problems or model is None:
+            raise FileError(self._problems)
+        return Policy(
+            model.name,
+            tuple(rules),
+            model.implied_rules.control_connections,
+            model.implied_rules.outgoing,
+            model.implied_rules.icmp_errors,
+            model.out_of_state.drop_tcp,
+            frozenset(model.out_of_state.exceptions),
+            model.on_install,
         )
-        for number, rule in enumerate(model.rules, 1)
-    ]
-    for name in model.out_of_state.exceptions:
-        if members and name not in members:
-            problems.append(f"{where}: out_of_state.exceptions: no member {name!r}; members are {listed(members)}")
-    if problems:
-        raise FileError(problems)
-    return Policy(
-        model.name,
-        tuple(rules),
-        model.implied_rules.control_connections,
-        model.implied_rules.outgoing,
-        model.implied_rules.icmp_errors,
-        model.out_of_state.drop_tcp,
-        frozenset(model.out_of_state.exceptions),
-        model.on_install,
-    )
 
+    def _say(self, key: str, what: str) -> None:
+        self._problems.append(f"{self._where}: {key}: {what}")
 
-def _service(name: str, model: ServiceModel, where: str, problems: list[str]) -> Service:
-    protocol = _PROTOCOLS[model.protocol] if isinstance(model.protocol, str) else model.protocol
-    if model.port and protocol not in (TCP, UDP):
-        problems.append(f"{where}: services.{name}.port: only tcp and udp have ports")
-    if model.icmp and protocol != ICMP:
-        problems.append(f"{where}: services.{name}.icmp: only for protocol icmp")
-    if model.synchronise_after and protocol != TCP:
-        problems.append(f"{where}: services.{name}.synchronise_after: only for tcp")
-    if model.synchronise_after and not model.synchronise:
-        problems.append(f"{where}: services.{name}: synchronise: false and synchronise_after exclude each other")
-    if model.inspect and (protocol != INSPECTED_PROTOCOLS[model.inspect] or not model.port):
-        needed = "tcp" if INSPECTED_PROTOCOLS[model.inspect] == TCP else "udp"
-        problems.append(f"{where}: services.{name}.inspect: {model.inspect} needs protocol {needed} and a port")
-    ports = (model.port,) if model.port else ()
-    sync_after = (model.synchronise_after or 0.0) if model.synchronise else inf
-    inspect = model.inspect or ""
-    return Service(name, protocol, ports, model.icmp == "echo", model.session_timeout, sync_after, inspect)
+    def _take(self, kind: TypeAdapter[T], raw: Any, key: str) -> T | None:
+        try:
+            return kind.validate_python(raw)
+        except ValidationError as error:
+            for part, what in slips(error, raw):
+                self._say(f"{key}{part}" if part.startswith("[") or not part else f"{key}.{part}", what)
+            return None
 
+    def _objects(self, section: str, objects: Any) -> Iterator[None]:
+        for index, (name, raw) in enumerate(objects.items() if isinstance(objects, dict) else ()):
+            if index % STEP == 0:
+                yield
+            key = f"{section}.{name}"
+            if self._take(_SERVICE_NAME if section == "services" else _NAME, name, key) is None:
+                continue
+            if name == ANY:
+                self._say(key, f"{ANY} stands for everything; choose another name")
+            elif section == "services":
+                service = self._take(_SERVICE, raw, key)
+                # What is wrong in itself is declared all the same: rules may name it.
+                self._services[name] = ANY_SERVICE if service is None else self._service(name, service)
+            else:
+                if section == "hosts" and name in self._networks:
+                    self._say(key, "a network has this name, too; give each its own")
+                self._networks[name] = self._take(_NETWORKS, raw, key) or []
 
-class _Networks:
-    """Names in rules as address ranges. Many rules name the same: each list of names is resolved once."""
+    def _rule(self, index: int, raw: Any) -> Rule | None:
+        key = f"rules[{index}]"
+        rule = self._take(_RULE, raw, key)
+        names = [rule.source, rule.destination, rule.service] if rule else list(map(_names_in(raw), _NAMING))
+        sources = self._ranges_of(names[0], f"{key}.source")
+        destinations = self._ranges_of(names[1], f"{key}.destination")
+        services = self._services_of(names[2], f"{key}.service")
+        if rule is None:
+            return None
+        name = rule.name or f"rule {index + 1}"
+        return Rule(index + 1, name, rule.action, sources, destinations, services, rule.track == "log")
 
-    def __init__(self, known: Mapping[str, list[IPv4Network | IPv6Network]], problems: list[str]) -> None:
-        self._known, self._problems = known, problems
-        self._found: dict[tuple[str, ...], tuple[Range, ...]] = {}
-        self._all = listed(known)
-
-    def of(self, names: list[str], where: str) -> tuple[Range, ...]:
+    def _ranges_of(self, names: list[str], key: str) -> tuple[Range, ...]:
         asked = tuple(names)
-        found = self._found.get(asked)
+        found = self._ranges.get(asked)
         if found is None:
             before = len(self._problems)
-            ranges = tuple(found for name in names if name != ANY for found in self._ranges(name, where))
+            ranges = tuple(one for name in names if name != ANY for one in self._range(name, key))
             found = () if ANY in names else ranges
             if len(self._problems) == before:
-                self._found[asked] = found
+                self._ranges[asked] = found
         return found
 
-    def _ranges(self, name: str, where: str) -> list[Range]:
-        networks = self._known.get(name)
+    def _range(self, name: str, key: str) -> list[Range]:
+        networks = self._networks.get(name)
         if networks is None:
             try:
-                networks = [ip_network(name)]
+                networks = [parse_network(name)]
             except ValueError:
-                self._problems.append(f"{where}: no network or host {shown(name)}; known are {self._all}, any")
+                self._say(key, f"no network or host {shown(name)}; known are {self._known_networks}, any")
                 return []
         return [Range(net.max_prefixlen // 8, int(net.network_address), int(net.netmask)) for net in networks]
 
-
-class _Services:
-    """Names in rules as services."""
-
-    def __init__(self, known: Mapping[str, Service], problems: list[str]) -> None:
-        self._known, self._problems = known, problems
-        self._found: dict[tuple[str, ...], tuple[Service, ...]] = {}
-        self._all = listed(known)
-
-    def of(self, names: list[str], where: str) -> tuple[Service, ...]:
+    def _services_of(self, names: list[str], key: str) -> tuple[Service, ...]:
         asked = tuple(names)
-        found = self._found.get(asked)
+        found = self._covered.get(asked)
         if found is None:
-            missing = [name for name in names if name not in self._known]
-            self._problems += [f"{where}: no service {shown(name)}; known are {self._all}" for name in missing]
-            found = () if ANY in names else tuple(self._known[name] for name in names if name in self._known)
+            missing = [name for name in names if name not in self._services]
+            for name in missing:
+                self._say(key, f"no service {shown(name)}; known are {self._known_services}")
+            found = () if ANY in names else tuple(self._services[name] for name in names if name in self._services)
             if not missing:
-                self._found[asked] = found
+                self._covered[asked] = found
         return found
 
+    def _exceptions(self, model: PolicyModel) -> None:
+        for name in model.out_of_state.exceptions:
+            if self._members and name not in self._members:
+                self._say("out_of_state.exceptions", f"no member {shown(name)}; members are {listed(self._members)}")
 
-def _unknown_names_raw(data: Any, where: str) -> list[str]:
-    """Names in rules that nothing defines, read from a document whose shape is wrong elsewhere."""
-    if not isinstance(data, dict) or not isinstance(data.get("rules"), list):
-        return []
-    known: dict[str, set[str]] = {"source": {ANY}, "destination": {ANY}, "service": set(PREDEFINED)}
-    for section, keys in (("networks", ("source", "destination")), ("hosts", ("source", "destination")),
-                          ("services", ("service",))):  # fmt: skip
-        if isinstance(data.get(section), dict):
-            for key in keys:
-                known[key] |= {str(name) for name in data[section]}
-    problems = []
-    for index, rule in enumerate(data["rules"]):
-        for key, names in known.items():
-            value = rule.get(key) if isinstance(rule, dict) else None
-            for name in value if isinstance(value, list) else [value]:
-                if isinstance(name, str) and name not in names and not _is_network(name):
-                    problems.append(f"{where}: rules[{index}].{key}: no {key} {shown(name)} is defined")
-    return problems
-
-
-def _is_network(name: str) -> bool:
-    try:
-        ip_network(name)
-    except ValueError:
-        return False
-    return True
+    def _service(self, name: str, model: ServiceModel) -> Service:
+        key = f"services.{name}"
+        protocol = _PROTOCOLS[model.protocol] if isinstance(model.protocol, str) else model.protocol
+        if model.port and protocol not in (TCP, UDP):
+            self._say(f"{key}.port", "only tcp and udp have ports")
+        if model.icmp and protocol != ICMP:
+            self._say(f"{key}.icmp", "only for protocol icmp")
+        if model.synchronise_after and protocol != TCP:
+            self._say(f"{key}.synchronise_after", "only for tcp")
+        if model.synchronise_after and not model.synchronise:
+            self._say(key, "synchronise: false and synchronise_after exclude each other")
+        if model.inspect and (protocol != INSPECTED_PROTOCOLS[model.inspect] or not model.port):
+            needed = "tcp" if INSPECTED_PROTOCOLS[model.inspect] == TCP else "udp"
+            self._say(f"{key}.inspect", f"{model.inspect} needs protocol {needed} and a port")
+        ports = (model.port,) if model.port else ()
+        sync_after = (model.synchronise_after or 0.0) if model.synchronise else inf
+        inspect = model.inspect or ""
+        return Service(name, protocol, ports, model.icmp == "echo", model.session_timeout, sync_after, inspect)
 
 
-__all__ = ["PolicyModel", "build_policy"]
+_NAME, _SERVICE_NAME = TypeAdapter(Name), TypeAdapter(ServiceName)
+_NETWORKS, _SERVICE, _RULE = TypeAdapter(Networks), TypeAdapter(ServiceModel), TypeAdapter(RuleModel)
+_NAMING = ("source", "destination", "service")
+
+
+def _names_in(rule: Any) -> Callable[[str], list[str]]:
+    """The names in a rule whose shape is wrong elsewhere, as far as they can be seen."""
+
+    def under(key: str) -> list[str]:
+        value = one_or_many(rule.get(key)) if isinstance(rule, dict) else None
+        return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
+    return under
+
+
+__all__ = ["PolicyModel", "build_policy", "building"]

@@ -23,7 +23,7 @@ from labs.network import control as wire
 from labs.network import namespaces
 from labs.network.errors import ControlError, LabError
 from labs.network.faults import Faults, pause_process, resume_process
-from labs.network.members import RUN_DIRECTORY, MemberSettings, configuration_text, member_configuration
+from labs.network.members import RUN_DIRECTORY, MemberSettings, configuration_for_member, member_configuration
 from labs.network.namespaces import Namespaces, node_sysctls
 from labs.network.private import system_path
 from labs.network.steps import StepServer
@@ -190,7 +190,7 @@ class Lab:
         configuration = member_configuration(self.topology, member, settings, rate=self.rate, epoch=self.epoch,
                                               releases=self.releases, directory=self.directory)
         path = self.directory / f"{member}.yaml"
-        path.write_text(configuration_text(configuration), encoding="utf-8")
+        path.write_text(configuration_for_member(configuration), encoding="utf-8")
         # Left by a killed process, it would answer "refused" like a slow start: one case less without it.
         self.control_path(member).unlink(missing_ok=True)
         with self.log_path(member).open("ab") as log:

@@ -4,6 +4,7 @@ The file is read by `fwnode.node`; the same text configures a member in a namesp
 must not know processes or sockets.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,9 +76,14 @@ def member_configuration(topology: Topology, member: str, settings: MemberSettin
 
 
 def configuration_text(configuration: Mapping[str, Any]) -> str:
-    """The YAML text of a member's configuration."""
+    """The YAML text of a member's configuration, for people."""
     return yaml.dump(dict(configuration), Dumper=_Dumper, sort_keys=False, default_flow_style=False,
                      allow_unicode=True)
+
+
+def configuration_for_member(configuration: Mapping[str, Any]) -> str:
+    """The same for a member that starts at once, as JSON, which is YAML too and is written in a moment."""
+    return json.dumps(configuration, ensure_ascii=False, indent=1) + "\n"
 
 
 class _Dumper(yaml.SafeDumper):

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
+from fwnode.files import FILE_MAX
 from labs.network.errors import LabError
 from labs.quantities import Way, parse_rate, parse_service, parse_share
 from labs.traffic.durations import parse_duration
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-REQUEST_MAX = 16 * 1024 * 1024
-"""Bytes of one request line: a large rule base fits."""
+REQUEST_MAX = FILE_MAX * 2
+"""Bytes of one request line: the largest rule base that a file can hold fits."""
 
 
 async def _start(lab: "Lab", member: str) -> None:

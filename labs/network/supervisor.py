@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Boot:
-    """What the process inside is told, as JSON on its command line."""
+    """What the process inside is told, as JSON in a file without a name: a command line ends at 128 KiB."""
 
     name: str
     name_fd: int
@@ -110,8 +110,10 @@ def start_detached(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     if sock is None:
         raise LabError(f"a lab named {name!r} is running already; see `fwlab ps`, end it with `fwlab down {name}`, "
                        "or choose another name with --name")
-    process, status = _launch(name, sock, UP_MAIN, [json.dumps(arguments)], detached=True)
-    sock.close()
+    try:
+        process, status = _launch(name, sock, UP_MAIN, [json.dumps(arguments)], detached=True)
+    finally:
+        sock.close()
     ready = False
     try:
         message: dict[str, Any] = {}
@@ -191,19 +193,30 @@ def _launch(name: str, sock: socket.socket, main: str, argv: list[str], *,
             detached: bool, pass_fds: Sequence[int] = ()) -> tuple["subprocess.Popen[bytes]", Any]:
     status_read, status_write = os.pipe()
     boot = _Boot(name, sock.fileno(), status_write, main, argv, detached, sys.path)
-    command = [*unshare_command(needs_user_namespace()),
-               *python_command("labs.network.supervisor", json.dumps(asdict(boot)))]
+    told = _unnamed_file(json.dumps(asdict(boot)))
+    command = [*unshare_command(needs_user_namespace()), *python_command("labs.network.supervisor", str(told))]
     try:
         process = subprocess.Popen(
-            command, pass_fds=(sock.fileno(), status_write, *pass_fds), start_new_session=detached,
+            command, pass_fds=(sock.fileno(), status_write, told, *pass_fds), start_new_session=detached,
             stdin=subprocess.DEVNULL if detached else None, stdout=subprocess.DEVNULL if detached else None,
             stderr=subprocess.PIPE if detached else None, preexec_fn=None if detached else die_with_parent())
     except OSError as error:
         os.close(status_read)
-        raise MachineError(f"unshare cannot be started: {error.strerror}; install util-linux") from None
+        remedy = "; install util-linux" if isinstance(error, FileNotFoundError) else ""
+        raise MachineError(f"unshare cannot be started: {error.strerror}{remedy}") from None
     finally:
         os.close(status_write)
+        os.close(told)
     return process, os.fdopen(status_read, "r", encoding="utf-8")
+
+
+def _unnamed_file(text: str) -> int:
+    """A descriptor to read `text` from; it is gone when the last process has closed it."""
+    descriptor = os.memfd_create("fwlab-boot")
+    with os.fdopen(descriptor, "w", encoding="utf-8", closefd=False) as file:
+        file.write(text)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 def _wait_outside(process: "subprocess.Popen[bytes]", name: str) -> int:
@@ -243,7 +256,8 @@ def _wait_outside(process: "subprocess.Popen[bytes]", name: str) -> int:
 def main() -> NoReturn:
     """Entry of pid 1 in the fresh namespaces."""
     output.prepare()
-    boot = _Boot(**json.loads(sys.argv[1]))
+    with os.fdopen(int(sys.argv[1]), encoding="utf-8") as told:
+        boot = _Boot(**json.load(told))
     os.set_inheritable(boot.name_fd, False)
     os.set_inheritable(boot.status_fd, False)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
