@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import gc
 import logging
 import os
@@ -18,7 +17,6 @@ import select
 import selectors
 import signal
 import socket
-import struct
 import sys
 import time
 from collections import Counter, deque
@@ -35,6 +33,7 @@ from fwnode.control.commands import Commands
 from fwnode.control.server import ControlServer
 from fwnode.control.watching import streams
 from fwnode.datapath.addresses import VirtualAddress, place_on_loopback, prepare_kernel
+from fwnode.datapath.interfaces import LinkStates
 from fwnode.datapath.queue import HEADER_BYTES, PAYLOAD_BYTES, Overruns, PacketQueue
 from fwnode.datapath.rules import INSPECTION_QUEUE_NUMBER, OWN_MARK, QUEUE_NUMBER, DivertError, divert, remove
 from fwnode.datapath.sharing import SHARING_QUEUE_NUMBER, undo
@@ -57,8 +56,6 @@ from syncproto.session import State as SessionState
 EVENTS_MAX = 1_000
 """Events that a member remembers for those who ask later."""
 _NEVER = 1 << 30
-_SIOCGIFFLAGS = 0x8913
-_IFF_RUNNING = 0x40
 
 log = logging.getLogger("fwnode")
 
@@ -175,14 +172,14 @@ class Node:
         }
         for raw in self._raw.values():
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OWN_MARK)
-        self._flags_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._links = LinkStates()
         tell = partial(self.event, "control")
         self.control = ControlServer(
             self.config.control_path, self._selector, Commands(self).handle, streams(self), tell
         )
 
     def _open_queue(self, number: int, decide: Callable[[bytes, int, float], Verdict], copied: int) -> PacketQueue:
-        queue = PacketQueue(number, decide, self.clock.now, self._send_reply, self._hold, copied)
+        queue = PacketQueue(number, decide, self._packet_time, self._send_reply, self._hold, copied)
         self._poll.register(queue, select.EPOLLIN)
         return queue
 
@@ -221,15 +218,6 @@ class Node:
             if peer.state.forwards and sessions.state(number) is SessionState.OPEN
         ]
 
-    def _interface_is_up(self, device: str) -> bool:
-        """Link state as the kernel has it; a device that is not there is down."""
-        request = struct.pack("16sh14x", device.encode(), 0)
-        try:
-            answer = fcntl.ioctl(self._flags_socket, _SIOCGIFFLAGS, request)
-        except OSError:
-            return False
-        return bool(struct.unpack("16sh14x", answer)[1] & _IFF_RUNNING)
-
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -247,9 +235,10 @@ class Node:
                     run_queue()
                     continue
                 only_packets = False
+                self._look_at_time()
                 for key, mask in self._selector.select(0):
                     key.data(mask)
-            now = wire_now()
+            now = self._look_at_time()
             if only_packets and now < wakeup and not self.sync.held.unflushed:
                 continue  # the next packet may wait already, and nothing else has happened
             if now >= self._next_expiry:
@@ -259,6 +248,29 @@ class Node:
             self._advance(now)
             wakeup = self._next_wakeup()
         self._close()
+
+    def _look_at_time(self) -> float:
+        """Wire time, before anything is done at it: this member may not have run for so long that others forward."""
+        now = wire_now()
+        if now >= self.cluster.overdue_at:
+            self._woke(now)
+        return now
+
+    def _packet_time(self) -> float:
+        """Lab time for the decisions on a batch of packets."""
+        self._look_at_time()
+        return self.clock.now()
+
+    def _woke(self, now: float) -> None:
+        """Nothing that waits from before may go on; what peers said meanwhile tells no longer what they do now."""
+        self.cluster.woke(now)
+        self._drain_cluster(now)
+        for queue in self.queues:
+            queue.refuse_waiting()
+        self.sync.woke()
+        for wire in self.datagrams.wires:
+            for data in self.datagrams.receive_all(wire):
+                self._receive_datagram(wire, data, now, stale=True)
 
     def stop(self) -> None:
         """In good order: the peers are told, and the loop ends."""
@@ -277,11 +289,12 @@ class Node:
         self._next_tick = now + SYNC_TICK_S
         for interface in self.config.cluster.interfaces:
             was_up = self.cluster.interfaces.get(interface.name, True)
-            is_up = self._interface_is_up(interface.kernel_name)
+            is_up = self._links.is_up(interface.kernel_name)
             self.cluster.set_interface(interface.name, is_up, now)
             if is_up and not was_up and self.sharing is not None:
                 self.sharing.interface_is_back()
-        self.sync.flush(now, self.datagrams)
+        if not self.cluster.listening(now):  # it may be about to hear that its connections are another's
+            self.sync.flush(now, self.datagrams)
         self.control.on_tick()
 
     def _expire(self, now: float) -> None:
@@ -322,25 +335,30 @@ class Node:
     def _receive_datagrams(self, wire: Wire, _mask: int) -> None:
         now = wire_now()
         for data in self.datagrams.receive(wire, self.peer_refused):
-            try:
-                envelope = codec.decode(data, cluster=self.config.cluster.id, key=self.key)
-            except SyncError as error:
-                self._refuse(error)
-                continue
-            if envelope.sender != wire.peer:
-                self.refused_messages["wrong sender"] += 1
-                continue
-            if wire.sync:
-                self.cluster.sync_network.heard(wire.peer, now)
-            if isinstance(envelope.message, Heartbeat):
+            self._receive_datagram(wire, data, now)
+
+    def _receive_datagram(self, wire: Wire, data: bytes, now: float, *, stale: bool = False) -> None:
+        """`stale`: it may have come long ago, so it does not tell what its sender does now."""
+        try:
+            envelope = codec.decode(data, cluster=self.config.cluster.id, key=self.key)
+        except SyncError as error:
+            self._refuse(error)
+            return
+        if envelope.sender != wire.peer:
+            self.refused_messages["wrong sender"] += 1
+            return
+        if wire.sync and not stale:
+            self.cluster.sync_network.heard(wire.peer, now)
+        if isinstance(envelope.message, Heartbeat):
+            if not stale:
                 self.firewall.connections.cluster_time.heard(envelope.message.cluster_time, self.clock.now())
                 self.cluster.receive_heartbeat(
                     envelope.sender, envelope.incarnation, envelope.message, wire.interface, now
                 )
-            elif not wire.sync:
-                self.refused_messages["not on the sync network"] += 1
-            else:
-                self.sync.receive(envelope, now)
+        elif not wire.sync:
+            self.refused_messages["not on the sync network"] += 1
+        else:
+            self.sync.receive(envelope, now)
 
     def _refuse(self, error: SyncError) -> None:
         reason = error.reason.value
@@ -430,7 +448,7 @@ class Node:
         self.sync.close()
         for raw in self._raw.values():
             raw.close()
-        self._flags_socket.close()
+        self._links.close()
 
 
 def _raise_file_limit() -> None:

@@ -359,6 +359,25 @@ class Synchroniser:
         self._owner.event("sync", text[state])
         self._owner.full_sync_ended()
 
+    def woke(self) -> None:
+        """The member did not run for so long that others may have taken over: held packets go nowhere, and who asked
+        for the table meanwhile, or gets it now, does not get one that may be out of date."""
+        for queue, packet_id in self.held.take_all():
+            queue.refuse(packet_id)
+        while self._listener is not None and self._refuse_waiting(self._listener):
+            pass
+        for stream in [s for s in self._streams if isinstance(s.end, engine.FullSource)]:
+            self._remove_stream(stream)
+
+    @staticmethod
+    def _refuse_waiting(listener: socket.socket) -> bool:
+        """Close one connection that waits to be accepted; False when there is none."""
+        try:
+            listener.accept()[0].close()
+        except OSError:
+            return False
+        return True
+
     # -- full sync: the member that is asked ---------------------------------------------------------------------
 
     def _accept(self) -> None:
@@ -404,9 +423,7 @@ class Synchroniser:
         _yield_processor()
         more = stream.pump(now)
         if stream.over:
-            self._selector.unregister(stream.socket)
-            stream.close()
-            self._streams.remove(stream)
+            self._remove_stream(stream)
             self._drain(now)
             return
         pause = self._pace.pause(self._forwarded(), now) if more else 0.0
@@ -416,6 +433,11 @@ class Synchroniser:
         key = self._selector.get_key(stream.socket)
         if key.events != wanted:
             self._selector.modify(stream.socket, wanted, key.data)
+
+    def _remove_stream(self, stream: Stream) -> None:
+        self._selector.unregister(stream.socket)
+        stream.close()
+        self._streams.remove(stream)
 
     def _forwarded(self) -> int:
         """Packets between others that were decided on so far."""

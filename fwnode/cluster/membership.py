@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from math import inf
 
 from fwnode.cluster.announcing import Announcing
 from fwnode.cluster.sync_network import SILENT_HEARTBEATS, ReachChanged, SyncNetwork
@@ -158,6 +159,10 @@ class Cluster:
         self._events: deque[Event] = deque()
         self._listen_until = now + LISTEN_HEARTBEATS * heartbeat_s
         self._next_heartbeat = now
+        self._spoke_at = now
+        self.overdue_at = inf
+        """When peers take this member for lost if they hear no more of it. A member that finds itself beyond has not
+        run: before anything else it must be told so (`woke`), for others may forward now."""
         self._heartbeat_number = 0
         self._settled_at = now
         self._joining: int | None = None
@@ -235,6 +240,26 @@ class Cluster:
         self._joining = None
         self._elect(now)
 
+    def woke(self, now: float) -> None:
+        """The member did not run until now: it was frozen, or got no processor, for longer than its peers wait. It
+        listens for them like one that starts, but keeps its table; what they said before now must not reach it."""
+        if self._leaving:
+            return
+        for peer in self.peers.values():
+            if peer.alive:
+                reason = "it could not be heard while this member did not run"
+                self._events.append(PeerChanged(peer.number, peer.state, MemberState.LOST, reason))
+                peer.state = MemberState.LOST
+        self._listen_until = now + LISTEN_HEARTBEATS * self.heartbeat_s
+        self._joining = None
+        reason = f"this member did not run for {now - self._spoke_at:.1f} s, and listens for the others"
+        self._become(MemberState.INITIALIZING, reason, now)
+        self._speaks(now)
+
+    def listening(self, now: float) -> bool:
+        """Whether what the peers do is not known yet."""
+        return now < self._listen_until
+
     def leave(self, now: float) -> Heartbeat:
         """The member stops in good order; the heartbeat tells the peers."""
         self._leaving = True
@@ -281,7 +306,13 @@ class Cluster:
         if now < self._next_heartbeat or self._leaving:
             return None
         self._next_heartbeat = now + self.heartbeat_s
+        self._speaks(now)
         return self._heartbeat()
+
+    def _speaks(self, now: float) -> None:
+        self._spoke_at = now
+        if self.peers:
+            self.overdue_at = now + max(self.dead_timeout_s, 2 * self.heartbeat_s)
 
     def _heartbeat(self) -> Heartbeat:
         self._heartbeat_number += 1
@@ -364,12 +395,14 @@ class Cluster:
 
     def _has_joined(self, equal: list[Peer], older: list[Peer], now: float) -> bool:
         """Past Initializing: it has listened, and taken what an active peer had to give."""
-        if self.state is not MemberState.INITIALIZING or self._synchronised:
+        if self.state is not MemberState.INITIALIZING:
             return True
         if now < self._listen_until:
             return False
         source = next((p for p in equal + older if p.state.forwards), None)
         if source is not None:
+            if self._synchronised:
+                return True
             if self._joining != source.number:
                 self._joining = source.number
                 self._events.append(Join(source.number))

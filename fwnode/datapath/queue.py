@@ -40,7 +40,7 @@ _MSG_VERDICT, _MSG_CONFIG, _MSG_VERDICT_BATCH = 0x0301, 0x0302, 0x0303
 _ATTRIBUTE_VERDICT_HEADER = 2
 _CONFIG_MASK, _CONFIG_FLAGS = 4, 5
 _FLAG_GSO = 1 << 2
-_NF_ACCEPT = 1
+_NF_DROP, _NF_ACCEPT = 0, 1
 _PACKET_ID = Struct("!I").pack
 
 
@@ -56,7 +56,8 @@ class _TurnOver(Exception):
 
 
 class PacketQueue:
-    """Binds queue `number`. `decide(data, hook, now)` gives verdicts, `clock()` the lab time, read once a batch,
+    """Binds queue `number`. `decide(data, hook, now)` gives verdicts, `clock()` the lab time, read once a batch, after
+    the decisions and before they are carried out: it may find that they come too late, and call `refuse_waiting`.
     `reply(packet)` sends what a reject answers with, `hold(queue, id)` says whether a packet is to wait for `release`;
     `copied` bytes of each packet are looked at.
     Raises `OSError` when the kernel refuses the queue."""
@@ -88,7 +89,9 @@ class PacketQueue:
                 range=copied,
                 sock_len=SOCKET_BUFFER_BYTES,
             )
-        self._accept_one, self._accept_batch = map(self._accepting, (_MSG_VERDICT, _MSG_VERDICT_BATCH))
+        kinds = (_MSG_VERDICT, _MSG_VERDICT_BATCH)
+        self._accept_one, self._accept_batch = (self._verdict(kind, _NF_ACCEPT) for kind in kinds)
+        self._drop_one, self._drop_batch = (self._verdict(kind, _NF_DROP) for kind in kinds)
         self._set_flags(_FLAG_GSO)
         self._now = clock()
         self._accepted_id = 0
@@ -113,8 +116,7 @@ class PacketQueue:
         except _TurnOver:
             pass
         finally:
-            if self._waiting:
-                self._flush()
+            self._flush()
 
     def _receive(self, packet: Packet) -> None:
         verdict = self._decide(packet.get_payload(), packet.hook, self._now)
@@ -124,10 +126,8 @@ class PacketQueue:
             if self._waiting >= self._batch:
                 self._flush()
                 self._batch = BATCH_MAX
-                self._now = self._clock()
         else:
-            if self._waiting:
-                self._flush()  # a batch accepts everything up to its id, so it must end before this one
+            self._flush()  # a batch accepts everything up to its id, so it must end before this one
             self._settle(packet, verdict)
         self._left -= 1
         if not self._left:
@@ -151,13 +151,27 @@ class PacketQueue:
         self._held -= 1
         self._socket.send(self._accept_one + _PACKET_ID(packet_id))
 
-    def _flush(self) -> None:
-        self._socket.send(self._accept_batch + _PACKET_ID(self._accepted_id))
-        self._waiting = 0
+    def refuse(self, packet_id: int) -> None:
+        """Drop a packet that was held."""
+        self._held -= 1
+        self._socket.send(self._drop_one + _PACKET_ID(packet_id))
 
-    def _accepting(self, kind: int) -> bytes:
-        """A message that accepts, but for the packet's id, with which it ends."""
-        return self._message(kind, pack("=HH", 12, _ATTRIBUTE_VERDICT_HEADER) + pack("!II", _NF_ACCEPT, 0))[:-4]
+    def refuse_waiting(self) -> None:
+        """Drop what was accepted and has not been let go yet: the member does not forward any more."""
+        if self._waiting:
+            self._socket.send(self._drop_batch + _PACKET_ID(self._accepted_id))
+            self._waiting = 0
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._now = self._clock()
+        if self._waiting:
+            self._socket.send(self._accept_batch + _PACKET_ID(self._accepted_id))
+            self._waiting = 0
+
+    def _verdict(self, kind: int, verdict: int) -> bytes:
+        """A message that gives this verdict, but for the packet's id, with which it ends."""
+        return self._message(kind, pack("=HH", 12, _ATTRIBUTE_VERDICT_HEADER) + pack("!II", verdict, 0))[:-4]
 
     def _set_flags(self, flags: int) -> None:
         attributes = pack("=HH", 8, _CONFIG_MASK) + pack("!I", flags)

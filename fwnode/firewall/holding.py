@@ -94,6 +94,12 @@ class HeldPackets(Generic[T]):
             released.append(first.packet)
         return released
 
+    def take_all(self) -> list[T]:
+        """Everything that waits: it must not go on, whatever the peers know by now."""
+        taken = [held.packet for held in self._held]
+        self._held.clear()
+        return taken
+
     def _count(self, waited: float, told: bool) -> None:
         counters = self.counters
         counters.released += 1

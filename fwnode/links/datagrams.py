@@ -16,6 +16,8 @@ RECEIVE_BUFFER_BYTES = 4 << 20
 DATAGRAM_MAX = 65_535
 TURN_MAX = 256
 """Datagrams read in a row before the loop may look elsewhere."""
+WAITING_MAX = 16_384
+"""More of the smallest datagrams than a receive buffer holds."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,13 @@ class Datagrams:
             if wire.sync:
                 self.received_bytes += len(data)
             yield data
+
+    def receive_all(self, wire: Wire) -> list[bytes]:
+        """Everything that waits, as much as a receive buffer holds; refusals say nothing any more."""
+        waiting: list[bytes] = []
+        while len(waiting) < WAITING_MAX and (more := list(self.receive(wire, lambda _peer: None))):
+            waiting += more
+        return waiting
 
     def close(self) -> None:
         for wire in self.wires:

@@ -39,6 +39,8 @@ class Machine:
     cluster: Cluster | None = None
     down: set[str] = field(default_factory=set)
     """Networks that this machine is cut from."""
+    frozen: bool = False
+    """Its process does not run: neither time nor news reach it."""
     life: int = 0
     """Which of its processes runs; news of an earlier one are void."""
     incarnation: int = 0
@@ -99,6 +101,18 @@ class World:
     def power_cut(self, number: int) -> None:
         self.machines[number].cluster = None
         self.machines[number].powered = False
+
+    def freeze(self, number: int) -> None:
+        self.machines[number].frozen = True
+
+    def thaw(self, number: int) -> None:
+        """It runs again; what came meanwhile waits no longer."""
+        machine = self.machines[number]
+        machine.frozen = False
+        cluster = self.cluster(number)
+        if self.now >= cluster.overdue_at:
+            cluster.woke(self.now)
+        self._turn(machine)
 
     def device(self, number: int, name: str, problem: str) -> None:
         self.cluster(number).set_device(name, problem, self.now)
@@ -162,14 +176,15 @@ class World:
         """Let time pass; returns the states at its end."""
         end = self.now + seconds
         while True:
-            wakeups = [c.next_wakeup() for c in self.running()]
+            awake = [m for m in self.machines.values() if m.cluster is not None and not m.frozen]
+            wakeups = [m.cluster.next_wakeup() for m in awake if m.cluster]
             next_at = min([*wakeups, *(self._queue[0][:1] if self._queue else ())], default=inf)
             if next_at > end:
                 break
             self.now = max(self.now, next_at)
             self._deliver()
             for machine in self.machines.values():
-                if machine.cluster is not None and machine.cluster.next_wakeup() <= self.now:
+                if machine.cluster and not machine.frozen and machine.cluster.next_wakeup() <= self.now:
                     self._turn(machine)
         self.now = end
         return self.states
@@ -232,6 +247,8 @@ class World:
         if network == "sync" and (sender, receiver) in self.no_sync:
             return
         there = self.machines[receiver]
+        if there.frozen:
+            return
         if there.cluster is not None:
             if network == "sync":
                 there.cluster.sync_network.heard(sender, self.now)

@@ -516,3 +516,71 @@ def test_a_network_that_comes_back_leaves_the_active_member_alone() -> None:
             world.run(2)
             assert world.cluster(active).state is MemberState.ACTIVE
             assert world.cluster(active).failover_count == before
+
+
+# -- a member that did not run ---------------------------------------------------------------------------------------
+
+
+def test_a_member_that_did_not_run_stops_forwarding_before_it_has_heard_anybody() -> None:
+    world = pair()
+    world.freeze(1)
+    assert world.run(5) == "1 Active, 2 Active", "fw1 does not know of its state: it does not run"
+    world.thaw(1)
+    assert world.states == "1 Initializing, 2 Active"
+    assert world.run(1) == "1 Standby, 2 Active"
+    expect(
+        world,
+        """
+        2.4 fw2 Standby -> Active: member fw1 was lost
+        5.0 fw1 Active -> Initializing: this member did not run for 5.1 s, and listens for the others
+        5.4 fw1 Initializing -> Standby: there is already an active member (fw2)
+        """,
+    )
+    assert world.joins == [(2, 1)], "its table is as good as any: no full sync"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 2.3])
+def test_a_pause_within_the_dead_timer_changes_nothing(seconds: float) -> None:
+    world = pair()
+    world.freeze(1)
+    world.run(seconds)
+    world.thaw(1)
+    assert world.run(2) == "1 Active, 2 Standby"
+    assert world.history == []
+
+
+def test_a_member_that_is_alone_goes_on_after_it_has_listened() -> None:
+    world = pair()
+    world.power_cut(2)
+    world.run(5)
+    world.freeze(1)
+    world.run(60)
+    world.thaw(1)
+    assert world.run(0.35) == "1 Initializing, 2 -"
+    assert world.run(0.2) == "1 Active, 2 -"
+
+
+def test_when_all_were_frozen_the_first_one_goes_on() -> None:
+    """As when the machine of a whole lab is suspended."""
+    for order in ((1, 2, 3), (3, 2, 1)):
+        world = World(3)
+        world.start()
+        assert world.run(3) == "1 Active, 2 Standby, 3 Standby"
+        for number in order:
+            world.freeze(number)
+        world.run(60)
+        for number in order:
+            world.thaw(number)
+            world.run(0.02)
+        assert world.run(3) == "1 Active, 2 Standby, 3 Standby"
+
+
+def test_a_standby_that_did_not_run_does_not_take_over() -> None:
+    world = pair()
+    world.freeze(2)
+    world.run(4)
+    world.thaw(2)
+    world.run(3)
+    assert [line.split(": ")[0] for line in world.history] == [
+        "4.0 fw2 Standby -> Initializing", "4.4 fw2 Initializing -> Standby"
+    ]  # fmt: skip

@@ -196,3 +196,11 @@ def test_no_more_than_a_cap_wait() -> None:
     held = HeldPackets[int]()
     taken = [held.hold(number, 1.0, others=True) for number in range(HELD_MAX + 5)]
     assert (sum(taken), held.counters.overflow) == (HELD_MAX, 5)
+
+
+def test_what_is_taken_back_does_not_go_on_later():
+    held = HeldPackets()
+    assert held.hold("one", 1.0, others=True) and held.hold("two", 1.1, others=True)
+    assert held.take_all() == ["one", "two"]
+    assert len(held) == 0 and not held.unflushed
+    assert held.acknowledged(99, 100.0) == []
