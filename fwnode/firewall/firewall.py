@@ -18,6 +18,7 @@ from syncproto.record import Op
 from .announcements import AnnouncementRefused
 from .connection import Connection
 from .data_connections import find_announced, inspect
+from .icmp import LINK_ONLY, objection, runs_that_way
 from .load import Kind, SyncLoad
 from .packet import (
     ACK,
@@ -210,6 +211,8 @@ class Firewall:
     def _decide_whole(self, packet: Packet, data: bytes, hook: int, now: float) -> Verdict:
         table = self.connections if hook == Hook.FORWARD else self.local
         if packet.icmp_type >= 0:
+            if packet.icmp_type in LINK_ONLY[packet.protocol] and hook != Hook.OUTPUT:
+                return self._drop_out_of_state(packet, hook, now, "ICMP that is for its own link alone")
             if packet.icmp_type in ICMP_ERRORS[packet.protocol]:
                 return self._decide_icmp_error(packet, hook, now)
             if packet.icmp_type not in (ECHO_REQUEST[packet.protocol], ECHO_REPLY[packet.protocol]):
@@ -217,7 +220,7 @@ class Firewall:
                 return self._judge(self._match(packet.key, packet.icmp_type, hook), packet, data, hook, now)
         connection = table.find(packet.key)
         verdict = None
-        if connection is not None:
+        if connection is not None and runs_that_way(connection.key, packet.key, packet.icmp_type):
             verdict = self._decide_known(connection, packet, data, table, hook, now)
         if verdict is None:
             verdict = self._decide_unknown(packet, data, table, hook, now)
@@ -232,15 +235,15 @@ class Firewall:
         return verdict
 
     def _decide_icmp_error(self, packet: Packet, hook: int, now: float) -> Verdict:
-        """An error passes when it is about a known connection (and the policy wants that)."""
-        known = bool(packet.about) and (packet.about in self.connections or packet.about in self.local)
-        if known and self.policy.icmp_errors:
-            return ACCEPT
+        """An error passes to who has sent the packet of a known connection that it is about (and the policy wants
+        that)."""
+        text = objection(packet, (self.connections, self.local), now)
+        if not text and not self.policy.icmp_errors:
+            text = "ICMP errors are switched off in the policy"
         # The kernel looks at TTL and MTU before we see a packet, so our own error may be about one that we never saw.
         own = hook == Hook.OUTPUT and self.policy.outgoing
-        if own or self.parameters["fw_allow_out_of_state_icmp_error"]:
+        if not text or own or self.parameters["fw_allow_out_of_state_icmp_error"]:
             return ACCEPT
-        text = "ICMP error about no known connection" if not known else "ICMP errors are switched off in the policy"
         self._log(now, Reason.OUT_OF_STATE, hook, packet, 0, text)
         return DROP[Reason.OUT_OF_STATE]
 

@@ -53,7 +53,9 @@ class Packet:
     """Identity of the datagram that this is a fragment of; empty for a whole packet."""
     first_fragment: bool = False
     about: bytes = b""
-    """For an ICMP error: the connection key of the packet that it is about."""
+    """For an ICMP error: the connection key of the packet that it is about; empty where that tells no connection."""
+    about_icmp_type: int = -1
+    """And its ICMP type."""
     header_length: int = 0
     """Bytes before the transport header."""
 
@@ -199,7 +201,7 @@ def _parse_transport(packet: Packet, data: bytes, at: int, *, whole: bool, room:
             raise MalformedPacket("ICMP header cut short")
         packet.icmp_type = kind = data[at]
         if kind in ICMP_ERRORS[protocol] and whole:
-            packet.about = _parse_inner(data[at + 8 :], packet.family)
+            packet.about, packet.about_icmp_type = _parse_inner(data[at + 8 :], packet.family)
         echo = kind in (ECHO_REQUEST[protocol], ECHO_REPLY[protocol])
         ports = data[at + 4 : at + 6] * 2 if echo else bytes(4)
     else:
@@ -209,10 +211,14 @@ def _parse_transport(packet: Packet, data: bytes, at: int, *, whole: bool, room:
     packet.key = bytes((protocol,)) + packet.source + packet.destination + ports
 
 
-def _parse_inner(data: bytes, family: int) -> bytes:
-    """Key of the packet that an ICMP error quotes; empty when the quotation does not tell."""
+def _parse_inner(data: bytes, family: int) -> tuple[bytes, int]:
+    """Key and ICMP type of the packet that an ICMP error quotes. The key is empty when the quotation does not tell it,
+    or is of ICMP other than echo: that has no connection."""
     try:
         inner = _parse_ipv4(data, whole=False) if family == 4 else _parse_ipv6(data, whole=False)
     except MalformedPacket as error:
         raise MalformedPacket(f"packet quoted by an ICMP error: {error}") from error
-    return inner.key
+    kind = inner.icmp_type
+    if kind >= 0 and kind not in (ECHO_REQUEST[inner.protocol], ECHO_REPLY[inner.protocol]):
+        return b"", kind
+    return inner.key, kind

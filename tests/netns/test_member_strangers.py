@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+from harness import wan_macs
+
 INJECT_HELLO = """
 import time
 from scapy.all import Ether, IP, UDP, Raw, getmacbyip, sendp
@@ -37,6 +40,108 @@ def test_a_host_does_not_get_the_table_by_full_sync(pair):
     done = pair.exec("client", sys.executable, "-c", ASK_FOR_THE_TABLE)
     assert done.stdout.strip() == "0" or "ConnectionResetError" in done.stderr, done.stdout + done.stderr
     assert "full sync was refused to 192.0.2.100" in pair.fwctl("fw1", "events").stdout
+
+
+FORGE_ERRORS = """
+import sys
+from scapy.all import ICMP, IP, TCP, Ether, ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6, Raw, get_if_hwaddr, sendp
+client, server, other, router, mac, port = sys.argv[1:]
+if ":" in client:
+    layer, kinds = IPv6, [ICMPv6DestUnreach(), ICMPv6PacketTooBig(mtu=1280)]
+else:
+    layer, kinds = IP, [ICMP(type=3, code=1), ICMP(type=5, code=1, gw=other), ICMP(type=3, code=4, nexthopmtu=600)]
+live = bytes(layer(src=client, dst=server) / TCP(sport=int(port), dport=80, flags="A"))
+def error(kind, to):
+    packet = layer(src=router, dst=to) / kind
+    return Ether(src=get_if_hwaddr("wan"), dst=mac) / packet / Raw((live + bytes(1_300))[: 1_236 - len(bytes(packet))])
+redirect = [error(kind, client) for kind in kinds if kind.type == 5]
+sendp([error(kind, other) for kind in kinds] + redirect + [error(kinds[0], client)], iface="wan", verbose=0)
+"""
+HEAR_ERRORS = """
+import socket, sys
+family, protocol = (socket.AF_INET6, 58) if ":" in sys.argv[1] else (socket.AF_INET, 1)
+link = socket.socket(family, socket.SOCK_RAW, protocol)
+link.settimeout(20)
+print("ready", flush=True)
+at = 20 if protocol == 1 else 0
+while True:
+    data, ancillary, _, source = link.recvmsg(2_000)
+    if data[at] in ((3, 5) if protocol == 1 else (1, 2)):
+        print(source[0], data[at], socket.inet_ntoa(data[16:20]) if at else "", flush=True)
+"""
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_an_icmp_error_reaches_nobody_whom_it_does_not_concern(pair, family):
+    """Errors that quote a live connection, to another host of the inside: only the last one, to the client, passes."""
+    hosts = ("192.0.2.100", "198.51.100.100", "192.0.2.150/24", "198.51.100.254")
+    if family == 6:
+        hosts = ("2001:db8:1::100", "2001:db8:2::100", "2001:db8:1::150/64", "2001:db8:2::fe")
+    client, server, other, router = hosts
+    pair.serve(80)
+    talk = pair.talk(80, server)
+    assert talk.ask() == "hello"
+    port = next(r["source_port"] for r in pair.ask("fw1", "tab", "-u")["rows"] if r["destination_port"] == 80)
+    pair.exec("client", "ip", "address", "add", other, "dev", "lan", *(["nodad"] if family == 6 else []), check=True)
+    mac = next(mac for mac, member in wan_macs(pair).items() if member == "fw1")
+    listener = pair.background("client", sys.executable, "-c", HEAR_ERRORS, client)
+    assert listener.stdout.readline() == "ready\n"
+    before = pair.status("fw1")["drops"]["OUT_OF_STATE"]
+    forged = ("-c", FORGE_ERRORS, client, server, other.partition("/")[0], router, mac, str(port))
+    pair.exec("server", sys.executable, *forged, check=True)
+    heard = listener.stdout.readline().split()
+    assert heard == ([router, "3", client] if family == 4 else [router, "1"])
+    assert pair.status("fw1")["drops"]["OUT_OF_STATE"] - before == (4 if family == 4 else 2)
+    assert talk.ask() == "hello"
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_narrow_link_behind_a_router_behind_the_firewall_is_found(pair, family):
+    """Path-MTU discovery and a traceroute through the pair; the server is the router, and a host is behind it."""
+    behind, back, route = "203.0.113.130", "203.0.113.129", ["203.0.113.128/25", "via", "198.51.100.100"]
+    forwarding, hop = "net.ipv4.ip_forward", "198.51.100.100"
+    if family == 6:
+        behind, back, route = "2001:db8:9::2", "2001:db8:9::1", ["2001:db8:9::/64", "via", "2001:db8:2::100"]
+        forwarding, hop = "net.ipv6.conf.all.forwarding", "2001:db8:2::100"
+    ip, width, fast = ["ip", f"-{family}"], "/25" if family == 4 else "/64", ["nodad"] if family == 6 else []
+    host = pair.background("server", "unshare", "-n", sys.executable, "-c", BEHIND, str(family))
+    number = host.stdout.readline().strip()
+    for command in (
+        ["sysctl", "-q", "-w", f"{forwarding}=1"],
+        ["ip", "link", "add", "narrow", "type", "veth", "peer", "name", "host", "netns", number],
+        ["ip", "link", "set", "narrow", "mtu", "1300", "up"],
+        [*ip, "address", "add", back + width, "dev", "narrow", *fast],
+        ["nsenter", "-t", number, "-n", "ip", "link", "set", "host", "up"],
+        ["nsenter", "-t", number, "-n", *ip, "address", "add", behind + width, "dev", "host", *fast],
+        ["nsenter", "-t", number, "-n", *ip, "route", "add", "default", "via", back],
+    ):
+        pair.exec("server", *command, check=True)
+    pair.exec("fw1", *ip, "route", "add", *route, check=True)
+    host.stdin.write("\n")
+    host.stdin.flush()
+    assert host.stdout.readline() == "ready\n"
+    assert pair.exec("client", "ping", "-n", "-c", "1", "-W", "5", behind).returncode == 0
+    hopped = pair.exec("client", "ping", "-n", "-c", "1", "-W", "5", "-t", "2", behind).stdout
+    assert f"From {hop}" in hopped, hopped
+    talk = pair.talk(80, behind)
+    assert talk.ask("x" * 60_000, 20) == "60000", "segments of full length do not get through, and the sender learns it"
+    found = pair.exec("client", *ip, "route", "get", behind).stdout
+    assert "mtu 1300" in found, found
+
+
+BEHIND = """
+import os, socket, sys
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+with socket.create_server(("", 80), family=socket.AF_INET6 if sys.argv[1] == "6" else socket.AF_INET) as server:
+    print("ready", flush=True)
+    link = server.accept()[0]
+    got = 0
+    while got < 60_000:
+        got += len(link.recv(65_536))
+    link.sendall(str(got).encode())
+    link.recv(1)
+"""
 
 
 def test_the_firewall_is_a_hop_of_a_traceroute(pair):

@@ -13,7 +13,7 @@ from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
-from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoReply,
@@ -109,6 +109,12 @@ def unreachable(about: bytes, way: str = "<", *, family: int = 4) -> bytes:
     """An ICMP error that quotes the packet it is about."""
     base = ip(SERVER, CLIENT, family) if way == "<" else ip(CLIENT, SERVER, family)
     return bytes(base / (ICMP(type=3, code=1) if family == 4 else ICMPv6DestUnreach()) / Raw(about[:68]))
+
+
+def fragments(port: int = 53, number: int = 1) -> list[bytes]:
+    """A datagram from the client in three fragments."""
+    whole = IP(src=CLIENT[4], dst=SERVER[4], id=number) / UDP(sport=5, dport=port) / Raw(bytes(2500))
+    return [bytes(part) for part in fragment(whole, 1000)]
 
 
 def answer(fw: Firewall, packet: bytes, now: float = 0.0, hook: int = Hook.FORWARD) -> str:

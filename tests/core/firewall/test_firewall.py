@@ -15,6 +15,7 @@ from firewall_wire import (
     answer,
     echo,
     firewall,
+    fragments,
     ip,
     key_of,
     play,
@@ -25,7 +26,7 @@ from firewall_wire import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
-from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6, IPv6ExtHdrDestOpt
+from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6, IPv6ExtHdrDestOpt
 from scapy.packet import Raw
 
 from fwnode.firewall.firewall import FRAGMENT_TIMEOUT_S, FRAGMENTS_MAX, LOG_MAX, Firewall
@@ -232,45 +233,7 @@ def test_the_other_timeouts_are_parameters_too(parameter: str, packet: bytes) ->
     assert len(fw.connections) == 0
 
 
-# -- ICMP errors -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("family", [4, 6])
-def test_an_icmp_error_passes_when_it_is_about_a_known_connection(family: int) -> None:
-    about = tcp("PA", family=family)
-    fw = firewall()
-    assert answer(fw, unreachable(about, family=family)) == "OUT_OF_STATE"
-    assert fw.log[-1].text == "ICMP error about no known connection"
-    play(fw, OPENING, family=family)
-    assert answer(fw, unreachable(about, family=family)) == "ACCEPT"
-    assert answer(fw, unreachable(tcp("PA", "<", family=family), ">", family=family)) == "ACCEPT", "from the client"
-    assert len(fw.connections) == 1, "an error is no connection"
-
-
-def test_too_big_reaches_an_ipv6_sender() -> None:
-    fw = firewall()
-    play(fw, OPENING, family=6)
-    router = bytes(ip("2001:db8:2::fe", CLIENT, 6) / ICMPv6PacketTooBig(mtu=1280) / Raw(tcp("PA", family=6)))
-    assert answer(fw, router) == "ACCEPT"
-
-
-def test_icmp_errors_are_a_property_of_the_policy_and_a_kernel_parameter() -> None:
-    fw = firewall(policy={"implied_rules": {"icmp_errors": False}})
-    play(fw, OPENING)
-    assert answer(fw, unreachable(tcp("PA"))) == "OUT_OF_STATE"
-    assert answer(firewall(fw_allow_out_of_state_icmp_error=1), unreachable(tcp("PA"))) == "ACCEPT"
-
-
-def test_an_icmp_error_about_nonsense_is_malformed() -> None:
-    assert answer(firewall(), unreachable(b"\x45nonsense")) == "MALFORMED"
-
-
 # -- fragments -------------------------------------------------------------------------------------------------------
-
-
-def fragments(port: int = 53, number: int = 1) -> list[bytes]:
-    whole = IP(src=CLIENT[4], dst=SERVER[4], id=number) / UDP(sport=5, dport=port) / Raw(bytes(2500))
-    return [bytes(part) for part in fragment(whole, 1000)]
 
 
 def test_fragments_follow_the_verdict_of_the_first() -> None:
@@ -280,15 +243,6 @@ def test_fragments_follow_the_verdict_of_the_first() -> None:
     refused, tail, _ = fragments(port=9, number=2)
     assert [answer(fw, p) for p in (refused, tail)] == ["POLICY", "FRAGMENT"]
     assert answer(fw, second, FRAGMENT_TIMEOUT_S + 1) == "FRAGMENT"
-
-
-def test_an_icmp_error_about_a_later_fragment_is_about_no_known_connection() -> None:
-    """What it quotes has no ports: nobody can tell whose it is."""
-    fw = firewall()
-    first, second, _ = fragments()
-    assert answer(fw, first) == "ACCEPT"
-    assert answer(fw, unreachable(second)) == "OUT_OF_STATE"
-    assert fw.log[-1].text == "ICMP error about no known connection"
 
 
 def test_the_memory_for_fragments_is_bounded_and_the_oldest_gives_way() -> None:
