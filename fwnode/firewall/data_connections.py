@@ -22,6 +22,10 @@ class Announced(NamedTuple):
     match: Match
 
 
+class NotInspectable(Exception):
+    """A packet of an inspected service that does not hold all that would have to be looked at."""
+
+
 def find_announced(table: ConnectionTable, policy: Policy, packet: Packet, now: float) -> Announced | None:
     """What was said of this new connection, as long as the rule base accepts the control connection that said it."""
     known = table.expected.find(packet.key, now)
@@ -37,11 +41,13 @@ def find_announced(table: ConnectionTable, policy: Policy, packet: Packet, now: 
 
 def inspect(table: ConnectionTable, policy: Policy, packet: Packet, data: bytes, now: float) -> bool:
     """Look into a packet that is accepted, if its connection is of an inspected service. True when it announced
-    something; raises `AnnouncementRefused` when it announces what it may not."""
+    something; raises `AnnouncementRefused` when it announces what it may not, `NotInspectable` for a first fragment."""
     connection = table.find(packet.key)
     service = policy.inspected.get(connection.service) if connection is not None else None
     if connection is None or service is None or service.protocol != packet.protocol:
         return False
+    if packet.fragment:
+        raise NotInspectable(f"a fragment of {connection.service}, which is inspected: its rest could say anything")
     if connection.inspector is None:
         _, client, server, _, _ = split_key(connection.key)
         connection.inspector = inspector(service.inspect, client, server)

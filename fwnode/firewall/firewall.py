@@ -17,7 +17,8 @@ from syncproto.record import Op
 
 from .announcements import AnnouncementRefused
 from .connection import Connection
-from .data_connections import find_announced, inspect
+from .data_connections import NotInspectable, find_announced, inspect
+from .fragments import FRAGMENT_TIMEOUT_S, AcceptedFragments
 from .icmp import LINK_ONLY, objection, runs_that_way
 from .load import Kind, SyncLoad
 from .packet import (
@@ -48,10 +49,6 @@ from .verdict import ACCEPT, DROP, HOLD, Counters, Hook, LogEntry, Reason, Verdi
 
 LOG_MAX = 2_000
 """Log entries that a member keeps; older ones make room."""
-FRAGMENTS_MAX = 1_024
-"""Datagrams whose fragments are followed at a time; the oldest makes room (Linux: ipfrag_high_thresh, 4 MB)."""
-FRAGMENT_TIMEOUT_S = 30.0
-"""How long fragments of a datagram are expected (RFC 791 and Linux: 15 to 30 s)."""
 
 
 class Shares(Protocol):
@@ -102,16 +99,17 @@ class Firewall:
         self._virtual_addresses = virtual_addresses
         self._generation = 0
         self._changed_table = False
-        self._fragments: dict[bytes, tuple[float, Verdict]] = {}
+        self._fragments = AcceptedFragments()
 
     # -- the way of a packet -------------------------------------------------------------------------------------
 
     def decide(self, data: bytes, hook: int, now: float) -> Verdict:
         """The verdict for one packet; `data` holds at least its headers. Never raises on what the network sends."""
         # The short way: a whole IPv4 or IPv6 packet without options, of a connection that has nothing special due.
-        if hook == Hook.FORWARD and self.forwarding and len(data) >= 40:
+        if hook == _FORWARD and self.forwarding and len(data) >= 28:
             first = data[0]
-            entries = self.connections.entries
+            table = self.connections
+            entries = table.entries
             if first == 0x45 and not data[6] & 0x3F and not data[7]:
                 at = 20
                 key = data[9:10] + data[12:24]
@@ -131,12 +129,18 @@ class Firewall:
                 protocol = connection.key[0]
                 if (
                     protocol == TCP
-                    and connection.state == State.ESTABLISHED
+                    and connection.state is _ESTABLISHED
                     and len(data) >= at + 20
                     and data[at + 12] >= 0x50
-                    and data[at + 13] & (SYN | FIN | RST | ACK) == ACK
-                ) or (protocol == UDP and len(data) >= at + 8):
-                    connection.expires = now + self.connections.lifetime(connection.timeout)
+                    and len(data) >= at + (data[at + 12] >> 4 << 2)
+                    and data[at + 13] & _STATE_FLAGS == ACK
+                ) or (
+                    # Its length is the rest of the packet's: total length at 2 less the header, or payload length at 4.
+                    protocol == UDP
+                    and len(data) >= at + 8
+                    and (data[at + 4] << 8 | data[at + 5]) + 40 - at == data[at // 10] << 8 | data[at // 10 + 1]
+                ):
+                    connection.expires = now + table.lifetime(connection.timeout)
                     self.counters.accepted += 1
                     return ACCEPT
         return self.decide_inspected(data, hook, now)
@@ -166,7 +170,7 @@ class Firewall:
         if not self._may_process(packet, hook):
             self._log(now, Reason.NOT_ACTIVE, hook, packet, 0, Reason.NOT_ACTIVE.value)
             return DROP[Reason.NOT_ACTIVE]
-        if self.sharing is not None and self._is_others(packet, hook, self.sharing):
+        if self.sharing is not None and self._is_others(packet, hook, self.sharing, now):
             return DROP[Reason.OTHER_MEMBER]
         if packet.fragment:
             return self._decide_fragment(packet, data, hook, now)
@@ -178,12 +182,14 @@ class Firewall:
         # Its own addresses a member always defends itself; the virtual ones only who is active.
         return hook != Hook.FORWARD and not (hook == Hook.INPUT and packet.destination in self._virtual_addresses)
 
-    def _is_others(self, packet: Packet, hook: int, sharing: Shares) -> bool:
+    def _is_others(self, packet: Packet, hook: int, sharing: Shares, now: float) -> bool:
         """Whether another member processes it. Its own traffic is each member's own, but for two kinds of packets that
         come of every member's receiving every packet: those to the virtual address, and the kernels' ICMP errors."""
         if hook == Hook.FORWARD:
             if sharing.all_receive and packet.destination in self._control_addresses:
                 return True  # the member whose address it is has received it, too
+            if not packet.first_fragment and self._fragments.passes(packet.fragment, now):
+                return False  # whatever has made others forget whose it is
             return not sharing.is_mine(self._sharing_keys.of(packet))
         if not sharing.all_receive:
             return False
@@ -197,15 +203,15 @@ class Firewall:
         """A fragment follows the verdict of its first fragment."""
         if packet.first_fragment:
             verdict = self._decide_whole(packet, data, hook, now)
-            self._fragments.pop(packet.fragment, None)
-            while len(self._fragments) >= FRAGMENTS_MAX:
-                del self._fragments[next(iter(self._fragments))]
-            self._fragments[packet.fragment] = (now + self.connections.lifetime(FRAGMENT_TIMEOUT_S), verdict)
+            if verdict.accept:
+                self._fragments.accept(packet.fragment, now + self.connections.lifetime(FRAGMENT_TIMEOUT_S))
             return verdict
-        until, verdict = self._fragments.get(packet.fragment, (0.0, DROP[Reason.FRAGMENT]))
-        if verdict.accept and now < until:
+        if self._fragments.passes(packet.fragment, now):
             return ACCEPT
-        self._log(now, Reason.FRAGMENT, hook, packet, 0, Reason.FRAGMENT.value)
+        return self._drop_fragment(packet, hook, now, Reason.FRAGMENT.value)
+
+    def _drop_fragment(self, packet: Packet, hook: int, now: float, text: str) -> Verdict:
+        self._log(now, Reason.FRAGMENT, hook, packet, 0, text)
         return DROP[Reason.FRAGMENT]
 
     def _decide_whole(self, packet: Packet, data: bytes, hook: int, now: float) -> Verdict:
@@ -228,6 +234,8 @@ class Firewall:
             try:
                 if inspect(table, self.policy, packet, data, now):
                     self._changed_table = True
+            except NotInspectable as error:
+                return self._drop_fragment(packet, hook, now, str(error))
             except AnnouncementRefused as error:
                 known = table.find(packet.key)
                 self._log(now, Reason.ANNOUNCEMENT, hook, packet, known.rule if known else 0, str(error))
@@ -442,6 +450,7 @@ class Firewall:
         """The new rule base decides from the next packet on; known connections are matched again, or kept."""
         self.policy = policy
         self._generation += 1
+        self._fragments.forget()
         self.connections.visit_all()
 
     @property
@@ -462,6 +471,9 @@ class Firewall:
         self.log.append(LogEntry(self.log_number, now, reason, hook, key, detail, rule, text))
 
 
+# Plain names: an attribute of an enumeration is looked up slowly.
+_ESTABLISHED, _FORWARD = State.ESTABLISHED, Hook.FORWARD
+_STATE_FLAGS = SYN | FIN | RST | ACK
 _SESSION_TIMEOUTS = {
     TCP: "tcp_session_timeout", UDP: "udp_timeout", ICMP: "icmp_timeout", ICMPV6: "icmp_timeout",
 }  # fmt: skip

@@ -106,8 +106,7 @@ class SipInspector(Inspector):
 
     def see(self, packet: Packet, data: bytes, from_client: bool) -> list[Announcement]:
         payload, length = _payload(packet, data, UDP_HEADER_BYTES)
-        whole = len(payload) == length and not packet.fragment
-        return sip_message(payload, whole, packet.source, packet.destination)
+        return sip_message(payload, len(payload) == length, packet.source, packet.destination)
 
 
 _INSPECTORS: dict[str, type[Inspector]] = {"ftp": FtpInspector, "tftp": TftpInspector, "sip": SipInspector}

@@ -16,6 +16,9 @@ ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 
 FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 
+TRANSPORT_BYTES = {TCP: 20, UDP: 8, ICMP: 8, ICMPV6: 8}
+"""The shortest header of a protocol. A fragment that begins within it could put other words in the place of those that
+were looked at (RFC 1858, RFC 3128)."""
 IPV4_KEY_BYTES = 13
 IPV6_KEY_BYTES = 37
 EXTENSION_HEADERS_MAX = 8
@@ -139,6 +142,7 @@ def _parse_ipv4(data: bytes, *, whole: bool) -> Packet:
         packet.fragment = b"\x04" + data[4:6] + data[9:10] + data[12:20]
         packet.key = data[9:10] + data[12:20] + bytes(4)
         packet.first_fragment = offset == 0
+        _check_offset(packet.protocol, offset * 8, total - header)
     if not offset:
         _parse_transport(packet, data, header, whole=whole, room=(total or 0x10000) - header)
     return packet
@@ -161,6 +165,7 @@ def _parse_ipv6(data: bytes, *, whole: bool) -> Packet:
                 packet.fragment = b"\x06" + data[at + 4 : at + 8] + data[8:40]
                 packet.key = data[at : at + 1] + data[8:40] + bytes(4)
                 packet.first_fragment = offset == 0
+                _check_offset(data[at], offset, (data[4] << 8 | data[5]) + 32 - at)
             length = 8
         elif following == _AUTHENTICATION:
             length = (data[at + 1] + 2) * 4
@@ -180,6 +185,14 @@ def _parse_ipv6(data: bytes, *, whole: bool) -> Packet:
     return packet
 
 
+def _check_offset(protocol: int, offset: int, length: int) -> None:
+    """Of a fragment; `length` is what it carries."""
+    if 0 < offset < TRANSPORT_BYTES.get(protocol, 0):
+        raise MalformedPacket(f"a fragment at {offset} bytes overlaps the transport header")
+    if offset + length > 0xFFFF:
+        raise MalformedPacket("a fragment reaches beyond the longest datagram")
+
+
 def _parse_transport(packet: Packet, data: bytes, at: int, *, whole: bool, room: int) -> None:
     """Ports, flags and key. `room` is how much the IP header says is left; `whole` is off inside an ICMP error."""
     protocol = packet.protocol
@@ -188,13 +201,16 @@ def _parse_transport(packet: Packet, data: bytes, at: int, *, whole: bool, room:
         if available < (20 if whole else 8):
             raise MalformedPacket("TCP header cut short")
         if whole:
-            if data[at + 12] >> 4 < 5:
+            if not 20 <= data[at + 12] >> 4 << 2 <= room:
                 raise MalformedPacket("TCP header length does not fit")
             packet.flags = data[at + 13]
         ports = data[at : at + 4]
     elif protocol == UDP:
         if available < 8:
             raise MalformedPacket("UDP header cut short")
+        length = data[at + 4] << 8 | data[at + 5]
+        if whole and (length < 8 or (length > room and not packet.fragment)):
+            raise MalformedPacket("UDP length does not fit")
         ports = data[at : at + 4]
     elif protocol == (ICMP if packet.family == 4 else ICMPV6):
         if available < 8:
@@ -208,6 +224,8 @@ def _parse_transport(packet: Packet, data: bytes, at: int, *, whole: bool, room:
         ports = bytes(4)
     packet.source_port = ports[0] << 8 | ports[1]
     packet.destination_port = ports[2] << 8 | ports[3]
+    if whole and protocol in (TCP, UDP) and not (packet.source_port and packet.destination_port):
+        raise MalformedPacket("TCP or UDP port 0")
     packet.key = bytes((protocol,)) + packet.source + packet.destination + ports
 
 

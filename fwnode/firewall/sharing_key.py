@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from .packet import Packet
 
-FRAGMENTED_MAX = 1_024
-"""Datagrams whose first fragment is remembered; the oldest makes room (as many as the firewall follows)."""
+FRAGMENTED_MAX = 16_384
+"""Datagrams whose first fragment is remembered, about 3 MB; the oldest makes room. Lab's own: many more than the
+firewall follows, because no rule is asked here, and those that are refused take places, too."""
 
 
 class SharingKeys:

@@ -24,7 +24,7 @@ class Reason(Enum):
     SYN_ON_ESTABLISHED = "SYN packet on established connection"
     POLICY = "the rule base does not accept it"
     REJECTED = "the rule base rejects it, and the sender is told"
-    FRAGMENT = "a fragment whose first fragment was not accepted or not seen"
+    FRAGMENT = "a fragment whose first was not accepted or not seen, or of an inspected control connection"
     TABLE_FULL = "the connections table is at its limit"
     ANNOUNCEMENT = "a control connection announces a data connection that it may not"
     OTHER_MEMBER = "another member processes this packet (load sharing)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from harness import wan_macs
+from harness import until, wan_macs
 
 INJECT_HELLO = """
 import time
@@ -154,3 +154,60 @@ def test_the_firewall_says_when_a_packet_is_too_big(pair):
     pair.exec("fw1", "ip", "link", "set", "wan", "mtu", "1400", check=True)
     done = pair.exec("client", "ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", "1450", "198.51.100.100")
     assert "mtu = 1400" in done.stdout or "mtu=1400" in done.stdout, done.stdout + done.stderr
+
+
+MALFORM = """
+from scapy.all import IP, TCP, UDP, Ether, IPv6, IPv6ExtHdrFragment, Raw, getmacbyip, sendp
+to = Ether(dst=getmacbyip("192.0.2.1"))
+four, six = IP(src="192.0.2.100", dst="198.51.100.100"), IPv6(src="2001:db8:1::100", dst="2001:db8:2::100")
+for ip in (four, six):
+    sendp([to / ip / part for part in (
+        TCP(sport=0, dport=80), TCP(sport=5, dport=0), UDP(sport=0, dport=53), UDP(sport=5, dport=0),
+        UDP(sport=5, dport=53, len=7) / b"x", UDP(sport=5, dport=53, len=99) / b"x", TCP(sport=5, dport=80, dataofs=15),
+    )], iface="lan", verbose=0)
+tail = bytes(TCP(sport=5, dport=23))[8:] + bytes(20)
+sendp([to / IP(src=four.src, dst=four.dst, id=9, flags="MF") / TCP(sport=5, dport=80),
+       to / IP(src=four.src, dst=four.dst, id=9, frag=1, proto=6) / Raw(tail),
+       to / six / IPv6ExtHdrFragment(offset=0, m=1, id=9, nh=6) / TCP(sport=5, dport=80) / Raw(bytes(4)),
+       to / six / IPv6ExtHdrFragment(offset=1, m=0, id=9, nh=6) / Raw(tail)], iface="lan", verbose=0)
+"""
+
+
+def test_headers_that_no_sender_writes_do_not_pass(pair):
+    pair.exec("client", "ping", "-n", "-c", "1", "198.51.100.100", check=True)
+    pair.exec("client", sys.executable, "-c", MALFORM, check=True)
+    until(lambda: pair.status("fw1")["drops"]["MALFORMED"] >= 16, "the firewall has dropped all of them")
+    assert pair.status("fw1")["drops"]["MALFORMED"] == 16
+    rows = [row for row in pair.ask("fw1", "tab", "-u")["rows"] if row["protocol"] in (6, 17)]
+    assert {(row["source_port"], row["destination_port"]) for row in rows} == {(5, 80)}, "the first fragments'"
+
+
+REFUSED_FRAGMENTS = """
+import sys
+from scapy.all import IP, UDP, Ether, Raw, fragment, getmacbyip, sendp
+to = Ether(dst=getmacbyip("192.0.2.1"))
+def parts(port, number):
+    whole = IP(src="192.0.2.100", dst="198.51.100.100", id=number) / UDP(sport=5_000, dport=port) / Raw(b"x" * 2_000)
+    return [to / part for part in fragment(whole, 1_000)]
+accepted = parts(9_000, 1)
+sendp([accepted[0], *(parts(23, number)[0] for number in range(2, 1_102)), *accepted[1:]], iface="lan", verbose=0)
+"""
+HEAR_ONE = """
+import socket
+with socket.socket(type=socket.SOCK_DGRAM) as link:
+    link.bind(("", 9_000))
+    print("ready", flush=True)
+    print(len(link.recv(4_000)), flush=True)
+"""
+
+
+def test_fragments_that_are_refused_do_not_cost_others_their_rest(pair, tmp_path):
+    rules = [{"service": "telnet", "action": "drop"}, {"service": "large", "action": "accept"}]
+    udp = {"telnet": {"protocol": "udp", "port": 23}, "large": {"protocol": "udp", "port": 9000}}
+    pair.install("fw1", tmp_path, {"name": "large", "services": udp, "rules": rules})
+    listener = pair.background("server", sys.executable, "-c", HEAR_ONE)
+    assert listener.stdout.readline() == "ready\n"
+    pair.exec("client", sys.executable, "-c", REFUSED_FRAGMENTS, check=True)
+    drops = until(lambda: (d := pair.status("fw1")["drops"])["POLICY"] >= 1_100 and d, "all have come")
+    assert (drops["POLICY"], drops["FRAGMENT"]) == (1_100, 0)
+    assert listener.stdout.readline() == "2000\n"

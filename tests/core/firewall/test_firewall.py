@@ -15,7 +15,6 @@ from firewall_wire import (
     answer,
     echo,
     firewall,
-    fragments,
     ip,
     key_of,
     play,
@@ -29,7 +28,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6, IPv6ExtHdrDestOpt
 from scapy.packet import Raw
 
-from fwnode.firewall.firewall import FRAGMENT_TIMEOUT_S, FRAGMENTS_MAX, LOG_MAX, Firewall
+from fwnode.firewall.firewall import LOG_MAX, Firewall
 from fwnode.firewall.tcp import State
 from fwnode.firewall.verdict import Hook, Reason
 from fwnode.policy_file import build_policy
@@ -91,6 +90,13 @@ def test_decide_answers_to_anything(
     st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=2),
 )
 @example(tcp("A"), [(32, 0x40)])
+@example(tcp("A"), [(32, 0x60)])
+@example(tcp("PA", "<"), [(32, 0xF0)])
+@example(tcp("A", family=6), [(52, 0xF0)])
+@example(udp(), [(25, 7)])
+@example(udp("<"), [(25, 99)])
+@example(udp(family=6), [(45, 0)])
+@example(udp(family=6), [(44, 1)])
 @example(tcp("A", family=6), [(52, 0)])
 def test_the_short_way_decides_as_the_long_way(packet: bytes, damage: list[tuple[int, int]]) -> None:
     """Established traffic takes a short cut through `decide`; it must not be a way round any check."""
@@ -231,30 +237,6 @@ def test_the_other_timeouts_are_parameters_too(parameter: str, packet: bytes) ->
     assert len(fw.connections) == 1
     fw.expire(8.0)
     assert len(fw.connections) == 0
-
-
-# -- fragments -------------------------------------------------------------------------------------------------------
-
-
-def test_fragments_follow_the_verdict_of_the_first() -> None:
-    fw = firewall()
-    first, second, third = fragments()
-    assert [answer(fw, p) for p in (second, first, second, third)] == ["FRAGMENT", "ACCEPT", "ACCEPT", "ACCEPT"]
-    refused, tail, _ = fragments(port=9, number=2)
-    assert [answer(fw, p) for p in (refused, tail)] == ["POLICY", "FRAGMENT"]
-    assert answer(fw, second, FRAGMENT_TIMEOUT_S + 1) == "FRAGMENT"
-
-
-def test_the_memory_for_fragments_is_bounded_and_the_oldest_gives_way() -> None:
-    fw = firewall()
-    trains = [fragments(number=n)[:2] for n in (1, 2)]
-    answer(fw, trains[0][0])
-    head = bytearray(trains[1][0])
-    for number in range(2, FRAGMENTS_MAX + 2):
-        head[4:6] = number.to_bytes(2, "big")
-        fw.decide(bytes(head), Hook.FORWARD, 0.0)
-    assert answer(fw, trains[0][1]) == "FRAGMENT"
-    assert answer(fw, trains[1][1]) == "ACCEPT"
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------

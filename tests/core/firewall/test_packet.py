@@ -32,7 +32,7 @@ from fwnode.firewall.packet import (
     split_key,
 )
 
-PORTS = st.integers(0, 65_535)
+PORTS = st.integers(1, 65_535)
 AUTHENTICATION_HEADER = bytes([6, 4, 0, 0]) + bytes(20)  # next header TCP, (4 + 2) * 4 bytes long
 
 
@@ -198,6 +198,16 @@ def test_eight_bytes_of_the_quoted_transport_header_are_enough() -> None:
         (b"\x46" + bytes(ip(CLIENT, SERVER, proto=47, len=40))[1:] + b"\x01\x01", "header length"),
         (tcp("S")[:39], "TCP header cut short"),
         (tcp("S")[:32] + b"\x40" + tcp("S")[33:], "TCP header length"),
+        (tcp("S")[:32] + b"\x60" + tcp("S")[33:], "TCP header length"),
+        (bytes(ip(CLIENT, SERVER, 6) / TCP(sport=5, dport=80, dataofs=15)), "TCP header length"),
+        (tcp("S", server_port=0), "port 0"),
+        (tcp("S", client_port=0, family=6), "port 0"),
+        (udp(server_port=0), "port 0"),
+        (udp(client_port=0, family=6), "port 0"),
+        (bytes(ip(CLIENT, SERVER) / UDP(sport=5, dport=53, len=7) / b"x"), "UDP length"),
+        (bytes(ip(CLIENT, SERVER) / UDP(sport=5, dport=53, len=10) / b"x"), "UDP length"),
+        (bytes(ip(CLIENT, SERVER, 6) / UDP(sport=5, dport=53, len=10) / b"x"), "UDP length"),
+        (bytes(ip(CLIENT, SERVER, 6) / UDP(sport=5, dport=53, len=0) / b"x"), "UDP length"),
         (udp()[:27], "UDP header cut short"),
         (echo()[:27], "ICMP header cut short"),
         (tcp("S", family=6)[:39], "IPv6 header cut short"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from firewall_wire import CLIENT, SERVER, VIRTUAL, address, answer, echo, firewall, ip, tcp, udp, unreachable
+from firewall_wire import CLIENT, SERVER, VIRTUAL, address, answer, echo, firewall, fragments, ip, tcp, udp, unreachable
 from scapy.layers.inet import ICMP, IP, UDP, fragment
 from scapy.packet import Raw
 
@@ -68,10 +68,20 @@ def test_all_fragments_of_a_datagram_come_to_one_member() -> None:
 
 def test_datagrams_whose_fragments_are_remembered_stay_in_their_cap() -> None:
     keys = SharingKeys()
+    first = bytes(ip(CLIENT, SERVER, 4, flags="MF") / UDP(sport=1, dport=53) / Raw(bytes(16)))
     for number in range(FRAGMENTED_MAX + 10):
-        first = ip(CLIENT, SERVER, 4, id=number, flags="MF") / UDP(sport=1, dport=53) / Raw(bytes(16))
-        keys.of(parse(bytes(first)))
+        keys.of(parse(first[:4] + number.to_bytes(2) + first[6:]))
     assert len(keys._firsts) == FRAGMENTED_MAX
+
+
+def test_fragments_of_an_accepted_datagram_pass_however_many_others_have_come() -> None:
+    fw, others = firewall(), fragments(port=9)[0]
+    first, second, _ = fragments(number=0)
+    fw.sharing = Mine(parse(first).key)
+    assert answer(fw, first) == "ACCEPT"
+    for number in range(1, FRAGMENTED_MAX + 10):
+        assert answer(fw, first[:4] + number.to_bytes(2) + others[6:]) == "OTHER_MEMBER"
+    assert answer(fw, second) == "ACCEPT"
 
 
 def test_an_error_about_a_packet_to_the_members_own_address_is_its_own() -> None:
