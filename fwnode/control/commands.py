@@ -268,6 +268,7 @@ class Commands:
             "active_peers": node.active_peers(),
             "bytes": {"sent": node.datagrams.sent_bytes, "received": node.datagrams.received_bytes},
             "refused_messages": self._refused(),
+            "send_errors": dict(node.datagrams.errors),
         }
 
     def tab(

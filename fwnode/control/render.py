@@ -228,7 +228,6 @@ def _added_sections(data: Mapping[str, Any]) -> dict[str, _Rows]:
     state = "yes" if blocking["blocking"] else "no"
     enabled = "" if blocking["enabled"] else " (fw_sync_block_new_conns is -1)"
     reason = f" ({full['reason']})" if full["reason"] else ""
-    refused = data["refused_messages"]
     peers: _Rows = {}
     for name, peer in data["peers"].items():
         exchange = f", exchanges: {peer['exchange'].replace('_', ' ')}" if peer["exchange"] else ""
@@ -258,9 +257,14 @@ def _added_sections(data: Mapping[str, Any]) -> dict[str, _Rows]:
         "Sync interface:": {
             "Bytes sent": data["bytes"]["sent"],
             "Bytes received": data["bytes"]["received"],
-            "Refused messages": ", ".join(f"{count} {why}" for why, count in refused.items()) or 0,
+            "Refused messages": _counts(data["refused_messages"]),
+            "Errors of sending": _counts(data["send_errors"]),
         },
     }
+
+
+def _counts(counts: Mapping[str, int]) -> str | int:
+    return ", ".join(f"{count} {why}" for why, count in counts.items()) or 0
 
 
 def _ticks(seconds: float) -> int:

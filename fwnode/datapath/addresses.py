@@ -52,6 +52,8 @@ _KERNEL_SETTINGS = {
     "net/ipv4/conf/all/arp_announce": "2",
     "net/ipv4/conf/all/send_redirects": "0",
     "net/ipv4/conf/all/rp_filter": "0",
+    # Full sync over a path that loses large segments without a word: TCP finds out, and sends smaller ones.
+    "net/ipv4/tcp_mtu_probing": "1",
 }
 _INTERFACE_SETTINGS = {"send_redirects": "0", "rp_filter": "0"}
 

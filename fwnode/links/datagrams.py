@@ -6,7 +6,9 @@ died although its machine lives.
 
 from __future__ import annotations
 
+import errno
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -38,6 +40,8 @@ class Datagrams:
         # Of the sync network alone, as `syncstat` shows them.
         self.sent_bytes = 0
         self.received_bytes = 0
+        self.errors: Counter[str] = Counter()
+        """What the kernel said of datagrams that it did not send, or that did not get there: by interface and error."""
         self.wires: list[Wire] = []
         for interface, (own, peers) in addresses.items():
             for peer, address in peers.items():
@@ -63,8 +67,11 @@ class Datagrams:
         except ConnectionRefusedError:
             # The error belongs to an earlier datagram; this one was not sent.
             refused(wire.peer)
-        except OSError:
-            pass  # no route, link down, buffer full: as if lost on the wire
+        except OSError as error:
+            self._count(wire, error)  # no route, link down, too large, buffer full: as if lost on the wire
+
+    def _count(self, wire: Wire, error: OSError) -> None:
+        self.errors[f"{wire.interface}: {errno.errorcode.get(error.errno or 0, str(error))}"] += 1
 
     def receive(self, wire: Wire, refused: Callable[[int], None]) -> Iterator[bytes]:
         for _ in range(TURN_MAX):
@@ -75,7 +82,8 @@ class Datagrams:
             except ConnectionRefusedError:
                 refused(wire.peer)
                 continue
-            except OSError:
+            except OSError as error:
+                self._count(wire, error)
                 return
             if wire.sync:
                 self.received_bytes += len(data)

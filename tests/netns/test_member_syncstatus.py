@@ -109,6 +109,24 @@ def test_who_gets_no_update_at_all_is_behind_at_both_ends_until_it_has_them(pair
     assert seen == 300, "not before fw2 has all of them"
 
 
+def test_a_full_sync_passes_a_sync_network_that_loses_large_segments(pair: UpLab) -> None:
+    """What lies between the members bears less than their interfaces, and no ICMP tells them."""
+    wait_for(pair, "OK", "OK")
+    pair.udp().open(2000)
+    until(lambda: pair.control("fw1")["connections"] == 2000, "fw1 has them")
+    pair.do("stop", "member=fw2")
+    # Segments as they would be on a wire: a veth pair passes 64 KiB ones whole, whatever its MTU.
+    pair.exec("fw1", "ip", "link", "set", "sync", "gso_max_segs", "1", check=True)
+    rule = ["-i", "sync", "-m", "length", "--length", "1281:65535", "-j", "DROP"]
+    pair.exec("fw2", "iptables", "-w", "-t", "raw", "-A", "PREROUTING", *rule, check=True)
+    pair.do("start", "member=fw2")
+    pair.wait_for_state("fw2", "Standby")
+    answer = pair.control("fw2")
+    assert (answer["full_sync"]["state"], answer["connections"]) == ("done", 2000)
+    dropped = pair.exec("fw2", "iptables", "-w", "-t", "raw", "-L", "PREROUTING", "-vxn").stdout
+    assert any(int(line.split()[0]) for line in dropped.splitlines() if "1281:65535" in line), "large segments came"
+
+
 def test_of_three_members_the_one_that_is_cut_off_is_named(tmp_path) -> None:
     with sharing_lab("load-sharing-multicast", 3, tmp_path) as lab:
         until(lambda: all(status(lab, f"fw{n}") == "OK" for n in (1, 2, 3)), "all are well")

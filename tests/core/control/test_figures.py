@@ -53,7 +53,7 @@ def node() -> Any:
         ),
         queues=[SimpleNamespace(buffer_bytes=0)],
         overruns=lambda: SimpleNamespace(queue=0, socket=0),
-        datagrams=SimpleNamespace(sent_bytes=0, received_bytes=0),
+        datagrams=SimpleNamespace(sent_bytes=0, received_bytes=0, errors=Counter[str]()),
         refused_messages=Counter[str](),
         started_at=0.0,
         events=[],

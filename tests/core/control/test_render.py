@@ -80,6 +80,7 @@ def test_sync_statistics_name_every_peer_with_its_reason() -> None:
         "records": {"sent": {"SET": 3}, "received": {}},
         "counters": COUNTERS | {"lost_updates": 12},
         "refused_messages": {"WRONG_CLUSTER": 2, "MALFORMED": 1},
+        "send_errors": {"sync: EMSGSIZE": 4},
         "bytes": {"sent": 100, "received": 0},
         "blocking": BLOCKING | {"enabled": True, "blocking": True, "scenarios": 3, "packets": 40, "seconds": 1.25},
         "holding": HOLDING | {"held": 8, "released": 8, "total_s": 0.8, "longest_s": 0.31},
@@ -99,6 +100,7 @@ def test_sync_statistics_name_every_peer_with_its_reason() -> None:
     assert dotted["Connections updated by delta sync"] == "7"
     assert (dotted["SET"], dotted["Lost updates"]) == ("0", "12")
     assert dotted["Refused messages"] == "2 WRONG_CLUSTER, 1 MALFORMED"
+    assert dotted["Errors of sending"] == "4 sync: EMSGSIZE"
     assert "Sync Statistics (IDs of F&A Peers - 2, 3):" in lines
     assert (dotted["Blocking scenarios"], dotted["Blocked packets"], dotted["Blocking now"]) == ("3", "40", "yes")
     assert (dotted["Max held duration (ticks)"], dotted["Avg held duration (ticks)"]) == ("4", "1")
@@ -109,7 +111,8 @@ def test_the_products_layout_is_kept_to_the_letter() -> None:
     """`cphaprob syncstat` of R80.20 and later: titles, order, and labels padded to 45 columns."""
     data: dict[str, Any] = {
         "status": "OK", "peers": {}, "full_sync": {"state": "none", "reason": ""}, "synced": {"full": 0, "delta": 0},
-        "records": {"sent": {}, "received": {}}, "refused_messages": {}, "bytes": {"sent": 0, "received": 0},
+        "records": {"sent": {}, "received": {}}, "refused_messages": {}, "send_errors": {},
+        "bytes": {"sent": 0, "received": 0},
         "counters": COUNTERS | {"generated_updates": 12316, "received_updates": 12, "sending_queue_size": 512,
                                 "receiving_queue_size": 256, "peak_fragments": 1},
         "blocking": BLOCKING, "holding": HOLDING, "healed": 0, "over_limit": 0, "heals": False, "interval_ms": 100,
