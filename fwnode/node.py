@@ -90,6 +90,7 @@ class Node:
             virtual_addresses=frozenset(v.ip.packed for i in config.cluster.interfaces for v in i.virtual),
             timer_floor=self.clock.floor,
             bucket_width=max(1.0, self.clock.floor / 10),
+            tick_s=SYNC_TICK_S * self.clock.rate,
             number=config.number,
         )
         now = wire_now()
@@ -381,6 +382,8 @@ class Node:
         self.event("state", f"{event.old.label} -> {event.new.label}: {event.reason}", state=event.new.label)
         # State first, then address: what peers sent was applied before this; now neighbours may send packets here.
         self.firewall.forwarding = event.new.forwards
+        if event.new.forwards and not event.old.forwards:
+            self.firewall.connections.visit_all()  # peers must hear of what this member sees from now on
         self._share_out()
         self._answer()
 

@@ -22,6 +22,7 @@ from fwnode.datapath.queue import PacketQueue
 from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.holding import HeldPackets
 from fwnode.firewall.load import LoadChanged
+from fwnode.firewall.refreshing import TOLD_MAX
 from fwnode.links.datagrams import Datagrams
 from fwnode.links.stream import Stream, connect, listen
 from syncproto import engine
@@ -37,6 +38,7 @@ from syncproto.limits import (
 from syncproto.message import Message
 from syncproto.pacing import Pace
 from syncproto.release import Compatibility, Release
+from syncproto.session import State as SessionState
 
 GATE_WAIT_S = 3.0
 """A joining member waits this long for a peer's release before it goes on without a full sync (the lab's choice)."""
@@ -152,12 +154,17 @@ class Synchroniser:
 
     def flush(self, now: float, datagrams: Datagrams) -> None:
         """What changed in the table since the last time goes out."""
-        if self._take_updates(now):
+        if self._take_updates(now, TOLD_MAX if self._keeps_up() else 0):
             self._send(now, datagrams)
             self._weigh(now)
 
-    def _take_updates(self, now: float) -> bool:
-        updates = self._firewall.connections.take_updates(self._clock.now())
+    def _keeps_up(self) -> bool:
+        """Whether a peer listens, and those that do have everything: there is time for what is not urgent."""
+        listens = any(self.engine.state(peer) is SessionState.OPEN for peer in self.engine.peers)
+        return listens and not self.engine.unacknowledged() and not self.engine.backlog
+
+    def _take_updates(self, now: float, room: int = 0) -> bool:
+        updates = self._firewall.connections.take_updates(self._clock.now(), room)
         if not updates or not self._config.peers:
             return False
         self.engine.send_updates(updates, now)

@@ -452,6 +452,7 @@ def _expected_row(announced: Expectation, now: float) -> dict[str, Any]:
         "data_of": describe_key(announced.parent),
         "ttl_s": round(announced.expires - now, 1),
         "timeout_s": announced.lifetime,
+        "past_end_s": 0.0,
     }
 
 
@@ -464,7 +465,8 @@ def _row(connection: Connection, now: float) -> dict[str, Any]:
         "learned": connection.learned,
         "synchronised": not connection.owned,
         "data_of": describe_key(connection.parent) if connection.parent else "",
-        # A copy is kept for a grace longer than its owner keeps the entry; shown is what the owner said.
-        "ttl_s": round(min(connection.expires - now, connection.timeout), 1),
+        "ttl_s": round(min(connection.left(now), connection.timeout), 1),
         "timeout_s": connection.timeout,
+        # A copy is kept a little longer than its owner said: a word of it may be on its way.
+        "past_end_s": 0.0 if connection.owned else round(max(0.0, now - connection.expires), 1),
     }

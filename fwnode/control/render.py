@@ -309,6 +309,7 @@ def tab(data: Mapping[str, Any]) -> Iterator[str]:
         left -= 1
         marks = [name for name, on in (("learned", row["learned"]), ("synchronised", row["synchronised"])) if on]
         marks += [f"data of {row['data_of']}"] if row["data_of"] else []
+        marks += [f"{row['past_end_s']:.1f} s past its owner's word"] if row["past_end_s"] else []
         yield (
             f"{_endpoint(row['source'], row['source_port']):>24} -> "
             f"{_endpoint(row['destination'], row['destination_port']):<24} "

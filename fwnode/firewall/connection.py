@@ -28,6 +28,7 @@ class Connection:
         "origin",
         "owned",
         "parent",
+        "peers_until",
         "pending",
         "refresh_at",
         "revision",
@@ -51,6 +52,9 @@ class Connection:
         self.born = born
         self.revision = 0
         self.expires = 0.0
+        """Of a copy: when its owner said that it ends."""
+        self.peers_until = 0.0
+        """When it ends as far as peers were told."""
         self.refresh_at = 0.0
         """When the next packet has more to do than move `expires`: announce, take over, match again."""
         self.rule = 0
@@ -85,10 +89,8 @@ class Connection:
         )
 
     def left(self, now: float) -> float:
-        """Seconds until it ends. A copy is kept for a grace that is not part of what its owner said."""
+        """Seconds until it ends."""
         left = self.expires - now
-        if left > self.timeout:
-            return self.timeout
         return left if left > 0.0 else 0.0
 
     def record(self, now: float) -> Record:

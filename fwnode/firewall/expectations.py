@@ -188,7 +188,7 @@ class Expectations:
         made = Expectation(record.key, record.parent, record.service, record.rule, record.timeout_s, record.born)
         made.revision = record.revision
         made.owned, made.told = False, True
-        self._put(made, now + max(record.ttl_s, self._floor), tell=False)
+        self._put(made, now + record.ttl_s, tell=False)
         return True
 
     def snapshot(self, now: float) -> Iterator[Record]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
+from syncproto.limits import SYNC_TICK_S
 from syncproto.record import Op
 
 from .announcements import AnnouncementRefused
@@ -76,15 +77,15 @@ class Firewall:
         virtual_addresses: frozenset[bytes] = frozenset(),
         timer_floor: float = 0.0,
         bucket_width: float = 1.0,
+        tick_s: float = SYNC_TICK_S,
         number: int = 0,
     ) -> None:
         self.member = member
         self.policy = policy
         self.parameters = parameters
         self.connections = ConnectionTable(
-            timer_floor, bucket_width, lambda: parameters["tcp_end_timeout"], number,
-            lambda: parameters["connections_limit"],
-        )  # fmt: skip
+            timer_floor, bucket_width, self._timeout_in, number, lambda: parameters["connections_limit"], tick_s
+        )
         self.local = ConnectionTable(timer_floor, bucket_width)
         """The member's own connections (full sync, ping to it): not forwarded, not synchronised."""
         self.load = SyncLoad(parameters)
@@ -261,7 +262,7 @@ class Firewall:
         self, connection: Connection, packet: Packet, data: bytes, table: ConnectionTable, hook: int, now: float
     ) -> Verdict | None:
         """None: the connection is over and the packet starts a new one."""
-        if now >= connection.expires:
+        if now >= connection.expires and table.is_over(connection, now):
             table.remove(connection)
             return None
         direction = INITIATOR if packet.key == connection.key else RESPONDER

@@ -6,7 +6,7 @@ emptying it.) Changes that peers must hear of are collected as the connection's 
 empties them: ten changes in one sync tick are one update.
 
 Times are lab seconds. A connection that came by sync belongs to the member that forwards its packets; only the owner
-announces its end. A copy outlives its owner's entry by a grace, because refreshes are rare (a few a timeout).
+announces its end, and how long it lives on (`refreshing`). A copy is kept for a short grace beyond what its owner said.
 
 Which view wins, where two members differ: the connection that was born later; of one connection, the higher revision,
 and in any case the further state (`tcp.further`), so that no message, however late, takes a state back. What peers said
@@ -24,20 +24,17 @@ from operator import itemgetter
 
 from syncproto.cluster_time import ClusterTime
 from syncproto.columns import Columns
-from syncproto.limits import FULL_SLICE_RECORDS
+from syncproto.limits import FULL_SLICE_RECORDS, SYNC_TICK_S
 from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag, Update
 
 from .connection import Connection, columns_of
 from .expectations import Expectations
 from .packed import Batch, PackedCopies
 from .packet import reverse_key
-from .tcp import START_STATES, State, further
+from .refreshing import GRACE_TICKS, REFRESHES_PER_TIMEOUT, Walk, merged_end
+from .tcp import State, further, usual_timeout
 from .wheel import Wheel
 
-REFRESHES_PER_TIMEOUT = 3
-"""A connection with traffic is announced again this often within its timeout, so that copies don't expire."""
-COPY_GRACE = 0.5
-"""Share of its timeout by which a synchronised copy outlives its last announcement: more than one missed refresh."""
 ENDED_MAX = 16_384
 """Ended connections that are remembered, so that a late record of one does not bring it back; about 3 MB. The oldest
 is forgotten first. Lab's own: more than end within the seconds that a retransmission takes."""
@@ -45,26 +42,23 @@ EXPIRED_AT_ONCE_MAX = 1_000
 """Connections, packed ones as others, that are looked at in one call of `expire` (2 ms): packets wait meanwhile."""
 ENDED_TOGETHER = 100
 """Of them, those that are removed together."""
-END_TIMEOUT_S = 20.0
-"""How long an entry stays after both FINs where nobody says otherwise (`tcp_end_timeout`)."""
-
 # Plain numbers: arithmetic of flags is slow.
 _LEARNED, _EXPECTED = int(RecordFlag.LEARNED), int(RecordFlag.EXPECTED)
-_PASSING = frozenset((*START_STATES, State.CLOSING))
 _STATES = tuple(State)  # by number, for calling an enum is slow
 
 
 class ConnectionTable:
-    """All connections of a member. `timer_floor` is the shortest time any entry lives (lab seconds), `end_timeout`
-    gives the seconds that one stays once both sides have closed it."""
+    """All connections of a member. `timer_floor` is the shortest time any entry lives, `tick_s` a sync tick, in lab
+    seconds; `timeout_in` gives the seconds that one may be idle in a state, from those of its session."""
 
     def __init__(
         self,
         timer_floor: float = 0.0,
         bucket_width: float = 1.0,
-        end_timeout: Callable[[], float] = lambda: END_TIMEOUT_S,
+        timeout_in: Callable[[State, float], float] = usual_timeout,
         member: int = 0,
         limit: Callable[[], float] = lambda: inf,
+        tick_s: float = SYNC_TICK_S,
     ) -> None:
         self.member = member
         """Number of the member whose table it is."""
@@ -77,10 +71,10 @@ class ConnectionTable:
         self.expected = Expectations(timer_floor, self.cluster_time)
         """Data connections that control connections of this table have announced."""
         self._floor = timer_floor
-        self._width = bucket_width
-        self._end_timeout = end_timeout
-        self._limit = limit
-        """Connections that the table takes from peers at most; who decides on packets looks at it himself."""
+        self.grace_s = GRACE_TICKS * tick_s
+        """Seconds that a copy is kept beyond the end that its owner announced."""
+        self._timeout_in, self._limit = timeout_in, limit
+        """Connections taken from peers at most; who decides on packets looks at it himself."""
         self.over_limit = 0
         """Peers' connections that found no room."""
         self._changed: dict[bytes, Connection] = {}
@@ -96,6 +90,7 @@ class ConnectionTable:
         self._rows: list[Connection | Batch | None] = []
         """Everything that is held, each in a row of its own: a walk by rows goes on while the table changes."""
         self._free_rows: list[int] = []
+        self._walk = Walk(self._rows, tick_s)
 
     def __len__(self) -> int:
         return len(self.entries) + len(self._packed)
@@ -209,6 +204,14 @@ class ConnectionTable:
         connection.expires = now + self.lifetime(connection.timeout)
         self._wheel.plan(connection, connection.expires)
 
+    def _end(self, connection: Connection) -> float:
+        """When it is removed, if no packet comes and nobody tells of one."""
+        return connection.expires if connection.owned else connection.expires + self.grace_s
+
+    def is_over(self, connection: Connection, now: float) -> bool:
+        """Whether it has been idle for too long."""
+        return now >= self._end(connection)
+
     def expire(self, now: float, at_most: int = EXPIRED_AT_ONCE_MAX) -> bool:
         """End what has been idle for too long. True: there is more to look at than was to be done at once."""
         self.expected.expire(now)
@@ -219,10 +222,13 @@ class ConnectionTable:
                 self._expire_packed(item, now)
                 continue
             looked_at += 1
-            if item.expires > now:
-                self._wheel.plan(item, item.expires)
-            else:
+            end = self._end(item)
+            if end <= now:
                 ended.append(item)
+            else:
+                self._wheel.plan(item, end)
+                if self._walk.has_moved(item):
+                    self.announce(item, Op.REFRESH)
             if len(ended) == ENDED_TOGETHER:
                 self._remove_all(ended)
                 ended = []
@@ -238,7 +244,7 @@ class ConnectionTable:
             self.remove(connection)
 
     def visit_all(self) -> None:
-        """Make the next packet of every connection take the longer way (the policy has changed)."""
+        """Make the next packet of every connection take the longer way: new policy, or the member begins to forward."""
         for item in self._rows:
             if isinstance(item, Connection):  # what is packed takes it anyhow
                 item.refresh_at = 0.0
@@ -251,8 +257,11 @@ class ConnectionTable:
             connection.pending = op
             self._changed[connection.key] = connection
 
-    def take_updates(self, now: float) -> list[Update]:
-        """What peers must hear of, each connection once, in its current state; empties the collection."""
+    def take_updates(self, now: float, room: int = 0) -> list[Update]:
+        """What peers must hear of, each connection once, in its current state; empties the collection. Connections that
+        end later than peers know fill it up to `room`."""
+        for connection in self._walk.moved(room - len(self._deleted) - len(self._changed)):
+            self.announce(connection, Op.REFRESH)
         updates = [Update(Op.DELETE, c.key, None, c.born, c.revision) for c in self._deleted.values()]
         self._deleted = {}
         while self._later and self._later[0][0] <= now:
@@ -260,14 +269,18 @@ class ConnectionTable:
             if connection.row >= 0:
                 self.announce(connection, Op.SET)
         changed, self._changed = self._changed, {}
-        refresh_at: dict[float, float] = {}  # one number for all of a timeout: less to keep, and to look at later
+        due: dict[float, tuple[float, float]] = {}  # one number for all of a timeout: less to keep and to look at
+        lag_s = self._walk.lag_s
         for connection in changed.values():
             op = connection.pending or Op.MODIFY
             connection.pending = None
             timeout = connection.timeout
-            if timeout not in refresh_at:
-                refresh_at[timeout] = now + self.lifetime(timeout) / REFRESHES_PER_TIMEOUT
-            connection.refresh_at = refresh_at[timeout]
+            if timeout not in due:
+                whole = self.lifetime(timeout)
+                due[timeout] = now + whole, now + whole / REFRESHES_PER_TIMEOUT
+            end, refresh_at = due[timeout]
+            idle_s, connection.peers_until = end - connection.expires, connection.expires
+            connection.refresh_at = refresh_at if idle_s <= lag_s else refresh_at - idle_s  # of so much less peers hear
             if connection.sync_at > now and not connection.told:
                 self._postpone(connection, op)
                 continue
@@ -287,6 +300,7 @@ class ConnectionTable:
         walk = (c for c in self if c.told or c.sync_at <= now)
         while connections := list(islice(walk, slice_max)):
             for connection in connections:
+                connection.peers_until = connection.peers_until if connection.told else connection.expires
                 connection.told = True
             yield columns_of(connections, now)
         if announced := list(self.expected.snapshot(now)):
@@ -302,7 +316,7 @@ class ConnectionTable:
         batch = Batch(columns, now, generation, origin)
         self._packed.add(batch)
         self._give_row(batch)
-        self._wheel.plan(batch, now + self.lifetime(batch.soonest_ttl_s))
+        self._wheel.plan(batch, now + batch.soonest_ttl_s + self.grace_s)
         self.peak = max(self.peak, len(self))
         return len(batch)
 
@@ -371,48 +385,40 @@ class ConnectionTable:
 
     def _merge(self, known: Connection, record: Record, now: float, origin: int) -> bool:
         """Another view of the same connection: the higher revision's, in the further of both states."""
-        state = further(known.state, _STATES[record.state])
+        was, told = known.state, _STATES[record.state]
+        state = further(was, told)
         newer = record.revision >= known.revision
-        if not newer and state is known.state:
+        if not newer and state is was:
             return False
-        timeout = known.timeout
         if newer:
-            # Who owned it goes on without a word until its next refresh is due: a member that sees one direction
-            # alone must not take it back with every packet.
-            refresh_at = known.refresh_at if known.owned else 0.0
             self._changed.pop(known.key, None)
             self._learned -= known.learned
             self._fill(known, record, origin)
             self._learned += known.learned
-            known.refresh_at = refresh_at
             known.pending = None
-            if not known.owned:
-                timeout = record.ttl_s
-        if state is State.CLOSING and state is not known.state:
-            # Its end is near, whatever the session's timeout is; where neither saw both FINs nobody has said so yet.
-            timeout = self._end_timeout() if known.owned or state != record.state else record.ttl_s
+            # `refresh_at` stays: a member that sees one direction alone must not take it back with every packet.
         known.state = state
-        known.timeout = timeout
-        if known.owned:
-            self.refresh(known, now)
-        else:
-            known.expires = now + self._life_of_copy(known.state, timeout, record.timeout_s)
-            self._wheel.plan(known, known.expires)
-        if state != record.state:
+        known.timeout = self._timeout_in(state, known.session_timeout)
+        ends = now + record.ttl_s, now + self.lifetime(known.timeout)
+        known.expires = merged_end(known, was, told, newer, *ends)
+        self._wheel.plan(known, self._end(known))
+        if state is not told:
             self.announce(known, Op.MODIFY)  # we knew more than the teller
         return True
 
     def _put_record(self, record: Record, now: float, generation: int, origin: int) -> None:
         connection = self._copy(record, now, generation, origin)
         self._put(connection)
-        self._wheel.plan(connection, connection.expires)
+        self._wheel.plan(connection, self._end(connection))
 
     def _copy(self, record: Record, came: float, generation: int, origin: int) -> Connection:
-        connection = Connection(record.key, _STATES[record.state], record.ttl_s, record.timeout_s, record.born)
+        state, session_timeout = _STATES[record.state], record.timeout_s
+        timeout = self._timeout_in(state, session_timeout)
+        connection = Connection(record.key, state, timeout, session_timeout, record.born)
         connection.generation = generation
         connection.owned = False
         self._fill(connection, record, origin)
-        connection.expires = came + self._life_of_copy(record.state, record.ttl_s, record.timeout_s)
+        connection.expires = came + record.ttl_s
         return connection
 
     def _fill(self, connection: Connection, record: Record, origin: int) -> None:
@@ -434,20 +440,12 @@ class ConnectionTable:
         owner = flags >> OWNER_SHIFT
         return teller if owner in (0, self.member) else owner
 
-    def _life_of_copy(self, state: int, left: float, session_timeout: float) -> float:
-        """Seconds that a copy is kept after its owner's last word."""
-        left = self.lifetime(left)
-        # A handshake and an end are short, whatever the session's timeout is.
-        if state not in _PASSING and left < session_timeout:
-            return left + COPY_GRACE * session_timeout
-        return left + COPY_GRACE * left
-
     # -- copies that are still packed ----------------------------------------------------------------------------
 
     def _unpack(self, key: bytes) -> Connection:
         connection = self._unpacked(*self._packed.take(key))
         self._put(connection)
-        self._wheel.plan(connection, connection.expires)
+        self._wheel.plan(connection, self._end(connection))
         return connection
 
     def _unpacked(self, batch: Batch, n: int) -> Connection:
@@ -458,7 +456,7 @@ class ConnectionTable:
         soonest = inf
         for n in list(self._packed.held(batch)):
             record = batch.record(n)
-            end = batch.came + self._life_of_copy(record.state, record.ttl_s, record.timeout_s)
+            end = batch.came + record.ttl_s + self.grace_s
             if end > now:
                 soonest = min(soonest, end)
             else:

@@ -38,6 +38,13 @@ class Event(IntEnum):
 INITIATOR, RESPONDER = 0, 1
 
 START_STATES = frozenset({State.SYN_SENT, State.SYN_RECEIVED})
+END_TIMEOUT_S = 20.0
+"""How long an entry stays after both FINs where nobody says otherwise (`tcp_end_timeout`)."""
+
+
+def usual_timeout(state: State, session_timeout: float) -> float:
+    """Seconds that a connection may be idle in a state where no parameters say otherwise."""
+    return END_TIMEOUT_S if state is State.CLOSING else session_timeout
 
 
 def _event(flags: int) -> Event:

@@ -13,13 +13,8 @@ from hypothesis import strategies as st
 from fwnode.clock import FLOOR_S, LabClock
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.packet import reverse_key
-from fwnode.firewall.table import (
-    COPY_GRACE,
-    ENDED_TOGETHER,
-    EXPIRED_AT_ONCE_MAX,
-    REFRESHES_PER_TIMEOUT,
-    ConnectionTable,
-)
+from fwnode.firewall.refreshing import REFRESHES_PER_TIMEOUT
+from fwnode.firewall.table import ENDED_TOGETHER, EXPIRED_AT_ONCE_MAX, ConnectionTable
 from fwnode.firewall.tcp import State
 from syncproto.record import Op, Record, Update
 
@@ -201,33 +196,6 @@ def test_a_copy_is_not_announced_and_its_end_is_not_told() -> None:
     table.expire(1000.0)
     assert len(table) == 0
     assert said(table) == []
-
-
-def test_a_copy_outlives_its_owners_entry_by_a_grace_and_no_longer() -> None:
-    owner, copy = ConnectionTable(), ConnectionTable()
-    owner.add(connection(timeout=90.0), 0.0)
-    for update in owner.take_updates(0.0):
-        copy.apply(update, 0.0)
-    owner.expire(92.0)
-    assert len(owner) == 0
-    copy.expire(92.0)
-    assert len(copy) == 1
-    copy.expire(90.0 * (1 + COPY_GRACE) + 2.0)
-    assert len(copy) == 0
-
-
-def test_a_copy_survives_between_two_announcements_of_a_connection_that_is_just_alive() -> None:
-    """The owner's last packet before a refresh is due moves only the owner's end; the copy has to wait for the next."""
-    owner, copy = firewall("fw1", tcp_session_timeout=90), ConnectionTable()
-    now = play(owner, "> S ACCEPT SYN_SENT\n < SA ACCEPT SYN_RECEIVED\n > A ACCEPT ESTABLISHED")
-    for step in (0.0, 29.0, 89.0, 29.0, 89.0, 89.0, 89.0):
-        now = play(owner, f"+ {step}\n > PA ACCEPT ESTABLISHED", now=now)
-        held = len(copy)
-        copy.expire(now)
-        assert len(copy) == held, now
-        for update in owner.connections.take_updates(now):
-            copy.apply(update, now)
-    assert len(copy) == 1
 
 
 # -- expiry ----------------------------------------------------------------------------------------------------------

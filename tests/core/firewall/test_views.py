@@ -55,7 +55,7 @@ def test_a_record_never_takes_a_state_back() -> None:
 
 
 def test_each_saw_one_fin_and_both_conclude_that_it_is_over() -> None:
-    one, other = ConnectionTable(end_timeout=lambda: 20.0), ConnectionTable(end_timeout=lambda: 20.0)
+    one, other = ConnectionTable(), ConnectionTable()
     for table in (one, other):
         table.apply(told(), 5.0)
     for table, state in ((one, State.FIN_WAIT_INITIATOR), (other, State.FIN_WAIT_RESPONDER)):

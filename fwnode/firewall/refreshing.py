@@ -1,0 +1,73 @@
+"""How peers hear that a connection lives on: how exact their copies are, and what that may cost.
+
+A packet moves its connection's end away and tells nobody: it must not cost more. Three things tell peers of it, each
+with what is left until the end:
+
+1. The walk: each sync tick some rows of the table are looked at, and an end that is later than peers know is told, as
+   long as peers keep up and the tick has room. So a table that is not huge is the same everywhere, to a tick or two.
+2. The next packet, once peers know of less than two thirds of the timeout. It waits for no room.
+3. Expiry, when it finds that the end it came for has moved.
+
+So peers never know of a later end than the owner, and what they do not know is what happened since they were told. When
+an owner dies, that is lost; a copy is kept for a short grace beyond the end that it knows, for the last ticks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .connection import Connection
+from .tcp import State
+
+REFRESHES_PER_TIMEOUT = 3
+"""Times that packets announce their connection anew within its timeout, however little room there is."""
+LAG_TICKS = 2
+"""Sync ticks by which a connection's end may be later than peers know without the walk telling it."""
+GRACE_TICKS = 5
+"""Sync ticks that a copy is kept beyond the end that its owner announced: those that the walk may lag behind, and one
+repetition of a lost datagram."""
+LOOKED_AT_MAX = 1_000
+"""Rows that the walk looks at in a tick, 0.1 ms: a table of 10,000 in a second."""
+TOLD_MAX = 64
+"""Updates in a tick up to which the walk adds its own: 5 KB, less than half of what 1 Mbit/s carries in a tick."""
+
+
+class Walk:
+    """Goes round the rows of a table, which may change between two calls. `tick_s`: lab seconds of a sync tick."""
+
+    def __init__(self, rows: list[Any], tick_s: float) -> None:
+        self.lag_s = LAG_TICKS * tick_s
+        self._rows = rows
+        self._at = 0
+
+    def has_moved(self, connection: Connection) -> bool:
+        """Whether it is this member's, and ends later than peers know."""
+        return connection.owned and connection.told and connection.expires - connection.peers_until > self.lag_s
+
+    def moved(self, room: int) -> list[Connection]:
+        """Up to `room` of this member's connections that end later than peers know."""
+        found: list[Connection] = []
+        if room <= 0:
+            return found
+        if self._at >= len(self._rows):
+            self._at = 0
+        for item in self._rows[self._at : self._at + LOOKED_AT_MAX]:
+            self._at += 1
+            if isinstance(item, Connection) and self.has_moved(item):
+                found.append(item)
+                if len(found) == room:
+                    break
+        return found
+
+
+def merged_end(
+    known: Connection, was: State, told: State, newer: bool, told_end: float, closed_end: float
+) -> float:
+    """When a connection ends of which a peer told, by `told_end` in state `told`: `was` is what it was here, `newer`
+    whether the peer's word is, and `closed_end` when a connection ends that is closed now."""
+    if known.state is State.CLOSING:
+        if told is State.CLOSING and not known.owned and (newer or was is not told):
+            return told_end
+        # Where neither saw both FINs nobody has said so yet; a word of before the end does not put it off.
+        return known.expires if was is State.CLOSING else closed_end
+    return told_end if newer and not known.owned else max(known.expires, told_end)
