@@ -99,7 +99,7 @@ def build_policy(data: Any, where: str, members: frozenset[str] = frozenset()) -
             return cast(Policy, end.value)
 
 
-def building(data: Any, where: str, members: frozenset[str] = frozenset()) -> Iterator[None]:
+def building(data: Any, where: str, members: frozenset[str] = frozenset()) -> Generator[None, None, Policy]:
     """`build_policy` in steps of about a millisecond, between which a member forwards packets; returns the policy."""
     return _Building(where, members).steps(data)
 

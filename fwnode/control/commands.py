@@ -7,7 +7,7 @@ argument changes nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import fields
 from ipaddress import ip_address
 from itertools import islice
@@ -33,7 +33,7 @@ from fwnode.firewall.packet import TCP, describe_key, split_key
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, parse_value
 from fwnode.firewall.table import ConnectionTable
 from fwnode.firewall.verdict import LogEntry, Reason
-from fwnode.policy_file import build_policy
+from fwnode.policy_file import building
 from syncproto.limits import SYNC_TICK_S
 
 if TYPE_CHECKING:
@@ -361,16 +361,18 @@ class Commands:
         self._draft.add(caller, part)
         return {}
 
-    def policy_install(self, caller: Caller, policy: dict[str, Any], file: FileName = "policy") -> dict[str, Any]:
-        """Install a rule base; one with a problem changes nothing."""
+    def policy_install(
+        self, caller: Caller, policy: dict[str, Any], file: FileName = "policy"
+    ) -> Iterator[dict[str, Any]]:
+        """Install a rule base; one with a problem changes nothing. Packets come between the steps of its reading."""
         node = self._node
         policy = self._draft.complete(caller, policy)
         try:
-            built = build_policy(policy, file, frozenset(node.config.members))
+            built = yield from _in_parts(building(policy, file, frozenset(node.config.members)))
             node.install_policy(built)
         except (FileError, DivertError) as error:
             raise ControlError(str(error)) from error
-        return {"policy": built.name, "rules": len(built.rules), "on_install": built.on_install.value}
+        yield {"policy": built.name, "rules": len(built.rules), "on_install": built.on_install.value}
 
     def reset(self) -> dict[str, Any]:
         """`cphaprob -reset syncstat`: the figures of synchronisation count from here."""
@@ -420,6 +422,16 @@ COMMANDS = {
         Commands.stop,
     )
 }
+
+
+def _in_parts(work: Generator[None, None, T]) -> Generator[dict[str, Any], None, T]:
+    """Work in steps, as an answer whose parts say nothing; returns what comes of it."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return cast(T, end.value)
+        yield {}
 
 
 def _slices(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -1,12 +1,16 @@
 """Rule bases of 1,000 to 100,000 rules: with `up --policy`, and installed while packets pass."""
 
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from network_ground import fwlab, unique_name
 
+from fwnode.policy_file import RULES_MAX
 from labs.network import discovery, supervisor
+from labs.python import python_command
 
 LAST = "  - {name: pings, service: icmp, action: accept}\n"
 
@@ -33,7 +37,34 @@ def pings(lab: str) -> bool:
     return fwlab("exec", "--lab", lab, "client", "--", *ping, check=False).returncode == 0
 
 
+def fwctl(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = python_command("fwnode.control", *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
 @pytest.mark.parametrize("rules", [1_000, 100_000])
 def test_up_with_a_large_rule_base(name: str, rules: int, tmp_path: Path) -> None:
     fwlab("up", "--name", name, "--policy", str(rule_base(tmp_path / "rules.yaml", rules)))
     assert pings(name)
+
+
+def test_installing_a_large_rule_base_while_packets_pass(name: str, tmp_path: Path) -> None:
+    """The active member goes on forwarding, heartbeats included: nobody takes over."""
+    fwlab("up", "--name", name, "--policy", str(rule_base(tmp_path / "rules.yaml", 2)))
+    for rules in (40_000, 100_000):
+        file = rule_base(tmp_path / "rules.yaml", rules)
+        done = fwctl("--lab", name, "fw1", "policy", "install", str(file))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"policy of {rules} installed on fw1: {rules} rules" in done.stdout
+        assert pings(name)
+    fwlab("do", "--lab", name, "policy", "member=fw2", f"policy={file}")
+    status = json.loads(fwctl("--lab", name, "fw2", "status", "--json").stdout)
+    assert (status["policy"], status["state"]) == ("of 100000", "Standby")
+    assert json.loads(fwctl("--lab", name, "fw1", "stat", "--json").stdout)["failovers"] == 0
+
+
+def test_more_rules_than_the_bound_are_refused_with_it(name: str, tmp_path: Path) -> None:
+    file = rule_base(tmp_path / "rules.yaml", RULES_MAX + 1)
+    done = fwlab("up", "--name", name, "--policy", str(file), check=False)
+    assert done.returncode == 2
+    assert f"{file}: rules: is " in done.stderr and "write at most 100,000 of them" in done.stderr
