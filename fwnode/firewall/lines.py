@@ -27,17 +27,17 @@ class Position(NamedTuple):
     sequence: int | None
     line: bytes
     lost: bool
-    complete: bool
+    losses: int
     held: dict[int, tuple[bytes, int]]
 
 
 class LineFollower:
-    """`complete` says whether the stream was seen from its SYN on without a gap."""
+    """`losses` counts how often something of the stream was passed over: bytes that were not seen, or a long line."""
 
-    __slots__ = ("_held", "_line", "_lost", "_sequence", "complete")
+    __slots__ = ("_held", "_line", "_lost", "_sequence", "losses")
 
     def __init__(self) -> None:
-        self.complete = False
+        self.losses = 0
         self._sequence: int | None = None
         """What comes next; None before the first segment, which is taken to begin with a line."""
         self._line = bytearray()
@@ -48,16 +48,25 @@ class LineFollower:
     def start(self, sequence: int) -> None:
         """A SYN: the stream begins at `sequence`, unless it is an old one that came again."""
         if self._sequence is None or not -AHEAD_BYTES_MAX <= self._ahead(sequence) <= 0:
-            self._sequence, self.complete, self._lost = sequence % _MODULUS, True, False
+            self._sequence, self._lost = sequence % _MODULUS, False
             self._line.clear()
             self._held.clear()
 
     def position(self) -> Position:
-        return Position(self._sequence, bytes(self._line), self._lost, self.complete, dict(self._held))
+        return Position(self._sequence, bytes(self._line), self._lost, self.losses, dict(self._held))
 
     def go_back(self, position: Position) -> None:
-        self._sequence, line, self._lost, self.complete, self._held = position
+        self._sequence, line, self._lost, self.losses, self._held = position
         self._line = bytearray(line)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of the stream was seen."""
+        return self._sequence is not None
+
+    def rests_at(self, sequence: int) -> bool:
+        """Whether what was seen of the stream ends with a whole line just before `sequence`, or nothing was seen."""
+        return self._sequence is None or not (self._ahead(sequence) or self._line or self._lost or self._held)
 
     def feed(self, sequence: int, data: bytes, length: int) -> list[bytes]:
         """The lines that this segment completes. `length` is what it carries, `data` as much of it as was copied."""
@@ -122,6 +131,7 @@ class LineFollower:
             self._line += piece
             if len(self._line) > LINE_BYTES_MAX:
                 self._lost = True
+                self.losses += 1
             elif ended:
                 lines.append(bytes(self._line).rstrip(b"\r\n"))
         if ended or self._lost:
@@ -133,7 +143,8 @@ class LineFollower:
         """Go on at `sequence`, and at the first line that begins after it."""
         self._sequence = sequence
         self._line.clear()
-        self._lost, self.complete = True, False
+        self._lost = True
+        self.losses += 1
 
 
 def _pieces(data: bytes) -> list[bytes]:

@@ -135,11 +135,13 @@ def test_an_announcement_that_may_not_be_is_dropped_and_logged_however_often_it_
     assert control.say(">", b"NOOP\r\n") == "ACCEPT"
 
 
-@pytest.mark.parametrize("reply", [b"227 Entering Passive Mode (203,0,113,9,156,65)\r\n",
-                                   b"229 Entering Extended Passive Mode (|||80|)\r\n"])  # fmt: skip
-def test_a_servers_announcement_is_held_to_the_same(reply: bytes) -> None:
+@pytest.mark.parametrize(("command", "reply"), [
+    (b"PASV\r\n", b"227 Entering Passive Mode (203,0,113,9,156,65)\r\n"),
+    (b"EPSV\r\n", b"229 Entering Extended Passive Mode (|||80|)\r\n"),
+])  # fmt: skip
+def test_a_servers_announcement_is_held_to_the_same(command: bytes, reply: bytes) -> None:
     control = FtpControl(control_firewall())
-    control.say(">", b"PASV\r\nEPSV\r\n")
+    control.say(">", command)
     assert control.say("<", reply) == "ANNOUNCEMENT"
     assert control.say("<", reply) == "ANNOUNCEMENT"
 
@@ -154,10 +156,61 @@ def test_a_reply_that_nobody_asked_for_announces_nothing() -> None:
     control = FtpControl(control_firewall())
     assert control.say("<", PASSIVE) == "ACCEPT"
     assert control.say(">", b"PASV\r\n") == "ACCEPT"
-    assert control.say("<", b"200 " + PASSIVE) == "ACCEPT"
+    assert control.say("<", b"150 " + PASSIVE) == "ACCEPT", "not the last word yet"
     assert not control.expected()
     assert control.say("<", PASSIVE + PASSIVE.replace(b"65", b"66")) == "ACCEPT"
     assert [port for *_, port in control.expected()] == [40001], "one answer a question"
+
+
+NOT_ASKED = [
+    [(">", b"PASV\r\n"), ("<", b"530 Log in first.\r\n"), ("<", PASSIVE)],
+    [(">", b"PASV\r\n"), ("<", b"200 What?\r\n"), (">", b"NOOP\r\n"), ("<", PASSIVE)],
+    [(">", b"EPSV\r\n"), ("<", PASSIVE)],
+    [(">", b"PASVE\r\n"), ("<", PASSIVE)],
+    [(">", b"STAT\r\nPASV\r\n"), ("<", b"211-Files:\r\n" + PASSIVE + b"211 End\r\n")],
+    [(">", b"XXXX\n227 x\r\nPASV\r\n"), ("<", b"500 unknown: XXXX\n" + PASSIVE)],
+    [(">", b"NOOP\r\n" * 40 + b"PASV\r\n"), ("<", PASSIVE)],
+    [(">", b"NOOP\r\n" + b"x" * 1_100 + b"\r\nPASV\r\n"), ("<", PASSIVE)],
+]
+
+
+@pytest.mark.parametrize("talk", NOT_ASKED)
+def test_a_passive_reply_to_another_command_announces_nothing(talk: list[tuple[str, bytes]]) -> None:
+    control = FtpControl(control_firewall())
+    for way, text in talk:
+        assert control.say(way, text) == "ACCEPT"
+    assert not control.expected()
+
+
+def test_a_client_that_skips_a_byte_gets_nothing_that_it_has_not_asked_for() -> None:
+    """What the server says is not taken for an answer because a question may have been missed."""
+    control = FtpControl(control_firewall())
+    control.next[">"] += 1
+    for text in (b"NOOP\r\n", *(b"NOOP\r\n",) * 9):
+        assert control.say(">", text) == "ACCEPT"
+    assert control.say("<", PASSIVE) == "ACCEPT"
+    assert not control.expected()
+    assert control.say(">", b"PASV\r\n") == control.say("<", PASSIVE) == "ACCEPT"
+    assert [port for *_, port in control.expected()] == [40001], "what it asks for now is followed again"
+
+
+@pytest.mark.parametrize("missed", [b"230 " + b"x" * 5_000 + b"\r\n", b"230 hi\r\n"])
+def test_a_talk_is_followed_again_once_both_ends_are_at_rest(missed: bytes) -> None:
+    control = FtpControl(control_firewall())
+    assert control.say(">", b"USER a\r\n") == "ACCEPT"
+    if len(missed) > 4_016:  # not copied whole
+        assert sent(control.fw, bytes(control.segment("<", missed))[:4_016]) == "ACCEPT"
+    control.next["<"] += len(missed)
+    for way, text in ((">", b"NOOP\r\n"), ("<", b"200 OK\r\n"), (">", b"PASV\r\n"), ("<", PASSIVE)):
+        assert control.say(way, text) == "ACCEPT"
+    assert [port for *_, port in control.expected()] == [40001]
+
+
+def test_commands_in_one_go_are_answered_in_their_order() -> None:
+    control = FtpControl(control_firewall())
+    control.say(">", b"NOOP\r\nPASV\r\n\r\nEPSV\r\n")
+    control.say("<", b"200-Yes\r\n 227 no\r\n200 Yes\r\n" + PASSIVE + b"229 Ext (|||40002|)\r\n")
+    assert sorted(port for *_, port in control.expected()) == [40001, 40002]
 
 
 @pytest.mark.parametrize("line", [b"XPORT 192,0,2,100,156,65", b"PORT 192,0,2,100,156", b"PORT 192,0,2,100,156,256",
@@ -205,7 +258,7 @@ def test_a_handshake_that_begins_again_with_other_numbers_is_followed() -> None:
     control = FtpControl(fw)
     again = control.segment("<", flags="SA", sequence=control.next["<"] - 1)
     assert control.say("<", b"220 ") == sent(fw, again) == "ACCEPT", "a SYN-ACK that came late changes nothing"
-    for way, text in ((">", b"PASV\r\n"), ("<", b"ready\r\n" + PASSIVE)):
+    for way, text in (("<", b"ready\r\n"), (">", b"PASV\r\n"), ("<", PASSIVE)):
         assert control.say(way, text) == "ACCEPT"
     assert control.open(">", 40001) == "ACCEPT"
 
