@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from fwnode.clock import LabClock, wall_now, wire_now
-from fwnode.cluster.membership import Cluster, Join, MemberState, PeerChanged, StateChanged
+from fwnode.cluster.membership import Cluster, MemberState, PeerChanged, StateChanged
 from fwnode.configuration import MemberConfig, load, load_releases
 from fwnode.control.commands import Commands
 from fwnode.control.server import ControlServer
@@ -49,6 +49,7 @@ from fwnode.sharing import LoadSharing
 from fwnode.sync import Synchroniser
 from syncproto import codec
 from syncproto.errors import SyncError
+from syncproto.joining import Joining
 from syncproto.limits import SYNC_TICK_S
 from syncproto.message import Heartbeat, Message
 from syncproto.session import State as SessionState
@@ -97,6 +98,7 @@ class Node:
         self.incarnation = time.monotonic_ns()
         """Grows from start to start, whatever the wall clock says; a machine that boots has been silent for longer than
         peers need to believe a smaller one."""
+        joining = Joining()
         self.cluster = Cluster(
             config.number,
             config.peers,
@@ -106,6 +108,7 @@ class Node:
             heartbeat_s=self.parameters["fwha_heartbeat_ms"] / 1000,
             dead_timeout_s=self.parameters["fwha_dead_timeout_ms"] / 1000,
             load_sharing=config.cluster.load_sharing,
+            joining=joining,
         )
         self.sharing: LoadSharing | None = None
         self.cluster.policy_name = policy.name
@@ -128,6 +131,7 @@ class Node:
             self.firewall,
             self.clock,
             self._selector,
+            joining,
             incarnation=self.incarnation,
             key=self.key,
             now=now,
@@ -373,13 +377,13 @@ class Node:
                 self._state_changed(event)
             elif isinstance(event, PeerChanged):
                 self._peer_changed(event, now)
-            elif isinstance(event, Join):
-                self.sync.join(event.peer, now)
             else:
                 self.sync.reach_changed(event, now)
 
     def _state_changed(self, event: StateChanged) -> None:
         self.event("state", f"{event.old.label} -> {event.new.label}: {event.reason}", state=event.new.label)
+        if event.new.forwards and not event.old.forwards and (lacks := self.sync.lacks()):
+            self.event("log", f"{event.new.label} although its full sync was incomplete: {lacks}")
         # State first, then address: what peers sent was applied before this; now neighbours may send packets here.
         self.firewall.forwarding = event.new.forwards
         if event.new.forwards and not event.old.forwards:
@@ -408,7 +412,7 @@ class Node:
 
     def full_sync_ended(self) -> None:
         """The first full sync is over, one way or another: the cluster may go on."""
-        self.cluster.full_sync_ended(wire_now())
+        self.cluster.on_wakeup(wire_now())
 
     # -- operator ------------------------------------------------------------------------------------------------
 

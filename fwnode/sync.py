@@ -1,8 +1,9 @@
 """A member's synchronisation: the sync engine between the connections table and the wires.
 
-Carries out what `syncproto.engine` decides: sends its messages, applies what peers sent, and moves the bytes of full
-syncs. It tells the firewall how loaded sync is, and lets held packets go once the active peers have acknowledged them.
-Knows nothing of states or elections: the node says which active peer to join, and is told when that is over.
+Carries out what `syncproto.engine` decides: sends its messages, applies what peers sent, and moves the bytes of the
+full syncs that `syncproto.joining` begins. It tells the firewall how loaded sync is, and lets held packets go once the
+active peers have acknowledged them. Knows nothing of states or elections: the cluster tells `Joining` who could be
+joined.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from fwnode.links.datagrams import Datagrams
 from fwnode.links.stream import Stream, connect, listen
 from syncproto import engine
 from syncproto.codec import Envelope
-from syncproto.heal import Healer
+from syncproto.errors import SyncError
+from syncproto.events import NOT_STARTED
+from syncproto.joining import Attempt, AttemptEnded, Begin, Joining, Progress
 from syncproto.limits import (
     BEHIND_AFTER_S,
     DEFAULT_LIMITS,
@@ -37,11 +40,8 @@ from syncproto.limits import (
 )
 from syncproto.message import Message
 from syncproto.pacing import Pace
-from syncproto.release import Compatibility, Release
+from syncproto.release import Compatibility, Gate, Release
 from syncproto.session import State as SessionState
-
-GATE_WAIT_S = 3.0
-"""A joining member waits this long for a peer's release before it goes on without a full sync (the lab's choice)."""
 
 _READ_WRITE = selectors.EVENT_READ | selectors.EVENT_WRITE
 
@@ -67,6 +67,7 @@ class Synchroniser:
         firewall: Firewall,
         clock: LabClock,
         selector: selectors.BaseSelector,
+        joining: Joining,
         *,
         incarnation: int,
         key: bytes | None,
@@ -78,6 +79,7 @@ class Synchroniser:
         self._firewall = firewall
         self._clock = clock
         self._selector = selector
+        self.joining = joining
         parameters = firewall.parameters
         limits = replace(
             DEFAULT_LIMITS,
@@ -96,17 +98,13 @@ class Synchroniser:
             key=key,
         )
         self.held: HeldPackets[tuple[PacketQueue, int]] = HeldPackets()
-        self.healer = Healer()
         self._load_told_at = -inf
         self._lost: Counter[int] = Counter()
         """Lost updates that nobody was told of yet, by peer."""
         self._losses_told_at = -inf
         self.parameters_changed(now)
-        self.full_sync: dict[str, Any] = {"state": "none", "records": 0, "reason": ""}
-        """How the last full sync of this member went."""
         self.synced = {"full": 0, "delta": 0}
         """Connections that peers told of and that were news."""
-        self._join: tuple[int, float] | None = None
         self._streams: list[Stream] = []
         self._pace = Pace()
         self._interface = config.sync_interface
@@ -120,7 +118,7 @@ class Synchroniser:
 
     def next_wakeup(self) -> float | None:
         wakeups = [
-            self.engine.next_wakeup(), self.held.next_wakeup(), self.healer.next_wakeup() if self._may_heal else None,
+            self.engine.next_wakeup(), self.held.next_wakeup(), self.joining.next_wakeup(),
             *(s.end.next_wakeup() for s in self._streams), *(s.resume_at for s in self._streams if s.resume_at),
         ]  # fmt: skip
         return min((w for w in wakeups if w is not None and w != inf), default=None)
@@ -141,9 +139,8 @@ class Synchroniser:
             self.engine.on_wakeup(now)
         self._drain(now)
         self._tell_losses(now)
-        if self._join is not None and now >= self._join[1]:
-            self._end_join("failed", "Could not start a connection to remote member")
-        self._heal(now)
+        self.joining.on_wakeup(now, self._gate, bool(self._firewall.parameters["fwlab_sync_heal"]))
+        self._full_syncs(now)
         if self.held.unflushed:
             self._take_updates(now)
         self._send(now, datagrams)
@@ -214,23 +211,16 @@ class Synchroniser:
                 self._apply_slice(event)
             elif isinstance(event, engine.GateDecided):
                 self._gate_decided(event, now)
-            elif isinstance(event, engine.FullSyncDone):
-                self._end_whole(event.peer, True, now)
-                self._end_join("done", "", event.records)
-            elif isinstance(event, engine.FullSyncFailed):
-                self._end_whole(event.peer, False, now)
-                self._end_join("refused" if event.refused else "failed", event.reason)
             elif isinstance(event, engine.Risk):
                 self._owner.event("log", event.text)
             elif isinstance(event, engine.LagChanged):
                 self._lag_changed(event)
             elif isinstance(event, engine.LostUpdates):
                 self._lost[event.peer] += event.count
-                self.healer.lost(event.peer, now)
-            else:
+            elif isinstance(event, engine.PeerUnreachable | engine.PeerRestarted | engine.PathChanged):
                 self._owner.event("sync", self._describe(event))
-                if isinstance(event, engine.PeerRestarted):
-                    self.healer.forget(event.peer)
+            self.joining.receive_event(event, now)
+            self._full_syncs(now)
 
     def _tell_losses(self, now: float) -> None:
         """Updates are lost by handfuls, many times a second: counted each time, told once a second."""
@@ -279,8 +269,7 @@ class Synchroniser:
         self._owner.event("sync", f"with {name}: {word}{reason}", peer=name)
         if event.gate.allows_full_sync and self.engine.is_older(event.peer):
             # One member's table is not what each member knows, and the one that was asked may not have answered.
-            self.healer.lost(event.peer, now)
-        self._try_to_join(now)
+            self.joining.mend(event.peer, now)
 
     def _apply(self, event: engine.Updates) -> None:
         lab_now = self._clock.now()
@@ -291,80 +280,69 @@ class Synchroniser:
         table, generation = self._firewall.connections, self._firewall.generation
         self.synced["full"] += table.apply_slice(event.columns, self._clock.now(), generation, event.peer)
 
-    # -- healing -------------------------------------------------------------------------------------------------
+    # -- full sync: the member that joins, or heals --------------------------------------------------------------
 
     @property
-    def _may_heal(self) -> bool:
-        """Healing is on, and no other full sync is under way."""
-        wanted = self._firewall.parameters["fwlab_sync_heal"]
-        return bool(wanted) and self._join is None and not self.engine.saving
+    def full_sync(self) -> dict[str, Any]:
+        """The full sync that runs, or else how the last one of this member went."""
+        return self.joining.report(self._config.peers)
 
-    def _heal(self, now: float) -> None:
-        """Take the table of a peer anew of which updates were lost, if that is wanted and due."""
-        if not self._may_heal:
-            return  # what was lost meanwhile is not forgotten: healing may be switched on later
-        peer = self.healer.due(now)
-        if peer is None:
-            return
-        gate = self.engine.gate(peer)
-        if gate is None or not gate.allows_full_sync or self._interface is None:
-            self.healer.ended(False, now)
-            return
-        self._owner.event("sync", f"updates of {self._config.peers[peer]} were lost: its whole table is taken anew")
-        self._begin_full_sync(peer, now, own_only=True)
+    def _gate(self, peer: int) -> Gate | None:
+        """What may be exchanged with this peer, as far as is known; nothing comes without a sync interface."""
+        return self.engine.gate(peer) if self._interface is not None else None
 
-    def _end_whole(self, peer: int, complete: bool, now: float) -> None:
-        gone = self._firewall.connections.whole_has_come(peer, complete)
-        if gone:
-            name = self._config.peers[peer]
-            self._owner.event("sync", f"{gone} connections that {name} no longer has were removed")
-        self.healer.ended(complete, now)
+    def _full_syncs(self, now: float) -> None:
+        """Carry out what `Joining` wants, and tell what became of it."""
+        while (event := self.joining.next_event()) is not None:
+            if isinstance(event, Begin):
+                self._begin_full_sync(event, now)
+            else:
+                self._full_sync_ended(event)
 
-    # -- full sync: the member that joins ------------------------------------------------------------------------
-
-    def join(self, peer: int, now: float) -> None:
-        """Take the table of this active peer, as soon as the gate says whether that is allowed."""
-        self._join = (peer, now + GATE_WAIT_S)
-        self._try_to_join(now)
-
-    def _try_to_join(self, now: float) -> None:
-        if self._join is None:
-            return
-        peer = self._join[0]
-        gate = self.engine.gate(peer)
-        if gate is None:
-            return
-        if not gate.allows_full_sync:
-            self._end_join("refused", gate.reason)
-            return
-        if self._interface is None:
-            self._end_join("failed", "no sync interface is configured")
-            return
-        self._join = None
-        self._begin_full_sync(peer, now, own_only=False)
-
-    def _begin_full_sync(self, peer: int, now: float, own_only: bool) -> None:
+    def _begin_full_sync(self, begin: Begin, now: float) -> None:
         assert self._interface is not None
-        name = self._config.peers[peer]
+        peer, name = begin.peer, self._config.peers[begin.peer]
+        if begin.heals:
+            self._owner.event("sync", f"updates of {name} were lost: its whole table is taken anew")
         self._owner.event("sync", f"full sync from {name} begins", peer=name)
-        self.healer.forget(peer)  # whatever was lost before now is in it
-        self._firewall.connections.await_whole(peer, own_only)
+        self._firewall.connections.await_whole(peer, begin.own_only)
+        sink = self.engine.begin_full_sync(peer, now, begin.attempt)
         own = self._config.own_addresses(self._interface)[0].ip
         other = self._interface.members[name][0].ip
-        port = self._compatibility.release(self.engine.peer_release(peer)).full_sync_port
-        sink = self.engine.begin_full_sync(peer, now)
-        self._add_stream(Stream(connect(str(own), str(other), port), sink, peer))
+        try:
+            port = self._compatibility.release(self.engine.peer_release(peer)).full_sync_port
+            stream = connect(str(own), str(other), port)
+        except (OSError, SyncError) as error:  # no address on the interface, no socket left, a release without a name
+            sink.connection_lost(f"{NOT_STARTED}: {error}")
+            return
+        self._add_stream(Stream(stream, sink, peer))
 
-    def _end_join(self, state: str, reason: str, records: int = 0) -> None:
-        self._join = None
-        self.full_sync = {"state": state, "records": records, "reason": reason}
-        text = {
-            "done": f"full sync is complete: {records} connections",
-            "failed": f"full sync failed: {reason}. Delta sync goes on: only new and changed connections",
-            "refused": f"no full sync: {reason}",
-        }
-        self._owner.event("sync", text[state])
+    def _full_sync_ended(self, event: AttemptEnded) -> None:
+        attempt, name = event.attempt, self._config.peers[event.attempt.peer]
+        gone = self._firewall.connections.whole_has_come(attempt.peer, attempt.state is Progress.DONE)
+        if gone:
+            self._owner.event("sync", f"{gone} connections that {name} no longer has were removed")
+        self._owner.event("sync", self._told(attempt, name))
+        if attempt.heals or not self.joining.over:
+            return
+        if (lacks := self.lacks()) and attempt.state is not Progress.DONE:
+            self._owner.event("log", f"Full sync is incomplete: {lacks}")
         self._owner.full_sync_ended()
+
+    def _told(self, attempt: Attempt, name: str) -> str:
+        if attempt.state is Progress.DONE:
+            return f"full sync is complete: {attempt.records} connections"
+        if attempt.state is Progress.REFUSED:
+            return f"no full sync: {attempt.reason}"
+        failed = "; ".join(filter(None, (f"full sync failed: {attempt.reason}", attempt.text(name))))
+        if self.joining.attempt is not None:
+            return f"{failed}. {self._config.peers[self.joining.attempt.peer]} is asked next"
+        return f"{failed}. Delta sync goes on: only new and changed connections"
+
+    def lacks(self) -> str:
+        """What this member never got of the table that it joined; empty where it got all, or where that is unknown."""
+        incomplete = self.joining.incomplete
+        return incomplete.text(self._config.peers[incomplete.peer]) if incomplete is not None else ""
 
     def woke(self) -> None:
         """The member did not run for so long that others may have taken over: held packets go nowhere, and who asked

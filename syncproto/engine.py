@@ -30,10 +30,12 @@ from syncproto.events import (
     RISK_OLD,
     RISK_RECEIVED_REJECT,
     RISK_SENT_REJECT,
+    SUPERSEDED,
     TERMINATED,
     TIMED_OUT,
     Counters,
     Event,
+    FullSyncBegun,
     FullSyncDone,
     FullSyncFailed,
     GateDecided,
@@ -58,6 +60,7 @@ __all__ = [
     "Event",
     "FullSink",
     "FullSource",
+    "FullSyncBegun",
     "FullSyncDone",
     "FullSyncFailed",
     "GateDecided",
@@ -282,14 +285,15 @@ class SyncEngine:
 
     # --- Full sync ---
 
-    def begin_full_sync(self, peer: int, now: float) -> FullSink:
+    def begin_full_sync(self, peer: int, now: float, attempt: int = 0) -> FullSink:
         """Joiner: take the peer's whole table. From here on incoming updates are saved; they are released in order
         after the snapshot's records, or after the failure. Where the gate does not allow it, the sink has failed
-        already (and FullSyncFailed says `refused`). SyncError BUSY while another full sync runs."""
+        already (and FullSyncFailed says `refused`). One that runs already is ended: `syncproto.joining` decides
+        when, and numbers the attempts, so that it knows whose end it hears of."""
         self._now = now
         session = self._session(peer)
         if self._sink is not None:
-            raise SyncError(Reason.BUSY, f"a full sync from member {self._sink.peer} is running")
+            self._sink.fail(SUPERSEDED)
         gate = session.gate
         sink = FullSink(
             peer=peer,
@@ -300,8 +304,10 @@ class SyncEngine:
             limits=self._limits,
             counters=self._counters,
             now=now,
-            on_records=lambda columns: self._emit(TableSlice(peer, columns)),
+            on_begin=lambda expected: self._emit(FullSyncBegun(peer, expected, attempt)),
+            on_records=lambda columns: self._emit(TableSlice(peer, columns, attempt)),
             on_end=self._on_full_end,
+            attempt=attempt,
         )
         self._sink = sink
         if gate is None or session.state is not State.OPEN:
@@ -352,12 +358,12 @@ class SyncEngine:
             if not (sink.refused and gate is not None and gate.exchange is Exchange.NEW_CONNECTIONS):
                 known = sink.failed in (FULL_SYNC_CHECKSUM, FULL_SYNC_QUEUE_FULL)
                 session.full_sync_failure = sink.failed if known else FULL_SYNC_FAILURE
-            self._emit(FullSyncFailed(sink.peer, sink.failed, sink.refused, sink.detail))
+            self._emit(FullSyncFailed(sink.peer, sink.failed, sink.refused, sink.detail, sink.attempt))
             return
         for other in self._sessions.values():
             other.full_sync_failure = ""
         session.skip_to(sink.sequence, self._now)
-        self._emit(FullSyncDone(sink.peer, sink.records))
+        self._emit(FullSyncDone(sink.peer, sink.records, sink.attempt))
 
     # --- What the sessions call ---
 

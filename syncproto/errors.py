@@ -36,7 +36,6 @@ class Reason(Enum):
     # Calls and files
     BAD_RELEASES = "bad table of releases"
     UNKNOWN_RELEASE = "unknown release"
-    BUSY = "busy"
 
 
 class SyncError(Exception):

@@ -36,6 +36,7 @@ NOT_STARTED = "Could not start a connection to remote member"
 # What the lab adds to a reason.
 NOT_ACKNOWLEDGED = "updates are not acknowledged"
 NOT_COMING = "updates do not arrive"
+SUPERSEDED = "another full sync has begun"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class TableSlice:
 
     peer: int
     columns: Columns
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,20 @@ class PeerUnreachable:
 
 
 @dataclass(frozen=True, slots=True)
+class FullSyncBegun:
+    """The peer sends its table: so many records, by its estimate. `attempt`, here and below: the number that the owner
+    gave to this full sync."""
+
+    peer: int
+    expected: int
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class FullSyncDone:
     peer: int
     records: int
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +105,7 @@ class FullSyncFailed:
     reason: str
     refused: bool = False
     detail: str = ""
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +144,7 @@ class Risk:
 
 Event = (
     GateDecided | Updates | TableSlice | PeerRestarted | PeerUnreachable
-    | FullSyncDone | FullSyncFailed | LostUpdates | LagChanged | PathChanged | Risk
+    | FullSyncBegun | FullSyncDone | FullSyncFailed | LostUpdates | LagChanged | PathChanged | Risk
 )  # fmt: skip
 
 

@@ -87,10 +87,14 @@ class FullSink:
         limits: Limits,
         counters: Counters,
         now: float,
+        on_begin: Callable[[int], None],
         on_records: Callable[[Columns], None],
         on_end: Callable[[FullSink], None],
+        attempt: int = 0,
     ) -> None:
         self.peer = peer
+        self.attempt = attempt
+        """The owner's number of this full sync."""
         self.state = SinkState.REQUESTING
         self.failed = ""
         self.detail = ""
@@ -103,6 +107,7 @@ class FullSink:
         self._frames = frames
         self._limits = limits
         self._counters = counters
+        self._tell_begin = on_begin
         self._on_records = on_records
         self._on_end = on_end
         self._decoder = frames.decoder()
@@ -117,7 +122,7 @@ class FullSink:
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Bytes from the stream. Past the end, and past a failure, they are ignored."""
-        self._now = now
+        self._now = self._last_progress = now  # on a slow link a frame may take longer than the patience
         if self.state in (SinkState.DONE, SinkState.FAILED):
             return
         try:
@@ -133,7 +138,6 @@ class FullSink:
                 self._counters.refused[Reason.STALE_INCARNATION.value] += 1
                 self.fail(TERMINATED, detail="another member, or another start of it, answers")
                 return
-            self._last_progress = now
             self._handle(envelope.message)
 
     def _handle(self, message: Message) -> None:
@@ -152,6 +156,7 @@ class FullSink:
             return
         self.sequence, self.expected, self._schema = begin.sequence, begin.expected, begin.schema
         self.state = SinkState.RECEIVING
+        self._tell_begin(self.expected)
 
     def _on_some(self, message: Any) -> None:
         some: FullSlice = message

@@ -1,8 +1,8 @@
 """When to take a peer's whole table anew, of the member's own accord, because updates of it were lost for good.
 
 A full sync in the middle of the trouble would only lose again, so healing waits for quiet, though not for ever; one
-peer at a time; after a failure it tries again. Pure: whoever hears of losses calls `lost`, asks `due`, begins the full
-sync, and calls `ended`. Whether to heal at all is the owner's setting: the product does not.
+peer at a time; after a failure it tries again. `syncproto.joining` asks `due`, begins the full sync, and says where it
+has `failed`. Whether to heal at all is the owner's setting: the product does not.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ class Healer:
     def __init__(self) -> None:
         self._due: dict[int, float] = {}
         self._latest: dict[int, float] = {}
-        self.running: int | None = None
-        """The peer whose table is being taken."""
-        self.healed = 0
 
     def lost(self, peer: int, now: float) -> None:
         """Updates of this peer will never come."""
@@ -33,26 +30,16 @@ class Healer:
         self._latest.pop(peer, None)
 
     def due(self, now: float) -> int | None:
-        """The peer to take the table of now; `ended` must follow."""
-        if self.running is not None:
-            return None
-        for peer, due in self._due.items():
-            if now >= due:
-                self.forget(peer)
-                self.running = peer
-                return peer
-        return None
+        """The peer to take the table of now, which is forgotten with that."""
+        peer = next((peer for peer, due in self._due.items() if now >= due), None)
+        if peer is not None:
+            self.forget(peer)
+        return peer
 
-    def ended(self, complete: bool, now: float) -> None:
-        """The full sync is over; one that failed is tried again."""
-        peer, self.running = self.running, None
-        if peer is None:
-            return
-        if complete:
-            self.healed += 1
-        else:
-            self._due[peer] = max(self._due.get(peer, 0.0), now + HEAL_RETRY_S)
+    def failed(self, peer: int, now: float) -> None:
+        """Its table did not come, or could not be asked for: it is tried again."""
+        self._due[peer] = max(self._due.get(peer, 0.0), now + HEAL_RETRY_S)
 
     def next_wakeup(self) -> float:
-        """When `due` has something; infinity = never, or not before `ended`."""
-        return inf if self.running is not None else min(self._due.values(), default=inf)
+        """When `due` has something; infinity = never."""
+        return min(self._due.values(), default=inf)

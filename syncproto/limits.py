@@ -193,7 +193,14 @@ FULL_TOTAL_RECORDS_MAX = 10_000_000
 """Records in one full sync; a sink takes no more. Lab's own."""
 
 FULL_STALL_S = 10.0
-"""A full sync in which nothing moves for this long (seconds) has failed."""
+"""A full sync in which not a byte moves for this long (seconds) has failed."""
+
+JOIN_GATE_WAIT_S = 3.0
+"""A joining member waits this long (seconds) for a source's release before it goes on to the next one, or without a
+full sync. Lab's own: more than a start of the sync protocol takes."""
+
+JOIN_TRIES_MAX = 3
+"""A peer whose table came in part is asked so often in one join. Lab's own."""
 
 RISK_INTERVAL_S = 1.0
 """At most one `State synchronization is in risk` line of a kind in this time, seconds; the counters count all."""

@@ -25,6 +25,7 @@ from math import inf
 
 from fwnode.cluster.announcing import Announcing
 from fwnode.cluster.sync_network import SILENT_HEARTBEATS, ReachChanged, SyncNetwork
+from syncproto.joining import Joining, Sources
 from syncproto.limits import STALE_AFTER_S
 from syncproto.message import Heartbeat
 
@@ -81,14 +82,7 @@ class PeerChanged:
     reason: str
 
 
-@dataclass(frozen=True)
-class Join:
-    """The member wants a full sync from this active peer; `full_sync_ended` must follow."""
-
-    peer: int
-
-
-Event = StateChanged | PeerChanged | Join | ReachChanged
+Event = StateChanged | PeerChanged | ReachChanged
 
 
 @dataclass
@@ -137,6 +131,7 @@ class Cluster:
         heartbeat_s: float = 0.1,
         dead_timeout_s: float = 2.5,
         load_sharing: bool = False,
+        joining: Joining | None = None,
     ) -> None:
         self.number = number
         self.release = release
@@ -165,8 +160,8 @@ class Cluster:
         run: before anything else it must be told so (`woke`), for others may forward now."""
         self._heartbeat_number = 0
         self._settled_at = now
-        self._joining: int | None = None
-        self._synchronised = False
+        self._joining = joining or Joining()
+        """Told who could be joined; says when the first full sync is over."""
         self._active_seen: int | None = None
         self._leaving = False
         self.sync_network = SyncNetwork(peers, now)
@@ -234,12 +229,6 @@ class Cluster:
         down = sorted(n for n, is_up in self.interfaces.items() if not is_up)
         self.set_device(INTERFACE_CHECK, f"interface {', '.join(down)} is down" if down else "", now)
 
-    def full_sync_ended(self, now: float) -> None:
-        """The first full sync is over, whether it brought the table or failed."""
-        self._synchronised = True
-        self._joining = None
-        self._elect(now)
-
     def woke(self, now: float) -> None:
         """The member did not run until now: it was frozen, or got no processor, for longer than its peers wait. It
         listens for them like one that starts, but keeps its table; what they said before now must not reach it."""
@@ -251,7 +240,6 @@ class Cluster:
                 self._events.append(PeerChanged(peer.number, peer.state, MemberState.LOST, reason))
                 peer.state = MemberState.LOST
         self._listen_until = now + LISTEN_HEARTBEATS * self.heartbeat_s
-        self._joining = None
         reason = f"this member did not run for {now - self._spoke_at:.1f} s, and listens for the others"
         self._become(MemberState.INITIALIZING, reason, now)
         self._speaks(now)
@@ -399,19 +387,14 @@ class Cluster:
             return True
         if now < self._listen_until:
             return False
-        source = next((p for p in equal + older if p.state.forwards), None)
-        if source is not None:
-            if self._synchronised:
-                return True
-            if self._joining != source.number:
-                self._joining = source.number
-                self._events.append(Join(source.number))
-            return False
+        sources = tuple(p.number for p in equal + older if p.state.forwards)
         first = older + [p for p in equal if p.number < self.number]
-        if any(p.state is MemberState.INITIALIZING for p in first):
-            return False  # it will be active in a moment, and can be joined then
-        self._synchronised = True
-        return True
+        # One that is Initializing will be active in a moment, and can be joined then.
+        more_to_come = any(p.state is MemberState.INITIALIZING for p in first)
+        if self._joining.over:
+            return bool(sources) or not more_to_come  # one that did not run for a while keeps its table
+        self._joining.receive_event(Sources(sources, more_to_come), now)
+        return self._joining.over
 
     def _only_interfaces_fail(self) -> bool:
         return not any(problem for name, problem in self.devices.items() if name != INTERFACE_CHECK)

@@ -111,7 +111,7 @@ class Commands:
             "counters": self._counters(),
             "blocking": self._blocking(),
             "holding": self._holding(),
-            "healed": node.sync.healer.healed,
+            "healed": node.sync.joining.healed,
             "refused_messages": self._refused(),
             "lab_time": node.clock.now(),
             "uptime_s": wire_now() - node.started_at,
@@ -226,6 +226,7 @@ class Commands:
             if failover
             else None,
             "sync": self._sync(),
+            "full_sync": node.sync.full_sync,
         }
 
     def _load_of(self, number: int, state: MemberState) -> int:
@@ -261,7 +262,7 @@ class Commands:
             "blocking": self._blocking(),
             "holding": self._holding(),
             "over_limit": node.firewall.connections.over_limit,
-            "healed": node.sync.healer.healed,
+            "healed": node.sync.joining.healed,
             "heals": bool(node.parameters["fwlab_sync_heal"]),
             "interval_ms": round(SYNC_TICK_S * 1000),
             "reset": {"at": self._reset_at, "by": self._reset_by},

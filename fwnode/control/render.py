@@ -47,6 +47,15 @@ def stat(data: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"Cluster failover count:        {data['failovers']}"
     yield f"Sync:                          {data['sync']['status']}"
+    if data["full_sync"]["state"] not in ("none", "done"):
+        yield f"Full sync:                     {_full_sync(data['full_sync'])}"
+
+
+def _full_sync(full: Mapping[str, Any]) -> str:
+    """How the full sync goes that runs, or how the last one went."""
+    whose = f" from {full['peer']}" if full["peer"] else ""
+    reason = f" ({full['reason']})" if full["reason"] else ""
+    return f"{full['state']}{whose}{reason}{': ' if full['text'] else ''}{full['text']}"
 
 
 def devices(entries: list[dict[str, Any]]) -> Iterator[str]:
@@ -227,7 +236,6 @@ def _added_sections(data: Mapping[str, Any]) -> dict[str, _Rows]:
     counters, blocking, full, heals = data["counters"], data["blocking"], data["full_sync"], data["heals"]
     state = "yes" if blocking["blocking"] else "no"
     enabled = "" if blocking["enabled"] else " (fw_sync_block_new_conns is -1)"
-    reason = f" ({full['reason']})" if full["reason"] else ""
     peers: _Rows = {}
     for name, peer in data["peers"].items():
         exchange = f", exchanges: {peer['exchange'].replace('_', ' ')}" if peer["exchange"] else ""
@@ -246,7 +254,7 @@ def _added_sections(data: Mapping[str, Any]) -> dict[str, _Rows]:
         },
         "Peers:": peers,
         "Full sync:": {
-            "Last full sync of this member": f"{full['state']}{reason}",
+            "Last full sync of this member": _full_sync(full),
             "Connections received by full sync": data["synced"]["full"],
             "Connections updated by delta sync": data["synced"]["delta"],
             "Connections that found no room": data["over_limit"],

@@ -10,13 +10,14 @@ from fwnode.firewall.holding import HoldCounters
 from labs.procedure.expectations import Judgement
 from labs.traffic.fates import Tally
 from syncproto.events import Counters
+from syncproto.joining import NO_FULL_SYNC
 
 FORMAT = 1  # of the document; a reader may rely on the keys of a format
 
 EMPTY_STATUS: dict[str, Any] = {
     "state": "Stopped", "reason": "", "policy": "", "connections": 0, "peak": 0, "learned": 0, "synced_full": 0,
     "synced_delta": 0, "sync": {"status": "", "peers": {}},
-    "full_sync": {"state": "none", "records": 0, "reason": ""},
+    "full_sync": NO_FULL_SYNC,
     "drops": {}, "packets": {}, "records": {"sent": {}, "received": {}},
     "blocking": {"enabled": False, "heavy": False, "blocking": False, "threshold": 0, "scenarios": 0, "seconds": 0.0,
                  "packets": 0},
@@ -117,6 +118,7 @@ class Takeover:
     sync: str  # the taker's word on its sync with the former, before
     exchange: str  # what the two releases may exchange: nothing, new_connections, full, translated
     state: str  # of the taker, before
+    full_sync: str = ""  # how far the taker's full sync came, where it did not bring the whole table
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

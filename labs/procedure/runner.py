@@ -25,6 +25,7 @@ from labs.quantities import Way
 from labs.traffic.driver import TrafficError
 from labs.traffic.durations import format_duration
 from labs.traffic.fates import Fate, Tally
+from syncproto.joining import NO_FULL_SYNC
 
 TAKEOVER_WAIT_S = 6.0  # longer than the dead timer (2.5 s) and an election after it
 POLL_S = 0.1
@@ -377,6 +378,7 @@ class Runner:
             await asyncio.sleep(POLL_S)
         was, had = before[taker], before[former]
         peer = was["sync"].get("peers", {}).get(former, {})
+        full = {**NO_FULL_SYNC, **self.accounts[taker].status["full_sync"]}  # now: it may have been broken off by this
         entry = self._note(
             "takeover",
             f"{taker} ({self.accounts[taker].release}) is active instead of {former}; it knew "
@@ -389,6 +391,7 @@ class Runner:
                 release=self.accounts[taker].release, former_release=had["release"], cause=describe(step),
                 former_connections=had["connections"], taker_connections=was["connections"],
                 sync=str(peer.get("status", "")), exchange=str(peer.get("exchange", "")), state=was["state"],
+                full_sync=str(full["text"]) if full["state"] == "failed" else "",
             )
         )  # fmt: skip
 

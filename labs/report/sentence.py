@@ -90,7 +90,9 @@ def _takeover(document: Document, takeover: Mapping[str, Any]) -> str:
     of = f"the {_count(had, 'connection')} of {takeover['former']}"
     clause = f"{who} knowing {share} of {of}"
     sync = takeover["sync"]
-    if knew < had and sync and sync != "OK":
+    if takeover["full_sync"]:
+        clause += f", because its full sync did not bring the whole table: it {takeover['full_sync']}"
+    elif knew < had and sync and sync != "OK":
         clause += f", because sync was {_sync(sync)}"
     elif knew < had and takeover["exchange"] == "new_connections":
         clause += ", because only new connections cross between these releases"
@@ -119,7 +121,8 @@ def _tables(document: Document) -> list[str]:
         full = member["full_sync"]
         if member["running"] and full.get("state") == "failed":
             reason = f" ({full['reason']})" if full.get("reason") else ""
-            clauses.append(f"full sync of {name} failed{reason} while delta sync went on with "
+            took = f" (it {full['text']})" if full.get("text") else ""
+            clauses.append(f"full sync of {name} failed{reason}{took} while delta sync went on with "
                            f"{_count(member['synced_delta'], 'record')}")
     if len(counts) > 1 and any(counts.values()) and not document["problem"] and not document["comparisons"]:
         alike = len(set(counts.values())) == 1

@@ -18,7 +18,7 @@ from labs.bench.figures import COLUMNS, FIGURES, Row, cells
 from labs.exit_codes import ExitCode
 from labs.procedure import catalog
 from labs.procedure.model import LabFile, load
-from syncproto import message, session
+from syncproto import joining, message, session
 
 ROOT = Path(__file__).parents[2]
 STATES = {
@@ -60,6 +60,10 @@ def _first_sentence(kind: message.Kind) -> str:
 
 def session_table() -> str:
     return table("state", "message", "handler", rows=iter(sorted(session.describe())))
+
+
+def joining_table() -> str:
+    return table("phase", "event", "handler", rows=sorted(joining.describe()))
 
 
 def states() -> str:
@@ -114,6 +118,7 @@ def figures() -> str:
 BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "messages": ("ARCHITECTURE.md", messages),
     "session": ("ARCHITECTURE.md", session_table),
+    "joining": ("ARCHITECTURE.md", joining_table),
     "states": ("ARCHITECTURE.md", states),
     "tcp": ("ARCHITECTURE.md", tcp),
     "parameters": ("README.md", parameters),

@@ -14,16 +14,19 @@ from functools import cache
 from itertools import count
 from math import inf
 
-from fwnode.cluster.membership import Cluster, Join, MemberState, StateChanged
+from fwnode.cluster.membership import Cluster, MemberState, StateChanged
 from fwnode.cluster.sync_network import ReachChanged
 from fwnode.configuration import load_releases
+from syncproto.events import FullSyncDone
+from syncproto.joining import Begin, Joining
 from syncproto.message import Heartbeat
-from syncproto.release import Compatibility
+from syncproto.release import Compatibility, Exchange, Gate
 
 NETWORKS = ("lan", "wan", "sync")
 LATENCY_S = 0.001
 TURNS_MAX = 50
 """Turns of one member's loop without time moving on, after which it counts as spinning."""
+OPEN = Gate(Exchange.FULL, "", 2)
 
 
 @cache
@@ -37,6 +40,7 @@ class Machine:
     powered: bool = True
     release: str = "R77.30"
     cluster: Cluster | None = None
+    joining: Joining = field(default_factory=Joining)
     down: set[str] = field(default_factory=set)
     """Networks that this machine is cut from."""
     frozen: bool = False
@@ -78,9 +82,10 @@ class World:
             machine.life += 1
             machine.incarnation += step
             peers = {n: f"fw{n}" for n in self.machines if n != number}
+            machine.joining = Joining()
             machine.cluster = Cluster(
                 number, peers, machine.release, releases().newer, now=self.now,
-                load_sharing=self.load_sharing,
+                load_sharing=self.load_sharing, joining=machine.joining,
             )  # fmt: skip
             for network in NETWORKS:
                 machine.cluster.set_interface(network, network not in machine.down, self.now)
@@ -195,6 +200,7 @@ class World:
         assert cluster is not None
         for _ in range(TURNS_MAX):
             cluster.on_wakeup(self.now)
+            self._join(machine)
             self._note(machine)
             if cluster.announcing.due(self.now):
                 self.announced.append((self.now, machine.number, cluster.state.forwards))
@@ -205,6 +211,15 @@ class World:
                 return
         raise AssertionError(f"fw{machine.number} never goes idle in state {cluster.state.label}")
 
+    def _join(self, machine: Machine) -> None:
+        """What the member's synchronisation does: a full sync takes its time, and is complete."""
+        machine.joining.on_wakeup(self.now, lambda peer: OPEN, False)
+        while (event := machine.joining.next_event()) is not None:
+            if isinstance(event, Begin):
+                self.joins.append((machine.number, event.peer))
+                done = FullSyncDone(event.peer, 0, event.attempt)
+                self._later(self.full_sync_s, "full_sync_ended", machine.number, machine.life, done)
+
     def _note(self, machine: Machine) -> None:
         assert machine.cluster is not None
         while (event := machine.cluster.next_event()) is not None:
@@ -214,9 +229,6 @@ class World:
             elif isinstance(event, ReachChanged):
                 at = f"{self.now - self._start:.1f}"
                 self.reaches.append(f"{at} fw{machine.number} with {event.peer}: {event.reach}")
-            elif isinstance(event, Join):
-                self.joins.append((machine.number, event.peer))
-                self._later(self.full_sync_s, "full_sync_ended", machine.number, machine.life)
 
     def _later(self, seconds: float, what: str, *arguments: object) -> None:
         heapq.heappush(self._queue, (self.now + seconds, next(self._order), what, arguments))
@@ -263,10 +275,10 @@ class World:
             here.cluster.peer_refused(receiver, self.now)
             self._turn(here)
 
-    def _on_full_sync_ended(self, number: int, life: int) -> None:
+    def _on_full_sync_ended(self, number: int, life: int, done: FullSyncDone) -> None:
         machine = self.machines[number]
         if machine.cluster is not None and machine.life == life:
-            machine.cluster.full_sync_ended(self.now)
+            machine.joining.receive_event(done, self.now)
             self._turn(machine)
 
 

@@ -24,7 +24,7 @@ from fwnode.firewall.parameters import Parameters
 from fwnode.firewall.verdict import Hook
 from fwnode.policy_file import build_policy
 from syncproto.engine import SyncEngine
-from syncproto.heal import Healer
+from syncproto.joining import NO_FULL_SYNC, Joining
 from syncproto.record import Op, Record, Update
 
 
@@ -47,9 +47,9 @@ def node() -> Any:
         sync=SimpleNamespace(
             engine=SyncEngine(member=1, incarnation=1, release="R77.30", compatibility=releases, peers=[2], now=0.0),
             synced={"full": 0, "delta": 0},
-            full_sync={"state": "none", "records": 0, "reason": ""},
+            full_sync=NO_FULL_SYNC,
             held=HeldPackets(),
-            healer=Healer(),
+            joining=Joining(),
         ),
         queues=[SimpleNamespace(buffer_bytes=0)],
         overruns=lambda: SimpleNamespace(queue=0, socket=0),

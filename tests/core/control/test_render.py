@@ -14,6 +14,7 @@ from fwnode.control.watching import log_line
 from fwnode.firewall.holding import HoldCounters
 from fwnode.firewall.verdict import LogEntry, Reason
 from syncproto.events import Counters
+from syncproto.joining import NO_FULL_SYNC
 
 COUNTERS = asdict(Counters())
 HOLDING = {"pending": 0, **asdict(HoldCounters())}
@@ -36,6 +37,7 @@ STAT: dict[str, Any] = {
     "failovers": 1,
     "last_failover": {"former": "fw1", "active": "fw2", "reason": "member fw1 was lost", "at": 0.0},
     "sync": {"status": "OK", "reach": "Able to send / Able to receive", "peers": {}},
+    "full_sync": NO_FULL_SYNC,
 }  # fmt: skip
 
 
@@ -68,6 +70,23 @@ def test_a_cluster_without_trouble_and_without_a_past_says_so() -> None:
     assert "Last cluster failover" not in text
 
 
+def test_the_cluster_state_says_what_a_full_sync_does_or_did_not_bring() -> None:
+    partial = {
+        "state": "failed", "peer": "fw1", "reason": "Connection terminated by remote member", "records": 2176,
+        "text": "took 2,176 of 2,500 (87 %); 324 connections of fw1 are missing",
+    }  # fmt: skip
+    assert list(render.stat({**STAT, "full_sync": NO_FULL_SYNC | partial}))[-1] == (
+        "Full sync:                     failed from fw1 (Connection terminated by remote member): "
+        "took 2,176 of 2,500 (87 %); 324 connections of fw1 are missing"
+    )
+    running = {"state": "running", "peer": "fw1", "text": "took 1,024 of 2,500 (40 %)"}
+    assert list(render.stat({**STAT, "full_sync": NO_FULL_SYNC | running}))[-1] == (
+        "Full sync:                     running from fw1: took 1,024 of 2,500 (40 %)"
+    )
+    for state in ("none", "done"):
+        assert "Full sync:" not in "\n".join(render.stat({**STAT, "full_sync": NO_FULL_SYNC | {"state": state}}))
+
+
 def test_sync_statistics_name_every_peer_with_its_reason() -> None:
     data = {
         "status": "Off - Release version mismatch",
@@ -75,7 +94,7 @@ def test_sync_statistics_name_every_peer_with_its_reason() -> None:
             "fw2": {"release": "R80.10", "status": "Off - Release version mismatch", "exchange": "nothing"},
             "fw3": {"release": "", "status": "OK", "exchange": "new_connections"},
         },
-        "full_sync": {"state": "refused", "records": 0, "reason": "Release version mismatch"},
+        "full_sync": NO_FULL_SYNC | {"state": "refused", "peer": "fw2", "reason": "Release version mismatch"},
         "synced": {"full": 0, "delta": 7},
         "records": {"sent": {"SET": 3}, "received": {}},
         "counters": COUNTERS | {"lost_updates": 12},
@@ -96,7 +115,7 @@ def test_sync_statistics_name_every_peer_with_its_reason() -> None:
     dotted = {line[:45].rstrip("."): line[46:] for line in lines if "..." in line}
     assert dotted["fw2 (R80.10)"] == "Off - Release version mismatch, exchanges: nothing"
     assert dotted["fw3 (release not known)"] == "OK, exchanges: new connections"
-    assert dotted["Last full sync of this member"] == "refused (Release version mismatch)"
+    assert dotted["Last full sync of this member"] == "refused from fw2 (Release version mismatch)"
     assert dotted["Connections updated by delta sync"] == "7"
     assert (dotted["SET"], dotted["Lost updates"]) == ("0", "12")
     assert dotted["Refused messages"] == "2 WRONG_CLUSTER, 1 MALFORMED"
@@ -110,7 +129,7 @@ def test_sync_statistics_name_every_peer_with_its_reason() -> None:
 def test_the_products_layout_is_kept_to_the_letter() -> None:
     """`cphaprob syncstat` of R80.20 and later: titles, order, and labels padded to 45 columns."""
     data: dict[str, Any] = {
-        "status": "OK", "peers": {}, "full_sync": {"state": "none", "reason": ""}, "synced": {"full": 0, "delta": 0},
+        "status": "OK", "peers": {}, "full_sync": NO_FULL_SYNC, "synced": {"full": 0, "delta": 0},
         "records": {"sent": {}, "received": {}}, "refused_messages": {}, "send_errors": {},
         "bytes": {"sent": 0, "received": 0},
         "counters": COUNTERS | {"generated_updates": 12316, "received_updates": 12, "sending_queue_size": 512,

@@ -22,13 +22,14 @@ def workload(kind: str = "sessions", **fates: int) -> dict[str, Any]:
 
 def member(release: str = "R77.30", **keys: Any) -> dict[str, Any]:
     return {"state": "Active", "release": release, "running": True, "connections": 0, "peak": 0, "learned": 0,
-            "synced_full": 0, "synced_delta": 0, "full_sync": {"state": "none", "reason": ""}, "healed": 0,
+            "synced_full": 0, "synced_delta": 0, "full_sync": EMPTY_STATUS["full_sync"], "healed": 0,
             "blocking": EMPTY_STATUS["blocking"], "counters": EMPTY_STATUS["counters"], **keys}  # fmt: skip
 
 
-def takeover(knew: int, had: int, sync: str = "OK", exchange: str = "full", release: str = "R77.30") -> dict[str, Any]:
+def takeover(knew: int, had: int, sync: str = "OK", exchange: str = "full", release: str = "R77.30",
+             full_sync: str = "") -> dict[str, Any]:  # fmt: skip
     return {"taker": "fw2", "former": "fw1", "release": release, "taker_connections": knew, "former_connections": had,
-            "sync": sync, "exchange": exchange}  # fmt: skip
+            "sync": sync, "exchange": exchange, "full_sync": full_sync}  # fmt: skip
 
 
 def document(**keys: Any) -> dict[str, Any]:
@@ -52,6 +53,21 @@ def test_all_hang() -> None:
         "because sync was off (Release version mismatch); fw2 dropped 812 packets as out of state without telling "
         "anyone; "
         "40 of 40 short connections of `new` worked."
+    )
+
+
+def test_a_member_that_took_over_with_part_of_a_table() -> None:
+    took = "took 2,176 of 2,500 (87 %); 324 connections of fw1 are missing"
+    text = sentence(document(takeovers=[takeover(2100, 2500, full_sync=took)]))
+    assert text == (
+        "Fw2 (R77.30) took over knowing 2,100 of the 2,500 connections of fw1, because its full sync did not bring the "
+        "whole table: it took 2,176 of 2,500 (87 %); 324 connections of fw1 are missing."
+    )
+    failed = {"state": "failed", "reason": "Connection to remote member timed-out", "text": took}
+    text = sentence(document(members={"fw1": member(), "fw2": member(full_sync=failed)}))
+    assert text.startswith(
+        "Full sync of fw2 failed (Connection to remote member timed-out) (it took 2,176 of 2,500 (87 %); 324 "
+        "connections of fw1 are missing) while delta sync went on"
     )
 
 

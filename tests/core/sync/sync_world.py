@@ -195,16 +195,19 @@ class World:
 
     # --- Streams ---
 
-    def full_sync(self, node: Node, peer: int) -> FullSink:
+    def full_sync(self, node: Node, peer: int, attempt: int = 0) -> FullSink:
         """The joiner connects to the peer; two byte streams, in order, chopped and delayed."""
-        sink = node.engine.begin_full_sync(peer, self.now)
+        sink = node.engine.begin_full_sync(peer, self.now, attempt)
         other = self.nodes[peer]
         if not other.alive:
             sink.connection_lost("Could not start a connection to remote member")
             return sink
-        source = other.engine.accept_full_sync(partial(self.snapshot_of, other), len(other.table), self.now)
+        source = other.engine.accept_full_sync(partial(self.snapshot_of, other), self.count_of(other), self.now)
         self.at(self.now, lambda: self.pump(node, sink, other, source))
         return sink
+
+    def count_of(self, node: Node) -> int:
+        return len(node.table)
 
     def snapshot_of(self, node: Node, slice_max: int) -> Iterator[Columns]:
         return snapshot(node.table, slice_max)

@@ -1,14 +1,14 @@
-"""Members in virtual time as they really are: the sync engine, the firewall's connections table, and healing.
+"""Members in virtual time as they really are: the sync engine, the firewall's connections table, joining and healing.
 
 `World` gives the network (loss, duplication, reordering) and the streams; here each member has a `ConnectionTable` and
-not a stand-in, may be paused as a process is by SIGSTOP, and takes a peer's table anew when updates were lost.
+not a stand-in, may be paused as a process is by SIGSTOP, and takes a peer's table when it starts, and anew when updates
+were lost: `Joining` decides. Who could be joined is told by the test, or by a cluster.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import inf
 from typing import Any
 
 from sync_world import Node, World
@@ -17,18 +17,9 @@ from fwnode.firewall.connection import Connection
 from fwnode.firewall.table import ConnectionTable
 from fwnode.firewall.tcp import State
 from syncproto.columns import Columns
-from syncproto.events import (
-    Event,
-    FullSyncDone,
-    FullSyncFailed,
-    GateDecided,
-    LostUpdates,
-    PeerRestarted,
-    TableSlice,
-    Updates,
-)
+from syncproto.events import Event, GateDecided, LostUpdates, TableSlice, Updates
 from syncproto.full import FullSink
-from syncproto.heal import Healer
+from syncproto.joining import Begin, Joining, Progress, Sources
 from syncproto.record import Op
 
 SOCKET_BUFFER = 300
@@ -48,7 +39,7 @@ class TableWorld(World):
     def __init__(self, releases: dict[int, str], *, heals: bool = True, **kw: Any) -> None:
         self.heals = heals
         self.tables: dict[int, ConnectionTable] = {}
-        self.healers: dict[int, Healer] = {}
+        self.joinings: dict[int, Joining] = {}
         self.paused: dict[int, list[bytes]] = {}
         self.went_back = 0
         self.lost = 0
@@ -56,9 +47,18 @@ class TableWorld(World):
 
     def start(self, member: int) -> Node:
         self.tables[member] = ConnectionTable(member=member)
-        self.healers[member] = Healer()
+        self.joinings[member] = Joining()
         self.paused.pop(member, None)
+        self.tell_sources(member)
         return super().start(member)
+
+    def tell_sources(self, member: int) -> None:
+        source = self.join_from.get(member)
+        self.joinings[member].receive_event(Sources(() if source is None else (source,)), self.now)
+
+    def no_source_for(self, member: int) -> None:
+        """It has nobody to join any more."""
+        self.joinings[member].receive_event(Sources(()), self.now)
 
     # --- What the edge does ---
 
@@ -66,29 +66,28 @@ class TableWorld(World):
         if node.member in self.paused:
             return
         super().serve(node)
-        healer = self.healers[node.member]
-        if healer.next_wakeup() <= self.now and not node.engine.saving and not node.joining:
-            self.heal(node, healer)
-        elif healer.next_wakeup() != inf:
-            self.at(max(healer.next_wakeup(), self.now + 0.01), lambda: self.serve_if_alive(node))
+        joining = self.joinings[node.member]
+        joining.on_wakeup(self.now, node.engine.gate, self.heals)
+        self.carry_out(node, joining)
+        if joining.next_wakeup() < float("inf"):
+            self.at(max(joining.next_wakeup(), self.now + 0.01), lambda: self.serve_if_alive(node))
 
     def serve_if_alive(self, node: Node) -> None:
         if node.alive and self.nodes[node.member] is node:
             self.serve(node)
 
-    def heal(self, node: Node, healer: Healer) -> None:
-        peer = healer.due(self.now)
-        if peer is None:
-            return
-        gate = node.engine.gate(peer)
-        if gate is None or not gate.allows_full_sync:
-            healer.ended(False, self.now)
-        else:
-            self.full_sync(node, peer)
-        self.serve(node)
+    def carry_out(self, node: Node, joining: Joining) -> None:
+        table = self.tables[node.member]
+        while (event := joining.next_event()) is not None:
+            if isinstance(event, Begin):
+                table.await_whole(event.peer, event.own_only)
+                self.full_sync(node, event.peer, event.attempt)
+                super().serve(node)
+            else:
+                table.whole_has_come(event.attempt.peer, event.attempt.state is Progress.DONE)
 
     def handle(self, node: Node, event: Event) -> None:
-        table, healer = self.tables[node.member], self.healers[node.member]
+        table, joining = self.tables[node.member], self.joinings[node.member]
         if isinstance(event, Updates):
             with self.watching(table, [update.key for update in event.updates]):
                 for update in event.updates:
@@ -98,19 +97,10 @@ class TableWorld(World):
                 table.apply_slice(event.columns, self.now, origin=event.peer)
         elif isinstance(event, LostUpdates):
             self.lost += event.count
-            if self.heals:
-                healer.lost(event.peer, self.now)
-        elif isinstance(event, PeerRestarted):
-            healer.forget(event.peer)
-        elif isinstance(event, FullSyncDone | FullSyncFailed):
-            done = isinstance(event, FullSyncDone)
-            table.whole_has_come(event.peer, done)
-            healer.ended(done, self.now)
-            super().handle(node, event)
-        elif isinstance(event, GateDecided):
-            if self.heals and event.gate.allows_full_sync and node.engine.is_older(event.peer):
-                healer.lost(event.peer, self.now)
-            super().handle(node, event)
+        elif isinstance(event, GateDecided) and event.gate.allows_full_sync and node.engine.is_older(event.peer):
+            joining.mend(event.peer, self.now)
+        joining.receive_event(event, self.now)
+        self.carry_out(node, joining)
 
     @contextmanager
     def watching(self, table: ConnectionTable, keys: list[bytes]) -> Iterator[None]:
@@ -121,10 +111,8 @@ class TableWorld(World):
             if c.key in was and c.born == was[c.key][0] and c.state < was[c.key][1]:
                 self.went_back += 1
 
-    def full_sync(self, node: Node, peer: int) -> FullSink:
-        self.healers[node.member].forget(peer)
-        self.tables[node.member].await_whole(peer, own_only=not node.joining)
-        return super().full_sync(node, peer)
+    def count_of(self, node: Node) -> int:
+        return len(self.tables[node.member])
 
     def snapshot_of(self, node: Node, slice_max: int) -> Iterator[Columns]:
         return self.tables[node.member].snapshot(self.now, slice_max)

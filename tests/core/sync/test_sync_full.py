@@ -13,7 +13,6 @@ from sync_world import CLUSTER, Node, World, key_of, record_of, snapshot
 from syncproto.codec import StreamDecoder, encode_stream
 from syncproto.columns import Columns, pack_columns
 from syncproto.engine import SyncEngine
-from syncproto.errors import Reason, SyncError
 from syncproto.events import Event, FullSyncDone, FullSyncFailed, TableSlice, Updates
 from syncproto.full import SINK_TABLE, SOURCE_TABLE, FullSink, FullSource, SinkState
 from syncproto.limits import DEFAULT_LIMITS, FULL_SLICE_RECORDS, STREAM_FRAME_MAX
@@ -190,14 +189,37 @@ def test_full_sync_fails_and_delta_goes_on() -> None:
     assert two.engine.status(1) == "OK"
 
 
-def test_only_one_at_a_time() -> None:
+def test_one_at_a_time_a_new_one_ends_the_one_that_runs() -> None:
+    """Each end carries the number that its owner gave: whoever began the second one knows whose end it hears of."""
     world = pair()
-    two, sink, source = begin(world, 1)
-    with pytest.raises(SyncError) as caught:
-        two.engine.begin_full_sync(1, world.now)
-    assert caught.value.reason is Reason.BUSY
-    finish(world, sink, source)
-    two.engine.begin_full_sync(1, world.now)
+    two, sink, _ = begin(world, 300)
+    world.open(1, key_of(900))
+    world.tick(1)
+    world.run(1)
+    second = two.engine.begin_full_sync(1, world.now, attempt=2)
+    world.serve(two)
+    assert two.events[-1] == FullSyncFailed(1, "another full sync has begun", attempt=0)
+    assert set(two.table) == {key_of(900)}, "what was saved for the first is applied, not lost"
+    assert two.engine.saving
+    source = world.nodes[1].engine.accept_full_sync(partial(snapshot, world.nodes[1].table), 301, world.now)
+    sink.connection_lost("late news")
+    finish(world, second, source)
+    world.serve(two)
+    assert two.events[-1] == FullSyncDone(1, 301, attempt=2)
+    assert two.table == world.nodes[1].table and not two.engine.saving
+
+
+def test_a_frame_may_take_longer_than_the_patience_as_long_as_bytes_come() -> None:
+    """On a slow link a slice takes a while; only silence is a stall."""
+    world = pair()
+    _, sink, source = begin(world, FULL_SLICE_RECORDS)
+    source.receive_data(sink.outgoing(world.now), world.now)
+    data = b"".join(source.outgoing(world.now) for _ in range(3))
+    for at in range(0, len(data), 100):
+        world.now += 2
+        sink.receive_data(data[at : at + 100], world.now)
+        sink.on_wakeup(world.now + 9)
+    assert sink.state is SinkState.DONE
 
 
 # --- Refused ---

@@ -65,7 +65,7 @@ class Play:
             others = [other for other in world.nodes if other != member]
             for other in others:
                 # Nobody joins a member that joins: one whose source is gone is active with what it has (`Membership`).
-                world.nodes[other].joining = False
+                world.no_source_for(other)
             world.join_from = {member: self.rng.choice(others)}
             world.start(member)
         for _ in range(3):
@@ -78,7 +78,7 @@ class Play:
     def tick(self, changes: int) -> None:
         world, rng = self.world, self.rng
         for member in world.nodes:
-            if member in world.paused or world.nodes[member].joining:
+            if member in world.paused or not world.joinings[member].over:
                 continue  # a member forwards nothing before its first full sync has ended
             table = world.tables[member]
             for _ in range(rng.randrange(changes)):
@@ -120,7 +120,7 @@ def test_after_silence_all_know_the_same(
     assert world.went_back == 0
     for node in world.nodes.values():
         assert node.engine.unacknowledged() == 0
-        assert world.healers[node.member].next_wakeup() == float("inf")
+        assert world.joinings[node.member].next_wakeup() == float("inf")
 
 
 def test_without_healing_the_divergence_stays_and_is_counted() -> None:
@@ -208,16 +208,13 @@ def test_healing_waits_for_quiet_but_not_for_ever() -> None:
     assert now >= HEAL_LATEST_S - 0.5
 
 
-def test_one_peer_at_a_time_and_a_failure_is_tried_again() -> None:
+def test_one_peer_after_the_other_and_a_failure_is_tried_again() -> None:
     healer = Healer()
     healer.lost(2, 0.0)
     healer.lost(3, 0.0)
     assert healer.due(5.0) == 2
-    assert healer.due(5.0) is None and healer.next_wakeup() == float("inf")
-    healer.ended(False, 6.0)
+    healer.failed(2, 6.0)
     assert healer.due(6.0) == 3
-    healer.ended(True, 7.0)
     assert healer.due(7.0) is None
     assert healer.due(6.0 + HEAL_RETRY_S) == 2
-    healer.ended(True, 20.0)
-    assert (healer.healed, healer.next_wakeup()) == (2, float("inf"))
+    assert healer.next_wakeup() == float("inf")

@@ -1,0 +1,170 @@
+"""A member that joins, and what may happen meanwhile: its source stops, dies, goes down, or the sync link goes dark.
+
+The sync link is slow, so that a full sync lasts long enough to be interfered with.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from harness import UpLab, sharing_lab, until
+
+from fwnode.control.client import MemberError
+
+CONNECTIONS = 1500
+SLOW = "rate=150kbit"
+"""So many connections take some five seconds."""
+
+
+@pytest.fixture
+def three(tmp_path):
+    with sharing_lab("load-sharing-multicast", 3, tmp_path) as lab:
+        keep_udp(lab, "fw1", "fw2", "fw3")
+        yield lab
+
+
+def keep_udp(lab: UpLab, *members: str) -> None:
+    for member in members:
+        lab.fwctl(member, "ctl", "set", "int", "udp_timeout", "3600")
+
+
+def fill(lab: UpLab, *members: str, count: int = CONNECTIONS) -> None:
+    """So many connections, known to all these members."""
+    keep_udp(lab, *members)
+    opener = lab.udp()
+    until(lambda: _more(lab, opener, members, count), f"{members} know {count} connections", 60)
+
+
+def _more(lab: UpLab, opener, members: tuple[str, ...], count: int) -> bool:
+    known = [lab.control(member)["connections"] for member in members]
+    if max(known) < count:
+        opener.open(min(100, count - max(known)))
+    return min(known) >= count
+
+
+@contextmanager
+def starting(lab: UpLab, member: str):
+    """The member starts in the background, until this ends."""
+    line = [sys.executable, "-m", "labs.cli", "do", "--lab", lab.name, "start", f"member={member}"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.communicate(timeout=120)
+
+
+def answers(lab: UpLab, member: str) -> dict[str, Any]:
+    """Its status; nothing while it does not answer."""
+    try:
+        return dict(lab.control(member))
+    except (OSError, MemberError):
+        return {}
+
+
+def becomes(lab: UpLab, member: str, state: str) -> dict[str, Any]:
+    """Its status, once it is in this state."""
+    return until(lambda: (s := answers(lab, member)).get("state") == state and s, f"{member} is {state}", 60)
+
+
+def under_way(lab: UpLab, member: str) -> None:
+    """Wait until part of the table has come, but not all."""
+    status = until(lambda: (s := answers(lab, member)) and s["counters"]["full_records_received"] and s,
+                   f"{member} takes the table")  # fmt: skip
+    assert status["state"] == "Initializing"
+    assert status["counters"]["full_records_received"] < CONNECTIONS
+
+
+def told(lab: UpLab, member: str) -> list[str]:
+    return [event["text"] for event in lab.control(member, "events")]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("fate", ["down", "kill"])
+def test_the_source_goes_while_a_third_member_joins(three, fate):
+    """fw3 is not active before it has a whole table, from whomever."""
+    three.do("stop", "member=fw3")
+    fill(three, "fw1", "fw2")
+    three.do("limit", "link=sync", SLOW)
+    with starting(three, "fw3"):
+        under_way(three, "fw3")
+        if fate == "down":
+            three.fwctl("fw1", "down")
+        else:
+            three.do("kill", "member=fw1")
+        active = becomes(three, "fw3", "Active")
+    assert active["connections"] >= CONNECTIONS
+    assert active["full_sync"]["state"] == "done"
+    assert told(three, "fw3").count("Initializing -> Active: it takes its share") == 1
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("fate", ["stop", "kill", "power_cut"])
+def test_the_only_source_goes_while_the_other_member_joins(pair, fate):
+    """Availability wins, and what is missing is said."""
+    pair.do("stop", "member=fw2")
+    fill(pair, "fw1")
+    pair.do("limit", "link=sync", SLOW)
+    with starting(pair, "fw2"):
+        under_way(pair, "fw2")
+        running = pair.status("fw2")["full_sync"]
+        pair.do(fate, "member=fw1")
+        status = becomes(pair, "fw2", "Active")
+    assert running["state"] == "running" and running["expected"] == CONNECTIONS
+    assert running["percent"] == running["records"] * 100 // CONNECTIONS
+    full = status["full_sync"]
+    assert full["state"] == "failed" and 0 < full["records"] < CONNECTIONS
+    missing = CONNECTIONS - full["records"]
+    words = f"took {full['records']:,} of 1,500 ({full['percent']} %); {missing:,} connections of fw1 are missing"
+    assert full["text"] == words
+    assert words in pair.fwctl("fw2", "stat").stdout
+    logged = [event for event in pair.control("fw2", "events") if event["kind"] == "log"]
+    assert any(words in event["text"] for event in logged)
+
+
+@pytest.mark.timeout(240)
+def test_the_sync_link_goes_dark_while_a_member_joins(pair):
+    """The active member goes on; the joiner gives up, says what it lacks, and stands by when the link is back."""
+    pair.do("stop", "member=fw2")
+    fill(pair, "fw1")
+    pair.do("limit", "link=sync", SLOW)
+    with starting(pair, "fw2"):
+        under_way(pair, "fw2")
+        pair.do("cut", "link=sync")
+        becomes(pair, "fw2", "Down")
+    assert "connections of fw1 are missing" in pair.fwctl("fw2", "stat").stdout
+    pair.do("restore", "link=sync")
+    pair.wait_for_state("fw2", "Standby")
+    assert pair.status("fw1")["state"] == "Active"
+    assert "connections of fw1 are missing" in pair.fwctl("fw2", "stat").stdout
+
+
+@pytest.mark.timeout(240)
+def test_the_joiner_dies_and_comes_back_while_it_joins(pair):
+    pair.do("stop", "member=fw2")
+    fill(pair, "fw1")
+    pair.do("limit", "link=sync", SLOW)
+    with starting(pair, "fw2"):
+        under_way(pair, "fw2")
+        pair.do("kill", "member=fw2")
+    pair.do("unlimit", "link=sync")
+    pair.do("start", "member=fw2")
+    assert pair.status("fw2")["full_sync"]["records"] == CONNECTIONS
+    assert pair.status("fw1")["state"] == "Active"
+
+
+@pytest.mark.timeout(300)
+def test_a_start_waits_as_long_as_the_full_sync_goes_on(pair):
+    """Longer than a start without progress is waited for; the answer is that of a member that is ready."""
+    pair.do("stop", "member=fw2")
+    fill(pair, "fw1")
+    pair.do("limit", "link=sync", "rate=20kbit")
+    with starting(pair, "fw2") as process:
+        under_way(pair, "fw2")
+        assert process.wait(120) == 0
+    assert pair.status("fw2")["state"] == "Standby"
+    assert pair.status("fw2")["uptime_s"] > 30
+    assert pair.status("fw2")["full_sync"]["records"] == CONNECTIONS
