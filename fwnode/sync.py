@@ -40,7 +40,7 @@ from syncproto.limits import (
 )
 from syncproto.message import Message
 from syncproto.pacing import Pace
-from syncproto.release import Compatibility, Gate, Release
+from syncproto.release import Compatibility, Exchange, Gate, Release
 from syncproto.session import State as SessionState
 
 _READ_WRITE = selectors.EVENT_READ | selectors.EVENT_WRITE
@@ -160,7 +160,16 @@ class Synchroniser:
         listens = any(self.engine.state(peer) is SessionState.OPEN for peer in self.engine.peers)
         return listens and not self.engine.unacknowledged() and not self.engine.backlog
 
+    def _look_who_listens(self) -> None:
+        """The table remembers who could hear what it tells."""
+        engine = self.engine
+        lives = {peer: engine.life(peer) for peer in engine.peers if engine.state(peer) is SessionState.OPEN}
+        gates = [engine.gate(peer) for peer in lives]
+        only_new = all(gate is not None and gate.exchange is Exchange.NEW_CONNECTIONS for gate in gates)
+        self._firewall.connections.audience.listen(lives, only_new=only_new)
+
     def _take_updates(self, now: float, room: int = 0) -> bool:
+        self._look_who_listens()
         updates = self._firewall.connections.take_updates(self._clock.now(), room)
         if not updates or not self._config.peers:
             return False

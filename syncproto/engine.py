@@ -230,6 +230,10 @@ class SyncEngine:
     def state(self, peer: int) -> State:
         return self._session(peer).state
 
+    def life(self, peer: int) -> int:
+        """The incarnation of the peer that was heard last."""
+        return self._session(peer).incarnation
+
     def is_older(self, peer: int) -> bool:
         """The peer's present life began before ours: it may know what we were never told."""
         return self._session(peer).is_older

@@ -26,6 +26,7 @@ from fwnode.control.protocol import ControlError
 from fwnode.control.watching import log_line
 from fwnode.datapath.rules import DivertError
 from fwnode.files import FileError
+from fwnode.firewall.audience import Audience
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.expectations import Expectation, Expectations
 from fwnode.firewall.load import ENABLED
@@ -301,7 +302,9 @@ class Commands:
         walk: Iterable[Connection | Expectation] = chosen if isinstance(chosen, ConnectionTable) else list(chosen)
         for shown in _slices(islice(walk, 0 if summary else None if unlimited else max), ROWS_A_PART):
             now = self._node.clock.now()
-            yield {"rows": [_row(c, now) if isinstance(c, Connection) else _expected_row(c, now) for c in shown]}
+            audience = firewall.connections.audience
+            yield {"rows": [_row(c, now, audience) if isinstance(c, Connection) else _expected_row(c, now, audience)
+                            for c in shown]}  # fmt: skip
 
     def keys(self) -> Iterator[dict[str, Any]]:
         """All synchronised connections, for a comparison with the other members."""
@@ -453,7 +456,7 @@ def _ends(key: bytes) -> dict[str, Any]:
     }
 
 
-def _expected_row(announced: Expectation, now: float) -> dict[str, Any]:
+def _expected_row(announced: Expectation, now: float, audience: Audience) -> dict[str, Any]:
     """A data connection that has not begun; its source port 0 is any."""
     return {
         **_ends(announced.key),
@@ -461,7 +464,8 @@ def _expected_row(announced: Expectation, now: float) -> dict[str, Any]:
         "rule": announced.rule,
         "service": announced.service,
         "learned": False,
-        "synchronised": not announced.owned,
+        "copy": not announced.owned,
+        "synchronised": not announced.owned or (announced.told and audience.listening),
         "data_of": describe_key(announced.parent),
         "ttl_s": round(announced.expires - now, 1),
         "timeout_s": announced.lifetime,
@@ -469,14 +473,16 @@ def _expected_row(announced: Expectation, now: float) -> dict[str, Any]:
     }
 
 
-def _row(connection: Connection, now: float) -> dict[str, Any]:
+def _row(connection: Connection, now: float, audience: Audience) -> dict[str, Any]:
     return {
         **_ends(connection.key),
         "state": connection.state.name if connection.key[0] == TCP else "",
         "rule": connection.rule,
         "service": connection.service,
         "learned": connection.learned,
-        "synchronised": not connection.owned,
+        # It came from a peer, or a peer that listens now has heard of it.
+        "synchronised": not connection.owned or audience.knows(connection.told),
+        "copy": not connection.owned,
         "data_of": describe_key(connection.parent) if connection.parent else "",
         "ttl_s": round(min(connection.left(now), connection.timeout), 1),
         "timeout_s": connection.timeout,

@@ -315,7 +315,7 @@ def tab(data: Mapping[str, Any]) -> Iterator[str]:
     left = data["values"]
     for row in data["rows"]:
         left -= 1
-        marks = [name for name, on in (("learned", row["learned"]), ("synchronised", row["synchronised"])) if on]
+        marks = [name for name in ("learned", "synchronised", "copy") if row[name]]
         marks += [f"data of {row['data_of']}"] if row["data_of"] else []
         marks += [f"{row['past_end_s']:.1f} s past its owner's word"] if row["past_end_s"] else []
         yield (

@@ -73,8 +73,8 @@ class Connection:
         """Which installed policy it was matched with."""
         self.pending: Op | None = None
         """What peers have not been told yet."""
-        self.told = False
-        """Peers may hold an entry of this key, so they must hear of its end."""
+        self.told = 0
+        """Not 0: peers may hold an entry of this key, so they must hear of its end. `Audience` knows the number."""
         self.bucket = -1
         self.row = -1
         """Its place in the table; -1 when it is in none."""

@@ -42,7 +42,7 @@ class Walk:
 
     def has_moved(self, connection: Connection) -> bool:
         """Whether it is this member's, and ends later than peers know."""
-        return connection.owned and connection.told and connection.expires - connection.peers_until > self.lag_s
+        return connection.owned and connection.told > 0 and connection.expires - connection.peers_until > self.lag_s
 
     def moved(self, room: int) -> list[Connection]:
         """Up to `room` of this member's connections that end later than peers know."""

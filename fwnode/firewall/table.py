@@ -27,6 +27,7 @@ from syncproto.columns import Columns
 from syncproto.limits import FULL_SLICE_RECORDS, SYNC_TICK_S
 from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag, Update
 
+from .audience import NOBODY_HEARD, Audience
 from .connection import Connection, columns_of
 from .expectations import Expectations
 from .packed import Batch, PackedCopies
@@ -77,6 +78,7 @@ class ConnectionTable:
         """Connections taken from peers at most; who decides on packets looks at it himself."""
         self.over_limit = 0
         """Peers' connections that found no room."""
+        self.audience = Audience()
         self._changed: dict[bytes, Connection] = {}
         self._deleted: dict[bytes, Connection] = {}
         self._ended: OrderedDict[bytes, tuple[float, int]] = OrderedDict()  # whose oldest is found at once
@@ -158,7 +160,7 @@ class ConnectionTable:
     def _put(self, connection: Connection) -> None:
         self.entries[connection.key] = connection
         if self._deleted.pop(connection.key, None) is not None:
-            connection.told = True
+            connection.told = NOBODY_HEARD
         self._learned += connection.learned
         self._give_row(connection)
         size = len(self)
@@ -268,7 +270,7 @@ class ConnectionTable:
             connection = heappop(self._later)[2]
             if connection.row >= 0:
                 self.announce(connection, Op.SET)
-        changed, self._changed = self._changed, {}
+        changed, self._changed, told = self._changed, {}, self.audience.told
         due: dict[float, tuple[float, float]] = {}  # one number for all of a timeout: less to keep and to look at
         lag_s = self._walk.lag_s
         for connection in changed.values():
@@ -284,7 +286,7 @@ class ConnectionTable:
             if connection.sync_at > now and not connection.told:
                 self._postpone(connection, op)
                 continue
-            connection.told = True
+            connection.told = told(connection.told, op)
             connection.revision += 1
             updates.append(Update(op, connection.key, connection.record(now)))
         return updates + self.expected.take_updates(now)
@@ -301,7 +303,8 @@ class ConnectionTable:
         while connections := list(islice(walk, slice_max)):
             for connection in connections:
                 connection.peers_until = connection.peers_until if connection.told else connection.expires
-                connection.told = True
+                if connection.owned:
+                    connection.told = self.audience.told_whole()
             yield columns_of(connections, now)
         if announced := list(self.expected.snapshot(now)):
             yield Columns.of(announced)
@@ -433,7 +436,7 @@ class ConnectionTable:
             connection.owned = False
             connection.inspector = None  # packets go another way now: what was followed here is out of date
             connection.origin = self._owner(record.flags, origin)
-        connection.told = True
+        connection.told = connection.told or NOBODY_HEARD
 
     def _owner(self, flags: int, teller: int) -> int:
         """The peer that a copy belongs to, as far as is known."""

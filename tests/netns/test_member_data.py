@@ -169,7 +169,7 @@ def test_ftp_a_transfer_goes_on_through_a_failover(inspecting, way):
     until(lambda: client.rows("fw2"), "fw2 knows the data connection")
     inspecting.do("kill", "member=fw1")
     assert client.said() == "1000000 bytes"
-    assert [row["synchronised"] for row in client.rows("fw2")] == [False], "fw2 carried it"
+    assert [row["copy"] for row in client.rows("fw2")] == [False], "fw2 carried it"
     assert inspecting.status("fw2")["drops"]["OUT_OF_STATE"] == 0
 
 

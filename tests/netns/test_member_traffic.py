@@ -38,6 +38,9 @@ def test_a_connection_passes_and_is_in_both_tables(pair, address):
     assert row["service"] == "oracle"
     rows = until(lambda: pair.ask("fw2", "tab")["rows"], "fw2 has the connection")
     assert rows[0]["synchronised"]
+    until(lambda: pair.ask("fw1", "tab")["rows"][0]["synchronised"], "fw1 says that fw2 has it, too")
+    pair.do("stop", "member=fw2")
+    until(lambda: not pair.ask("fw1", "tab")["rows"][0]["synchronised"], "nobody else has it any more")
     talk.close()
 
 

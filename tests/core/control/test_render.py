@@ -199,21 +199,21 @@ def test_rows_of_the_table_show_both_ends_and_how_many_are_left_out() -> None:
     row = {
         "source": "2001:db8:1::100", "source_port": 40001, "destination": "198.51.100.100", "destination_port": 1521,
         "protocol": 6, "state": "ESTABLISHED", "rule": 3, "service": "oracle", "learned": True, "synchronised": True,
-        "ttl_s": 3599.6, "timeout_s": 3600.0, "data_of": "", "past_end_s": 0.0,
+        "copy": True, "ttl_s": 3599.6, "timeout_s": 3600.0, "data_of": "", "past_end_s": 0.0,
     }  # fmt: skip
     data = {"name": "connections", "values": 20, "links": 20, "peak": 25, "rows": [row]}
     head, line, more = render.tab(data)
     assert head == "connections: 20 connections, 20 links, peak 25"
     assert "[2001:db8:1::100]:40001 -> 198.51.100.100:1521" in line
-    assert line.endswith("3600/3600 s learned synchronised")
+    assert line.endswith("3600/3600 s learned synchronised copy")
     assert more == "(19 more; -u shows all)"
     assert len(list(render.tab({**data, "values": 1}))) == 2
     parent = "tcp 192.0.2.100:40001 -> 198.51.100.100:21"
     _, line, _ = render.tab({**data, "rows": [{**row, "learned": False, "data_of": parent}]})
-    assert line.endswith("s synchronised data of tcp 192.0.2.100:40001 -> 198.51.100.100:21")
+    assert line.endswith("s synchronised copy data of tcp 192.0.2.100:40001 -> 198.51.100.100:21")
     late = {**row, "learned": False, "ttl_s": 0.0, "timeout_s": 20.0, "past_end_s": 0.3}
     _, line, _ = render.tab({**data, "rows": [late]})
-    assert line.endswith("0/20 s synchronised 0.3 s past its owner's word")
+    assert line.endswith("0/20 s synchronised copy 0.3 s past its owner's word")
 
 
 def test_a_dropped_packet_is_one_line_of_the_log() -> None:
