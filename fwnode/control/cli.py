@@ -37,6 +37,9 @@ app.add_typer(sync, name="sync")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")]
 
+CLEARING_INTERVAL_S = 0.1
+"""Wall seconds between two looks at how far the clearing of the table has come."""
+
 _target: dict[str, Any] = {}
 
 
@@ -123,9 +126,15 @@ def tab(
     unlimited: Annotated[bool, typer.Option("-u", help="All rows.")] = False,
     formatted: Annotated[bool, typer.Option("-f", help="Readable; it always is.")] = False,
     rows: Annotated[int, typer.Option("-m", help="At most so many rows.", min=0)] = 16,
+    clear: Annotated[bool, typer.Option("-x", help="Clear the connections, here and at the peers.")] = False,
+    learned: Annotated[bool, typer.Option("--learned", help="With -x: only those learned out of state.")] = False,
+    yes: Annotated[bool, typer.Option("-y", help="With -x: do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
     """The connections table (`fw tab -t connections`)."""
+    if clear:
+        _clear(table, learned, yes)
+        return
     arguments = {"table": table, "summary": summary, "unlimited": unlimited, "max": rows}
     if summary or as_json:
         _print(_ask("tab", **arguments), as_json, render.tab_summary)
@@ -137,6 +146,18 @@ def tab(
         _print({**head, "rows": chain.from_iterable(part.get("rows", ()) for part in parts)}, False, render.tab)
     finally:
         control.close()
+
+
+def _clear(table: str, learned: bool, yes: bool) -> None:
+    what = "learned connections" if learned else "connections"
+    if table != "connections":
+        raise MemberError(f"the table {table} cannot be cleared; connections can")
+    if not yes:
+        typer.confirm(f"This ends all {what} of the cluster. Go on?", abort=True)
+    _ask("clear", learned=learned)
+    while (data := _ask("tab", summary=True))["clearing"]:
+        time.sleep(CLEARING_INTERVAL_S)
+    print(f"{_target['member']}: {data['cleared']} {what} cleared, {data['values']} connections are there")
 
 
 @app.command()

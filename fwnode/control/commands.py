@@ -296,6 +296,8 @@ class Commands:
             "peak": chosen.peak,
             "links": len(chosen) if isinstance(chosen, ConnectionTable) else 0,
             "learned": chosen.learned if isinstance(chosen, ConnectionTable) else 0,
+            "clearing": firewall.clearing.running,
+            "cleared": firewall.clearing.cleared,
             "rows": [],
         }
         # A connections table bears a walk while it changes; announced connections are few.
@@ -378,6 +380,15 @@ class Commands:
             raise ControlError(str(error)) from error
         yield {"policy": built.name, "rules": len(built.rules), "on_install": built.on_install.value}
 
+    def clear(self, learned: bool = False) -> dict[str, Any]:
+        """`fw tab -t connections -x`: the connections (or the learned ones) are over, here and at the peers. It takes
+        its time, and `tab` says whether it goes on."""
+        node = self._node
+        what = "learned connections" if learned else "all connections"
+        node.event("policy", f"{what} are cleared by command, here and at the peers")
+        node.firewall.clearing.begin(learned)
+        return {"clearing": True}
+
     def reset(self) -> dict[str, Any]:
         """`cphaprob -reset syncstat`: the figures of synchronisation count from here."""
         node = self._node
@@ -413,6 +424,7 @@ COMMANDS = {
         Commands.syncstat,
         Commands.tab,
         Commands.keys,
+        Commands.clear,
         Commands.reset,
         Commands.drops,
         Commands.log,

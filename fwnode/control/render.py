@@ -307,6 +307,8 @@ def tab_summary(data: Mapping[str, Any]) -> Iterator[str]:
     yield f"{'HOST':<21} {'NAME':<33} {'ID':>4} {'#VALS':>5} {'#PEAK':>5} {'#SLINKS':>7}"
     counts = f"{data['values']:>5} {data['peak']:>5} {data['links']:>7}"
     yield f"{'localhost':<21} {data['name']:<33} {data['id']:>4} {counts}"
+    if data.get("learned"):
+        yield f"learned from packets out of state: {data['learned']}"
 
 
 def tab(data: Mapping[str, Any]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 `firewall.Firewall.decide(data, hook, now)` is the whole pipeline; the other modules are its parts: `packet` reads
 headers, `fragments` remembers datagrams in pieces, `connection` is one connection and `table` all of them (with `wheel`
 for their ends, and `packed` for copies that nobody has asked for), `tcp` the state table, `icmp` what errors may pass,
-`policy` the rule base, `parameters` the kernel parameters.
+`clearing` ends them by order, `policy` the rule base, `parameters` the kernel parameters.
 `inspection` follows control connections (`lines` of their streams, and what `announcements` stand in them),
 `expectations` holds the data connections that are announced, and `data_connections` asks them when a packet is decided.
 `load` says when new connections are blocked, `holding` what becomes of packets that wait for an ACK, `verdict` has the

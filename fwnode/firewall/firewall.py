@@ -17,6 +17,7 @@ from syncproto.limits import SYNC_TICK_S
 from syncproto.record import Op
 
 from .announcements import AnnouncementRefused
+from .clearing import Clearing
 from .connection import Connection
 from .data_connections import NotInspectable, find_announced, inspect
 from .fragments import FRAGMENT_TIMEOUT_S, AcceptedFragments
@@ -86,6 +87,7 @@ class Firewall:
         self.connections = ConnectionTable(
             timer_floor, bucket_width, self._timeout_in, number, lambda: parameters["connections_limit"], tick_s
         )
+        self.clearing = Clearing(self.connections)
         self.local = ConnectionTable(timer_floor, bucket_width)
         """The member's own connections (full sync, ping to it): not forwarded, not synchronised."""
         self.load = SyncLoad(parameters)
@@ -460,8 +462,10 @@ class Firewall:
         return self._generation
 
     def expire(self, now: float) -> bool:
-        """End what has been idle for too long, but not too much at once. True: call again soon."""
+        """End what has been idle for too long, or is to be cleared, but not too much at once. True: call again soon."""
         more = self.connections.expire(now)
+        if not self.load.heavy:
+            more = self.clearing.go_on() or more
         return self.local.expire(now) or more
 
     def _log(

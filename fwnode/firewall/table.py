@@ -188,9 +188,24 @@ class ConnectionTable:
 
     def remove(self, connection: Connection) -> None:
         """The connection ended here; peers that heard of it are told."""
+        self._finish(connection, connection.owned)
+
+    def clear(self, key: bytes) -> None:
+        """The connection is over here and at the peers, whoever owns it and whatever they say meanwhile."""
+        connection = self.find(key)
+        if connection is not None:
+            connection.revision += 1
+            self._finish(connection, tell=True)
+
+    @property
+    def untold_ends(self) -> int:
+        """Ends that peers have not been told yet."""
+        return len(self._deleted)
+
+    def _finish(self, connection: Connection, tell: bool) -> None:
         self._drop(connection)
-        self.expected.parent_ended(connection.key, tell=connection.owned)
-        if connection.owned and connection.told:
+        self.expected.parent_ended(connection.key, tell=tell)
+        if tell and connection.told:
             self._deleted[connection.key] = connection
             self._remember_end(connection.key, connection.born, connection.revision)
 

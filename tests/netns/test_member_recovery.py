@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from harness import UpLab
+from harness import UpLab, until
 
 PORT, CLIENT_PORT = 9100, 40100
 RECONNECT = f"""
@@ -17,7 +17,7 @@ def connect():
     link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     link.bind(("", {CLIENT_PORT}))
     link.settimeout(20)
-    link.connect((address, {PORT}))
+    link.connect((address, int(sys.argv[4])))
     link.sendall(b"hello")
     assert link.recv(9) == b"hello"
     return link
@@ -39,10 +39,14 @@ print("connected again", flush=True)
 """
 
 
-def crashed(pair: UpLab, family: int, way: str):
+def rows(pair: UpLab, member: str):
+    return pair.ask(member, "tab", "-u")["rows"]
+
+
+def crashed(pair: UpLab, family: int, way: str, port: int = PORT):
     """A client whose connection through the pair is gone, without the server's knowledge."""
     address, command = ("198.51.100.100", "iptables") if family == 4 else ("2001:db8:2::100", "ip6tables")
-    client = pair.background("client", sys.executable, "-c", RECONNECT, address, command, way)
+    client = pair.background("client", sys.executable, "-c", RECONNECT, address, command, way, str(port))
     assert client.stdout.readline() == "gone\n"
     return client
 
@@ -64,6 +68,18 @@ def test_a_client_reconnects_while_its_old_connection_is_ending_at_the_firewall_
     pair.exec("server", command, "-w", "-I", *deaf, check=True)  # the reset passes the firewall and is lost behind it
     client = crashed(pair, family, "with a reset")
     pair.exec("server", command, "-w", "-D", *deaf, check=True)
-    rows = [row for row in pair.ask("fw1", "tab", "-u")["rows"] if row["source_port"] == CLIENT_PORT]
-    assert [row["state"] for row in rows if (":" in row["source"]) == (family == 6)] == ["CLOSING"]
+    own = [row for row in rows(pair, "fw1") if row["source_port"] == CLIENT_PORT]
+    assert [row["state"] for row in own if (":" in row["source"]) == (family == 6)] == ["CLOSING"]
+    assert connects_again(client)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_client_reconnects_after_the_firewall_has_forgotten_its_connection(shared_pair, family):
+    pair = shared_pair
+    if family == 4:
+        pair.serve(PORT + 1)
+    client = crashed(pair, family, "silent", PORT + 1)
+    pair.fwctl("fw1", "tab", "-t", "connections", "-x", "-y")
+    for member in ("fw1", "fw2"):
+        until(lambda member=member: not any(r["source_port"] == CLIENT_PORT for r in rows(pair, member)), "forgotten")
     assert connects_again(client)
