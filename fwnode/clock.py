@@ -25,7 +25,11 @@ class LabClock:
 
     def now(self) -> float:
         """Lab seconds."""
-        return (wire_now() - self.epoch) * self.rate
+        return self.at(wire_now())
+
+    def at(self, wire_time: float) -> float:
+        """Lab time of a wire time."""
+        return (wire_time - self.epoch) * self.rate
 
     def wall(self, lab_time: float) -> float:
         """The date (`time.time()`) of a lab time, by the wall clock as it is set now."""

@@ -281,9 +281,9 @@ class Synchroniser:
             self.joining.mend(event.peer, now)
 
     def _apply(self, event: engine.Updates) -> None:
-        lab_now = self._clock.now()
+        then = self._clock.at(event.at)
         table, generation = self._firewall.connections, self._firewall.generation
-        self.synced["delta"] += sum(table.apply(update, lab_now, generation, event.peer) for update in event.updates)
+        self.synced["delta"] += sum(table.apply(update, then, generation, event.peer) for update in event.updates)
 
     def _apply_slice(self, event: engine.TableSlice) -> None:
         table, generation = self._firewall.connections, self._firewall.generation

@@ -106,13 +106,13 @@ def _message(kind: Kind, fields: Any) -> Message:
         raise SyncError(Reason.TOO_DEEP, f"{kind.name}: nested deeper than {NESTING_MAX} levels")
     values = [check.check(name, value) for (name, check), value in zip(specification, fields, strict=True)]
     if kind is Kind.DELTA:
-        sequence, schema, body = values
-        return Delta(sequence, schema, body, unpack_updates(body, schema))
+        sequence, schema, body, age_ms = values
+        return Delta(sequence, schema, body, unpack_updates(body, schema), age_ms)
     if kind is Kind.FRAGMENT:
-        sequence, schema, body, part, parts = values
+        sequence, schema, body, part, parts, age_ms = values
         if part >= parts:
             raise SyncError(Reason.BAD_FIELD, f"part: expected less than parts ({parts})")
-        return Fragment(sequence, schema, body, part, parts, unpack_updates(body, schema))
+        return Fragment(sequence, schema, body, part, parts, unpack_updates(body, schema), age_ms)
     if kind is Kind.FULL_SLICE:
         first, schema, body = values
         return FullSlice(first, schema, body, columns_from(_unpacked(body), schema))

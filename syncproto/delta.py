@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from syncproto.errors import SyncError
 from syncproto.events import Counters
 from syncproto.limits import (
+    AGE_MAX_MS,
     DELTA_BODY_MAX,
     FRAGMENT_BODY_MAX,
     PACE_S,
@@ -152,7 +153,7 @@ class DeltaSender:
         while self._backlog and len(found) < self._limits.burst_max:
             body = self._body(schema)
             if body:
-                found.append(self._number(schema, body))
+                found.append(self._number(schema, body, now))
         self._count(len(found))
         self._next_burst = now + self._pause()
         for state in self._peers.values():
@@ -215,14 +216,14 @@ class DeltaSender:
             backlog.popleft()
         return join(items) if items else b""
 
-    def _number(self, schema: int, body: bytes) -> Delta:
+    def _number(self, schema: int, body: bytes, now: float) -> Delta:
         if self._must_confess:
             # Updates were dropped here. A number that nothing is sent under makes every peer notice, ask, and count it.
             self._must_confess = False
             self.newest += 1
             self._queue.append(None)
         self.newest += 1
-        delta = Delta(self.newest, schema, body)
+        delta = Delta(self.newest, schema, body, at=now)
         self._queue.append(delta)
         return delta
 
@@ -247,7 +248,7 @@ class DeltaSender:
             state.probe_at = now + state.probe_interval_s
         state.resend.clear()
         state.rejects.clear()
-        return [datagram for delta in found for datagram in self.fit(peer, delta, now)], told
+        return [datagram for delta in found for datagram in self.fit(peer, _aged(delta, now), now)], told
 
     def _kept(self, sequence: int) -> Delta | None:
         """The datagram of that number, if the queue still has it. The queue has an entry for each of its numbers."""
@@ -310,6 +311,11 @@ class DeltaSender:
         """Changes after submit, burst, repetitions, on_ack, on_retransmit, resume and suspend. Infinity = never."""
         soonest = min((state.probe_at for state in self._peers.values()), default=inf)
         return min(soonest, self._next_burst) if self._backlog else soonest
+
+
+def _aged(delta: Delta, now: float) -> Delta:
+    """As it is sent again: what its records say was so when it was sent for the first time."""
+    return replace(delta, age_ms=min(AGE_MAX_MS, round((now - delta.at) * 1000)))
 
 
 def _runs(numbers: list[int]) -> list[Reject]:

@@ -111,7 +111,7 @@ class SyncEngine:
         self._sender = DeltaSender(limits, self._counters)
         self._events: deque[Event] = deque()
         self._sink: FullSink | None = None
-        self._saved: deque[tuple[int, int, list[Update]]] = deque()
+        self._saved: deque[tuple[int, int, Updates]] = deque()
         self._saved_updates = 0
         self._known_keys: dict[int, dict[bytes, None]] = {}
         self._risk_at: dict[str, float] = {}
@@ -356,7 +356,7 @@ class SyncEngine:
             if not sink.failed and peer == sink.peer and sequence <= sink.sequence:
                 self._counters.covered_by_full += 1
             else:
-                self._emit(Updates(peer, updates))
+                self._emit(updates)
         if sink.failed:
             gate = session.gate
             if not (sink.refused and gate is not None and gate.exchange is Exchange.NEW_CONNECTIONS):
@@ -399,9 +399,9 @@ class SyncEngine:
         if self._sink is not None and self._saved_updates + len(updates) > self._limits.saved_updates_max:
             self._sink.fail(FULL_SYNC_QUEUE_FULL, detail=f"{self._saved_updates} updates are saved")
         if self._sink is None:
-            self._emit(Updates(peer, updates))
+            self._emit(Updates(peer, updates, delta.at))
             return
-        self._saved.append((peer, delta.sequence, updates))
+        self._saved.append((peer, delta.sequence, Updates(peer, updates, delta.at)))
         self._saved_updates += len(updates)
         self._counters.saved += 1
 

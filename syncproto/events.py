@@ -54,6 +54,8 @@ class Updates:
 
     peer: int
     updates: list[Update]
+    at: float = field(default=0.0, compare=False)
+    """When it was so, in the engine's time: what is left of a connection counts from here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,9 @@ LIST_MAX = 64
 DURATION_MAX_S = 1e10
 """Longest duration in a record, seconds (317 years). Longer ones are clamped when sent and refused when received."""
 
+AGE_MAX_MS = 86_400_000
+"""Largest age of an update, milliseconds: a day, and no update waits so long in a queue."""
+
 TIME_MAX_S = 1e15
 """Largest point in time in a message, seconds; excludes NaN and infinity."""
 

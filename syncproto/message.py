@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 from syncproto.columns import Columns
 from syncproto.errors import Reason, SyncError
 from syncproto.limits import (
+    AGE_MAX_MS,
     CHECKSUM_BYTES,
     COUNTER_MAX,
     DELTA_BODY_MAX,
@@ -99,6 +100,10 @@ class Delta:
     schema: int
     body: bytes
     updates: tuple[Update, ...] = field(default=(), compare=False, repr=False)
+    age_ms: int = 0
+    """Since when its records say so, milliseconds: what is left of a connection is so much less by now."""
+    at: float = field(default=0.0, compare=False, repr=False)
+    """The same as a time of whoever holds it, seconds; not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +204,7 @@ class Fragment:
     part: int
     parts: int
     updates: tuple[Update, ...] = field(default=(), compare=False, repr=False)
+    age_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +387,12 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
     ),
     Kind.DELTA: (
         Delta,
-        (("sequence", Whole(1, COUNTER_MAX)), ("schema", Schema()), ("body", Bytes(1, DELTA_BODY_MAX))),
+        (
+            ("sequence", Whole(1, COUNTER_MAX)),
+            ("schema", Schema()),
+            ("body", Bytes(1, DELTA_BODY_MAX)),
+            ("age_ms", Whole(0, AGE_MAX_MS)),
+        ),
     ),
     Kind.ACK: (Ack, (("stream", Whole(1, COUNTER_MAX)), ("sequence", _SEQUENCE))),
     Kind.RETRANSMIT: (
@@ -406,6 +417,7 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
             ("body", Bytes(1, DELTA_BODY_MAX)),
             ("part", Whole(0, UPDATES_PER_DATAGRAM_MAX - 1)),
             ("parts", Whole(2, UPDATES_PER_DATAGRAM_MAX)),
+            ("age_ms", Whole(0, AGE_MAX_MS)),
         ),
     ),
     Kind.NEWEST: (Newest, (("sequence", Whole(1, COUNTER_MAX)),)),

@@ -22,7 +22,8 @@ def fragments_of(delta: Delta) -> list[Delta | Fragment]:
     bodies = split(delta.body, FRAGMENT_BODY_MAX) if len(delta.body) > FRAGMENT_BODY_MAX else [delta.body]
     if len(bodies) == 1:
         return [delta]
-    return [Fragment(delta.sequence, delta.schema, body, part, len(bodies)) for part, body in enumerate(bodies)]
+    number, schema, parts, age_ms = delta.sequence, delta.schema, len(bodies), delta.age_ms
+    return [Fragment(number, schema, body, part, parts, age_ms=age_ms) for part, body in enumerate(bodies)]
 
 
 class Path:

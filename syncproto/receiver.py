@@ -11,6 +11,7 @@ own: what is to be delivered is returned.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 from syncproto.events import Counters
@@ -61,7 +62,7 @@ class DeltaReceiver:
         self.highest = max(self.highest, sequence)
         if sequence != self.expected:
             self.counters.were_queued += 1
-        self._held[sequence] = delta
+        self._held[sequence] = replace(delta, at=now - delta.age_ms / 1000)  # it may wait here, too
         found, lost = self._skip_to(self.highest - self._limits.receiving_queue)
         self.counters.lost_bulks += lost > 0
         found += self._in_order()
@@ -99,7 +100,7 @@ class DeltaReceiver:
             return [], 0
         del self._partial[sequence]
         updates = tuple(update for part in range(fragment.parts) for update in parts[part].updates)
-        return self.receive(Delta(sequence, fragment.schema, b"", updates), now)
+        return self.receive(Delta(sequence, fragment.schema, b"", updates, fragment.age_ms), now)
 
     def on_reject(self, first: int, count: int, now: float) -> tuple[list[Delta], int]:
         """The sender no longer has these. Only what is really missing counts."""

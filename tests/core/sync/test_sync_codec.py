@@ -134,7 +134,7 @@ def frame(*elements: Any) -> bytes:
 
 
 def delta_with(body: Any, schema: Any = 2) -> bytes:
-    return frame(1, CLUSTER, 1, 1234, 3, [5, schema, body])
+    return frame(1, CLUSTER, 1, 1234, 3, [5, schema, body, 0])
 
 
 def nested(levels: int) -> Any:
@@ -194,8 +194,8 @@ MALFORMED: dict[str, tuple[bytes, Reason]] = {
     "body of 129 updates": (delta_with(msgpack.packb([1] * 129)), Reason.WRONG_LENGTH),
     "body with something behind it": (delta_with(delta_of().body + b"\x00"), Reason.TRAILING_BYTES),
     "body nested deep": (delta_with(msgpack.packb(nested(500))), Reason.BAD_RECORD),
-    "part 3 of 3": (frame(1, CLUSTER, 1, 1234, 14, [5, 2, delta_of().body, 3, 3]), Reason.BAD_FIELD),
-    "part 0 of 1": (frame(1, CLUSTER, 1, 1234, 14, [5, 2, delta_of().body, 0, 1]), Reason.BAD_FIELD),
+    "part 3 of 3": (frame(1, CLUSTER, 1, 1234, 14, [5, 2, delta_of().body, 3, 3, 0]), Reason.BAD_FIELD),
+    "part 0 of 1": (frame(1, CLUSTER, 1, 1234, 14, [5, 2, delta_of().body, 0, 1, 0]), Reason.BAD_FIELD),
     "body of text": (delta_with("abc"), Reason.BAD_FIELD),
     "body over the cap": (delta_with(bytes(1400)), Reason.BAD_FIELD),
     "oversize": (bytes(STREAM_FRAME_MAX + 1), Reason.TOO_LONG),
