@@ -29,7 +29,7 @@ from fwnode.files import FileError, load_yaml
 from fwnode.policy_file import build_policy
 from labs.exit_codes import ExitCode
 from labs.network import discovery, supervisor
-from labs.network.control import request
+from labs.network.control import perform, request
 from labs.network.errors import LabError
 from labs.network.members import DEFAULT_RELEASE, MemberSettings, configuration_text, member_configuration
 from labs.network.namespaces import node_sysctls
@@ -179,7 +179,7 @@ def do_step(step: Annotated[str, typer.Argument(help="start, stop, kill, pause, 
     values = step_arguments(step, value)
     if step == "policy" and isinstance(values.get("policy"), str):
         values = {**values, "policy": _rule_base(Path(values["policy"])), "file": values["policy"]}
-    result = _ask(discovery.choose(lab), {"step": {step: values}})
+    result = asyncio.run(perform(discovery.choose(lab).supervisor_socket, {step: values}, err.print))
     if result is not None:
         print(json.dumps(result, indent=2) if isinstance(result, (dict, list)) else result)
 

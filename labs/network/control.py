@@ -5,7 +5,7 @@ Knows the protocol (`fwnode.control.protocol`) and nothing of the commands insid
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from labs.network.errors import ControlError
 
 REQUEST_TIMEOUT_S = 30.0
 """Wall seconds; installing a large policy matches every connection again before it answers."""
+TELL_S = 2.0
+"""Wall seconds after which a step that still goes on is asked about, and again."""
 LINE_MAX = 64 * 1024 * 1024
 """Bytes of one line of an answer."""
 
 
-async def request(path: Path, message: Mapping[str, Any], timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
+async def request(path: Path, message: Mapping[str, Any], timeout_s: float | None = REQUEST_TIMEOUT_S) -> Any:
     """Send one request and return its `result`; ControlError where it is refused or nobody answers."""
     try:
         async with asyncio.timeout(timeout_s):
@@ -36,6 +38,23 @@ async def request(path: Path, message: Mapping[str, Any], timeout_s: float = REQ
         raise ControlError(f"{path.name}: no answer within {timeout_s:g} s") from None
     except (OSError, ValueError) as error:
         raise ControlError(f"{path.name}: {error}") from None
+
+
+async def perform(supervisor: Path, step: Mapping[str, Any], tell: Callable[[str], None]) -> Any:
+    """Ask a supervisor for a step and return its result, however long it takes, as long as the supervisor itself
+    answers. `tell` hears what members do that are waited for, whenever that changes."""
+    deed = asyncio.ensure_future(request(supervisor, {"step": dict(step)}, None))
+    said: dict[str, str] = {}
+    try:
+        while not (await asyncio.wait({deed}, timeout=TELL_S))[0]:
+            starting = (await request(supervisor, {"info": {}}))["starting"]
+            for member, doing in starting.items():
+                if said.get(member) != doing:
+                    tell(f"{member}: {doing}")
+            said = starting
+        return deed.result()
+    finally:
+        deed.cancel()
 
 
 async def follow(path: Path, message: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:

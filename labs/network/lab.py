@@ -26,14 +26,13 @@ from labs.network.faults import Faults, pause_process, resume_process
 from labs.network.members import RUN_DIRECTORY, MemberSettings, configuration_for_member, member_configuration
 from labs.network.namespaces import Namespaces, node_sysctls
 from labs.network.private import system_path
+from labs.network.readiness import Readiness
 from labs.network.steps import StepServer
 from labs.network.topology import Topology, link_name
 from labs.python import python_command
 from labs.quantities import Way
 from syncproto.errors import SyncError
 
-START_TIMEOUT_S = 30.0
-"""Wall seconds until a started member must say that it is ready: hearing peers, then a full sync of a large table."""
 STOP_TIMEOUT_S = 10.0
 """Wall seconds for a member to end after it agreed to stop."""
 READY_POLL_S = 0.02
@@ -65,6 +64,8 @@ class Lab:
         self._epoch_given = epoch is not None
         self._namespaces = Namespaces()
         self._built = False
+        self.starting: dict[str, Readiness] = {}
+        """Members that are waited for, and how far they are."""
         self._processes: set[asyncio.subprocess.Process] = set()
         self._members: dict[str, asyncio.subprocess.Process] = {}
         self._cut: set[str] = set()
@@ -182,7 +183,9 @@ class Lab:
         return self.directory / f"{self._known(member)}.log"
 
     async def start(self, member: str) -> None:
-        """Write the member's configuration, start its process, return when it says that it is ready."""
+        """Write the member's configuration, start its process, return when it says that it is ready.
+
+        It is waited for as long as it gets on. `LabError` where nothing moves any more; it is left running."""
         settings = self.members[self._known(member)]
         if self.running(member):
             raise LabError(f"{member} is running already")
@@ -212,27 +215,23 @@ class Lab:
 
     async def _wait_ready(self, member: str, process: asyncio.subprocess.Process, log_begins: int) -> None:
         ended = asyncio.ensure_future(process.wait())
-        deadline = time.monotonic() + START_TIMEOUT_S
+        readiness = self.starting[member] = Readiness(time.monotonic())
         pause = READY_POLL_S
-        said = "its control socket did not answer"
         try:
-            while time.monotonic() < deadline:
+            while left_s := readiness.left_s(time.monotonic()):
                 if ended.done():
                     raise LabError(f"{member} ended with status {process.returncode} before it was ready"
                                    + self._log_tail(member, log_begins))
                 with suppress(ControlError):
                     status = await wire.request(self.control_path(member), {"command": "status", "arguments": {}},
-                                                timeout_s=max(0.1, deadline - time.monotonic()))
-                    if status.get("ready"):
+                                                timeout_s=max(0.1, left_s))
+                    if readiness.heard(status, time.monotonic()):
                         return
-                    said = f"its state is {status.get('state')}"
                 await asyncio.wait({ended}, timeout=pause)
                 pause = min(pause * 1.1, READY_POLL_MAX_S)
-            _kill_group(process)
-            await ended
-            raise LabError(f"{member} was not ready within {START_TIMEOUT_S:g} s: {said}"
-                           + self._log_tail(member, log_begins))
+            raise LabError(readiness.complaint(member) + self._log_tail(member, log_begins))
         finally:
+            del self.starting[member]
             ended.cancel()
 
     def _log_tail(self, member: str, begins: int) -> str:
@@ -411,6 +410,7 @@ class Lab:
             "links": await self.links(),
             "faults": self._faults.active(),
             "members": dict(zip(topology.members, states, strict=True)),
+            "starting": {member: readiness.doing for member, readiness in self.starting.items()},
         }
 
     async def _state(self, member: str) -> dict[str, Any]:
