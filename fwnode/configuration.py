@@ -13,7 +13,16 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fwnode.explain import shown
-from fwnode.fields import SOCKET_PATH_MAX, InterfaceAddress, InterfaceName, Key, MemberName, Name
+from fwnode.fields import (
+    CLOCK_RATE_MAX,
+    CLOCK_RATE_MIN,
+    SOCKET_PATH_MAX,
+    InterfaceAddress,
+    InterfaceName,
+    Key,
+    MemberName,
+    Name,
+)
 from fwnode.files import FileError, Strict, load_yaml, validate
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, Parameters
 from fwnode.firewall.policy import Policy
@@ -24,9 +33,6 @@ from syncproto.release import BUILTIN_RELEASES, Compatibility, Release
 
 MEMBERS_MAX = 5
 """Members of a ClusterXL cluster (claim B1)."""
-
-RATE_MIN, RATE_MAX = 0.001, 100_000.0
-"""Seconds of lab time in a second of wall time. Lab's own."""
 
 Interface = IPv4Interface | IPv6Interface
 
@@ -73,7 +79,7 @@ class ClusterModel(Strict):
 
 
 class ClockModel(Strict):
-    rate: float = Field(default=1.0, ge=RATE_MIN, le=RATE_MAX)
+    rate: float = Field(default=1.0, ge=CLOCK_RATE_MIN, le=CLOCK_RATE_MAX)
     epoch: float = 0.0
     """Monotonic time of the machine (CLOCK_MONOTONIC) at which lab time was 0."""
 

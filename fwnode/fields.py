@@ -30,6 +30,8 @@ DURATION_MIN_S = 0.001
 """Shortest duration that is longer than nothing, seconds. Lab's own: what a loop's timer can tell apart."""
 DURATION_MAX_S = 3650 * 86_400.0
 """Longest duration that people may write, seconds: ten years. Lab's own; a message carries 317 years."""
+CLOCK_RATE_MIN, CLOCK_RATE_MAX = 0.001, 100_000.0
+"""Seconds of lab time in a second of wall time. Lab's own."""
 INTERFACE_NAME_MAX = 15
 """Bytes of an interface's name: the kernel's IFNAMSIZ less the final NUL."""
 MEMBER_NAME_MAX = 40

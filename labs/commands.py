@@ -22,6 +22,7 @@ from typing import IO, Annotated, Any, NoReturn, cast
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fwnode import output
 from fwnode.configuration import load_releases
@@ -35,6 +36,7 @@ from labs.network.members import DEFAULT_RELEASE, MemberSettings, configuration_
 from labs.network.namespaces import node_sysctls
 from labs.network.private import die_with_parent
 from labs.network.topology import DEFAULT_TOPOLOGY, Topology, load_topology
+from labs.quantities import parse_clock_rate
 from syncproto.errors import SyncError
 
 app = typer.Typer(name="fwlab", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -43,7 +45,7 @@ app = typer.Typer(name="fwlab", no_args_is_help=True, add_completion=False, pret
                          "4 this machine cannot run it, 70 an error of fwlab itself, 74 output could not be written, "
                          "130 interrupted.",
                   context_settings={"help_option_names": ["-h", "--help"]})
-out = Console()
+out = Console(markup=False, emoji=False)  # names may look like markup
 err = Console(stderr=True, highlight=False)
 
 OTHER_ROOMS = ("labs.procedure.cli", "labs.bench.cli")
@@ -67,9 +69,13 @@ def up(topology: TopologyName = DEFAULT_TOPOLOGY,
        policy: Annotated[Path | None, typer.Option(help="Rule base (YAML) of every member.")] = None,
        releases: Annotated[Path | None, typer.Option(
            help="A table of releases (YAML) over the built-in one.")] = None,
-       rate: Annotated[float, typer.Option(min=0.001, help="Lab seconds a wall second.")] = 1.0,
+       rate: Annotated[float, typer.Option(help="Lab seconds a wall second.")] = 1.0,
        member_command: Annotated[str | None, typer.Option(hidden=True)] = None) -> None:
     """Start a lab in the background; return when every member has said that it is ready."""
+    try:
+        parse_clock_rate(rate)
+    except ValueError as error:
+        raise LabError(f"--rate: {error}") from None
     shape = _topology(topology, members, mode)
     lab = discovery.check_name(shape.name if name is None else name)
     settings = _settings(shape, release or [], policy, releases)
@@ -368,7 +374,8 @@ def _print_lab(info: dict[str, Any], seconds: float) -> None:
                           member.get("release", "") if first else "", member.get("state", "") if first else "")
     for switch, addresses in info["virtual"].items():
         table.add_row("(virtual)", switch, "  ".join(addresses))
-    out.print(f"lab [bold]{info['name']}[/bold] is up after {seconds:.1f} s, {info['rate']:g} lab seconds a second")
+    name = (info["name"], "bold")
+    out.print(Text.assemble("lab ", name, f" is up after {seconds:.1f} s, {info['rate']:g} lab seconds a second"))
     out.print(table)
     lab = f" --lab {info['name']}" if len(discovery.names()) > 1 else ""
     hosts = [node for node, values in info["nodes"].items() if values["kind"] == "host"]

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 from fwnode.files import FILE_MAX
 from labs.network.errors import LabError
-from labs.quantities import Way, parse_rate, parse_service, parse_share
-from labs.traffic.durations import parse_duration
+from labs.quantities import Way, parse_delay, parse_rate, parse_service, parse_share
 
 if TYPE_CHECKING:
     from labs.network.lab import Lab
@@ -83,7 +82,7 @@ async def _unlose(lab: "Lab", link: str) -> None:
 
 
 async def _delay(lab: "Lab", link: str, by: str, way: str = "both") -> None:
-    await lab.delay(link, _read(parse_duration, by), _way(way))
+    await lab.delay(link, _read(parse_delay, by), _way(way))
 
 
 async def _undelay(lab: "Lab", link: str) -> None:
@@ -127,8 +126,7 @@ async def _up(lab: "Lab", member: str) -> Any:
 
 
 async def _set(lab: "Lab", member: str, name: str, value: str | int) -> Any:
-    number = int(value) if str(value).lstrip("-").isdigit() else value
-    return await lab.control(member, "ctl_set", name=name, value=number)
+    return await lab.control(member, "ctl_set", name=name, value=value)
 
 
 async def _policy(lab: "Lab", member: str, policy: Mapping[str, Any], file: str = "policy") -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 import yaml
@@ -23,9 +24,9 @@ def find(lab: str) -> Path:
     if lab in names():
         return CATALOG / lab / FILE
     path = Path(lab)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a folder on the way may not be read
         path /= FILE
-    if path.is_file():
+    if os.path.lexists(path):
         return path
     near = difflib.get_close_matches(lab, names(), 1)
     hint = f"did you mean {near[0]}?" if near else f"the catalog has {one_of(names())}"

@@ -44,7 +44,7 @@ def run_lab(
     keep: Annotated[bool, typer.Option("--keep", help="At the end the lab stays until you press Enter.")] = False,
 ) -> None:
     """Play a lab and tell what happened."""
-    file = _load(lab)
+    file = _load(lab, name)
     try:
         results = Results(json_file, junit_file)
     except LabError as error:
@@ -96,9 +96,9 @@ def _play(file: LabFile, name: str, evidence: Path | None, keep: bool) -> tuple[
     return json.loads(text), code
 
 
-def _load(lab: str) -> LabFile:
+def _load(lab: str, name: str | None = None) -> LabFile:
     try:
-        return load(catalog.find(lab))
+        return load(catalog.find(lab), name)
     except FileError as error:
         _fail(str(error), ExitCode.USAGE)
 

@@ -34,7 +34,7 @@ def main(argv: list[str], lab_name: str) -> int:
         with os.fdopen(result, "w", encoding="utf-8") as out:
             out.write(json.dumps(document))
 
-    return supervisor.run(run(load(path), lab_name, Path(evidence) if evidence else None, keep, deliver))
+    return supervisor.run(run(load(path, lab_name), lab_name, Path(evidence) if evidence else None, keep, deliver))
 
 
 async def run(file: LabFile, lab_name: str, evidence: Path | None, keep: bool,

@@ -13,10 +13,13 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_valid
 
 from fwnode.configuration import load_releases
 from fwnode.explain import shown
+from fwnode.fields import CLOCK_RATE_MAX, CLOCK_RATE_MIN
 from fwnode.files import FileError, load_yaml
 from fwnode.policy_file import build_policy
-from labs.network.errors import TopologyError
+from labs.network.discovery import check_name
+from labs.network.errors import LabError, TopologyError
 from labs.network.topology import Topology, load_topology
+from labs.procedure.catalog import FILE
 from labs.procedure.expectations import Expectation
 from labs.procedure.problems import LabFileError, Problems, from_validation
 from labs.procedure.references import References, declared
@@ -24,11 +27,12 @@ from labs.procedure.steps import VERBS, Part, Policy, Step, legal_parameter
 from labs.traffic.workload import AnyWorkload, Workload
 from syncproto.release import Compatibility
 
-RATE_MAX = 100_000.0
+WORKLOAD_NAME_MAX = 40
+"""Characters of a workload's name. Lab's own: it heads a line of the report."""
 
 
 class Clock(Part):
-    rate: float = Field(default=1.0, ge=0.1, le=RATE_MAX)
+    rate: float = Field(default=1.0, ge=CLOCK_RATE_MIN, le=CLOCK_RATE_MAX)
     """Seconds of lab time that pass in a second of wall time."""
 
 
@@ -76,16 +80,18 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def load(path: Path) -> LabFile:
-    """The lab of a file; FileError tells all that is wrong with it."""
-    return Reading(path).lab(load_yaml(path))
+def load(path: Path, name: str | None = None) -> LabFile:
+    """The lab of a file; FileError tells all that is wrong with it. `name` is what it will run under, else its own."""
+    return Reading(path, name).lab(load_yaml(path))
 
 
 class Reading:
     """One reading of a file: what parses is kept, so that its references are checked although other parts failed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
+        self.name = path.absolute().parent.name if path.name == FILE else path.stem
+        self.runs_as = self.name if name is None else name
         self.members: frozenset[str] = frozenset()
         self.compatibility: Compatibility | None = None
         self.problems = Problems()
@@ -96,6 +102,7 @@ class Reading:
         for key in data:
             if key not in _SECTIONS:
                 self.problem(shown(key)[1:-1], f"unknown key{self.problems.near(key, _SECTIONS)}")
+        self.can_be_named()
         self.members = declared(data, "members")
         header = self.take(Header, {key: data[key] for key in Header.model_fields if key in data}, "")
         members = self.mapping(data, "members", Member)
@@ -119,10 +126,17 @@ class Reading:
         if self.problems or header is None or topology is None:
             raise LabFileError(str(self.path), self.problems)
         return LabFile(
-            name=self.path.parent.name if self.path.name == "lab.yaml" else self.path.stem,
-            path=self.path, header=header, topology=topology, policy=policy, members=members, workloads=workloads,
-            steps=steps, expect=expect,
+            name=self.name, path=self.path, header=header, topology=topology, policy=policy, members=members,
+            workloads=workloads, steps=steps, expect=expect,
         )  # fmt: skip
+
+    def can_be_named(self) -> None:
+        try:
+            check_name(self.runs_as)
+        except LabError as error:
+            named = "the folder" if self.path.name == FILE else "the file"
+            given = self.runs_as is not self.name
+            self.problem("", f"--name: {error}" if given else f"{error}; rename {named}, or run it with --name")
 
     def problem(self, key: str, what: str) -> None:
         self.problems.say(key, what)
@@ -141,6 +155,11 @@ class Reading:
             return {}
         if section == "members" and not raw:
             self.problem(section, "is missing; name each member with its release")
+        if section == "workloads":
+            for name in raw:
+                if not name.isprintable() or "." in name or not 1 <= len(name) <= WORKLOAD_NAME_MAX:
+                    self.problem(f"workloads.{shown(name)[1:-1]}", f"is no name; write 1 to {WORKLOAD_NAME_MAX} "
+                                 "characters without a dot, which would end it in an expectation's path")
         taken = {str(name): self.take(kind, value, f"{section}.{name}") for name, value in raw.items()}
         return {name: value for name, value in taken.items() if value is not None}
 

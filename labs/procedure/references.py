@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
+from fwnode.explain import shown
 from fwnode.firewall.verdict import Reason
 from labs.network.topology import Topology
-from labs.procedure.document import EMPTY_STATUS
+from labs.procedure import paths
 from labs.procedure.expectations import Expectation, Until
+from labs.procedure.lives import Lives, members_of, workloads_of
 from labs.procedure.problems import one_of
-from labs.procedure.steps import Block, Check, Links, Members, Policy, Reconnect, Step, Transfer, Upgrade, Workloads
-from labs.traffic.fates import Fate
+from labs.procedure.steps import Check, Links, Policy, Step, Upgrade
 from labs.traffic.workload import KINDS, AnyWorkload
 from syncproto.errors import SyncError
 
@@ -43,13 +44,15 @@ class References:
                 self.say(f"members.{name}", f"the topology {topology.name} has no such member; it has {has}")
             if workloads and not {"client", "server"} <= set(topology.hosts):
                 self.say("topology", f"{topology.name} needs the hosts client and server for workloads")
+        if topology is not None:
+            self.families(topology, workloads)
         for name, member in members.items():
             self.release(f"members.{name}.release", member.release)
         self.kinds = workloads
         self.ports(workloads)
         for step in steps:
             self.step(step, links, switches, workloads)
-        self.blocks([step for step in steps if isinstance(step.what, Block)])
+        Lives(self.members, workloads, self.say).follow(steps)
         for index, expectation in enumerate(expect):
             self.expectation(f"expect[{index}]", expectation)
 
@@ -68,6 +71,21 @@ class References:
             for other, port in takers.items():
                 self.say(f"workloads.{name}.port", f"{port} is taken by {other}; give each workload its own")
 
+    def families(self, topology: Topology, workloads: dict[str, AnyWorkload]) -> None:
+        """Both ends of a workload have an address of its family, and a way to the other end."""
+        ends = [name for name in ("client", "server") if name in topology.hosts]
+        apart = len({topology.hosts[name].switch for name in ends}) > 1
+        for name, workload in workloads.items():
+            version, noun = (6, "IPv6") if workload.family == "ipv6" else (4, "IPv4")
+            for end in ends:
+                host = topology.hosts[end]
+                if version not in {address.version for address in host.addresses}:
+                    self.say(f"workloads.{name}.family", f"{end} has no {noun} address; give it one in the topology, "
+                             "or choose the other family")
+                elif apart and version not in {address.version for address in topology.gateways(end)}:
+                    self.say(f"workloads.{name}.family", f"{host.switch} has no virtual {noun} address, which {end} "
+                             "routes through; give it one in the topology")
+
     def release(self, key: str, release: str) -> None:
         if self.reading.compatibility is not None:
             try:
@@ -78,9 +96,9 @@ class References:
     def step(self, step: Step, links: set[str] | None, switches: set[str],
              workloads: dict[str, AnyWorkload]) -> None:  # fmt: skip
         what, key = step.what, f"{step.where}.{step.verb}"
-        for member in _members_of(what):
+        for member in members_of(what):
             self.known(key, "member", member, self.members)
-        for name in _workloads_of(what):
+        for name in workloads_of(what):
             self.known(key, "workload", name, self.workloads)
             kind = workloads.get(name)
             if kind is not None and step.verb not in kind.verbs:
@@ -107,43 +125,40 @@ class References:
             if way != "both" and link in switches:
                 self.say(f"{key}.way", f"{link} is a switch and has no way {way}; name a link, such as fw2-{link}")
 
-    def blocks(self, steps: list[Step]) -> None:
-        """A block is put once and taken away once; its rules are the same in both members, whoever is named first."""
-        there: set[tuple[frozenset[str], tuple[str, int]]] = set()
-        for step in steps:
-            block = (frozenset(step.what.between), step.what.protocol_and_port)
-            what = f"{step.what.service} between {' and '.join(step.what.between)}"
-            if step.verb == "block":
-                if block in there:
-                    self.say(f"{step.where}.block", f"{what} is blocked already; remove this step")
-                there.add(block)
-            else:
-                if block not in there:
-                    self.say(f"{step.where}.unblock", f"{what} is not blocked here; block it in an earlier step")
-                there.discard(block)
-
     def known(self, key: str, kind: str, name: str, names: set[str]) -> None:
         if name not in names:
             self.say(key, f"unknown {kind} {name!r}; known: {one_of(names)}")
 
     def expectation(self, key: str, expectation: Expectation) -> None:
+        before = len(self.reading.problems)
         for path in expectation.paths():
-            first, *rest = path.split(".")
-            if first not in PATHS:
-                self.say(key, f"nothing in a run is called {path!r}; begin with one of {one_of(PATHS)}")
-            elif first in ("members", "drops") and rest:
-                self.known(key, "member", rest[0], self.members)
-            elif first == "workloads" and rest:
-                self.known(key, "workload", rest[0], self.workloads)
-            elif first == "differences":
-                self.differences(key, path, rest)
-            fields = PATHS.get(first)
-            if first == "workloads" and rest and rest[0] in self.kinds:
-                fields = WORKLOAD_FIELDS | self.kinds[rest[0]].figures
-            if fields and len(rest) > 1 and rest[1] not in fields:
-                self.say(key, f"{path}: {first} have no {rest[1]!r}{self.near(rest[1], fields)}")
-            elif first == "members" and len(rest) > 2 and rest[2] not in FIGURES.get(rest[1], rest[2]):
-                self.say(key, f"{path}: {rest[1]} has no {rest[2]!r}{self.near(rest[2], FIGURES[rest[1]])}")
+            self.path(key, path)
+        if len(self.reading.problems) == before:
+            for mistake in paths.mistakes(expectation):
+                self.say(key, mistake)
+
+    def path(self, key: str, path: str) -> None:
+        first, *rest = path.split(".")
+        if first not in PATHS:
+            self.say(key, f"nothing in a run is called {shown(path)}; begin with one of {one_of(PATHS)}")
+            return
+        before = len(self.reading.problems)
+        if first in ("members", "drops") and rest:
+            self.known(key, "member", rest[0], self.members)
+        elif first == "workloads" and rest:
+            self.known(key, "workload", rest[0], self.workloads)
+        elif first == "differences":
+            self.differences(key, path, rest)
+        fields = PATHS.get(first)
+        if first == "workloads" and rest and rest[0] in self.kinds:
+            fields = paths.workload_fields(self.kinds[rest[0]])
+        if fields and len(rest) > 1 and rest[1] not in fields:
+            self.say(key, f"{path}: {first} have no {rest[1]!r}{self.near(rest[1], fields)}")
+        elif first == "members" and len(rest) > 2 and rest[2] not in paths.FIGURES.get(rest[1], rest[2]):
+            self.say(key, f"{path}: {rest[1]} has no {rest[2]!r}{self.near(rest[2], paths.FIGURES[rest[1]])}")
+        _, problem = paths.find(path)
+        if problem and len(self.reading.problems) == before:
+            self.say(key, problem)
 
     def differences(self, key: str, path: str, rest: list[str]) -> None:
         """`different`, `equal`, `unsynchronised`, `missing.MEMBER`, `kinds.KIND.MEMBER.FIGURE`."""
@@ -160,17 +175,7 @@ class References:
                 self.say(key, f"{path}: no {kind.lower()} is called {part!r}{self.near(part, DIFFERENCE_PARTS[kind])}")
 
 
-KIND_MODELS = get_args(AnyWorkload)
-VERBS_OF = {kind: model.verbs for kind, model in zip(KINDS, KIND_MODELS, strict=True)}
-WORKLOAD_FIELDS = frozenset(
-    {"kind", "sessions", "open", *map(str, Fate), "answers", "longest_silence_s", "longest_open_s", "last_answer"}
-)
-MEMBER_FIELDS = frozenset(
-    {"state", "release", "running", "connections", "peak", "learned", "synced_full", "synced_delta", "full_sync",
-     "sync", "records", "packets", "policy", "reason", "starts", "log", "blocking", "holding", "healed", "counters"}
-)  # fmt: skip
-FIGURES = {name: frozenset(EMPTY_STATUS[name]) for name in ("blocking", "holding", "counters")}
-"""Of a member: figures that have names of their own beneath the field."""
+VERBS_OF = {kind: model.verbs for kind, model in zip(KINDS, paths.KINDS, strict=True)}
 DIFFERENCES: dict[str, tuple[str, ...]] = {
     "different": (), "equal": (), "unsynchronised": (), "missing": ("MEMBER",), "kinds": ("KIND", "MEMBER", "FIGURE"),
 }  # fmt: skip
@@ -179,28 +184,11 @@ DIFFERENCE_PARTS = {"KIND": frozenset({"TCP", "UDP", "ICMP", "other"}),
                     "FIGURE": frozenset({"has", "missing", "other_state"})}  # fmt: skip
 # The beginnings of an expectation's path, and the fields beneath a name where they are fixed.
 PATHS: dict[str, frozenset[str] | None] = {
-    "seconds": None,
-    "workloads": WORKLOAD_FIELDS.union(*(kind.figures for kind in KIND_MODELS)),
-    "members": MEMBER_FIELDS,
+    **dict.fromkeys(paths.DOCUMENT),
+    "workloads": paths.workload_fields(None),
+    "members": paths.MEMBER_FIELDS,
     "drops": frozenset(Reason.__members__),
-    "differences": None,
-    "takeovers": None,
 }
-
-
-def _members_of(what: Any) -> list[str]:
-    if isinstance(what, Block):
-        return what.between
-    if isinstance(what, Members | Policy):
-        return what.members or []
-    member = getattr(what, "member", None)
-    return [member] if isinstance(member, str) else []
-
-
-def _workloads_of(what: Any) -> list[str]:
-    if isinstance(what, Workloads | Transfer):
-        return what.workloads
-    return [what.workload] if isinstance(what, Reconnect) else []
 
 
 def lay_over(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from fwnode.explain import shown
 from fwnode.firewall.parameters import ParameterError, look_up
 from labs.procedure.expectations import Expectation, Until
-from labs.quantities import Portion, Rate, Way, format_rate, parse_service
+from labs.quantities import Portion, Rate, Way, WireDelay, format_rate, parse_service
 from labs.traffic.durations import Duration, format_duration
 
 
@@ -35,7 +36,7 @@ def legal_parameter(name: str, value: Any) -> None:
     except ParameterError as error:
         raise ValueError(str(error)) from None
     if not isinstance(value, int) or isinstance(value, bool) or not parameter.low <= value <= parameter.high:
-        raise ValueError(f"{name}: {value!r} is not legal; legal is {parameter.legal}")
+        raise ValueError(f"{name}: {shown(value)} is not legal; legal is {parameter.legal}")
 
 
 # -- steps: one model a verb; `short` is the field that a bare name or list fills
@@ -89,6 +90,8 @@ class Set(BaseModel):
             raise ValueError("sets nothing; add a kernel parameter, such as fw_allow_out_of_state_tcp: 1")
         for name, value in self.parameters.items():
             legal_parameter(name, value)
+            if look_up(name).at_start:
+                raise ValueError(f"{name} is read at a start; write it under members.{self.member}.parameters")
         return self
 
     @property
@@ -140,7 +143,7 @@ class Lose(Links):
 
 
 class Delay(Links):
-    by: Annotated[Duration, Field(gt=0, le=60)]
+    by: WireDelay
     """Wall time: wires are wire time."""
     way: Way = "both"
 

@@ -35,7 +35,7 @@ _CLOCK_WIDTH = 10
 
 
 def console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False, emoji=False)
 
 
 class Live:
@@ -93,7 +93,7 @@ def fates(document: Mapping[str, Any]) -> Table:
         if figures["kind"] in COUNTED and figures["kind"] != "ftp":
             continue
         numbers = [f"{figures[key]:,}" for key in ("sessions", *FATES, "open")]
-        table.add_row(name, *numbers, f"{figures['longest_silence_s']:.2f} s")
+        table.add_row(Text(name), *numbers, f"{figures['longest_silence_s']:.2f} s")
     return table
 
 
@@ -104,7 +104,7 @@ def counts(document: Mapping[str, Any]) -> Table:
         if figures["kind"] in COUNTED:
             tried, through = (figures[key] for key in COUNTED[figures["kind"]])
             seconds = f"{figures['seconds']:.1f}" if "seconds" in figures else ""
-            table.add_row(name, figures["kind"], f"{tried:,}", f"{through:,}", f"{tried - through:,}", seconds)
+            table.add_row(Text(name), figures["kind"], f"{tried:,}", f"{through:,}", f"{tried - through:,}", seconds)
     return table
 
 
@@ -112,7 +112,7 @@ def members(document: Mapping[str, Any]) -> Table:
     table = _table("member", "release", "state", "connections", "peak", "learned", "by full sync", "by delta sync")
     for name, member in document["members"].items():
         numbers = [f"{member[key]:,}" for key in ("connections", "peak", "learned", "synced_full", "synced_delta")]
-        table.add_row(name, member["release"], member["state"], *numbers)
+        table.add_row(Text(name), Text(member["release"]), member["state"], *numbers)
     return table
 
 
@@ -126,7 +126,7 @@ def trouble(document: Mapping[str, Any]) -> Table:
                                                               "received_rejects", "lost_updates"))  # fmt: skip
         figures = [again, *rejects_and_lost, counters["max_unacknowledged"], blocking["scenarios"]]
         if any([again, *rejects_and_lost, blocking["scenarios"], member["healed"]]):
-            table.add_row(name, *(f"{figure:,}" for figure in figures), f"{blocking['seconds']:.1f}",
+            table.add_row(Text(name), *(f"{figure:,}" for figure in figures), f"{blocking['seconds']:.1f}",
                           f"{blocking['packets']:,}", f"{member['healed']:,}")  # fmt: skip
     return table
 
@@ -148,7 +148,7 @@ def drops(document: Mapping[str, Any]) -> Table:
     table = _table("member", *reasons)
     for name, counts in document["drops"].items():
         if reasons:
-            table.add_row(name, *(f"{counts.get(reason, 0):,}" for reason in reasons))
+            table.add_row(Text(name), *(f"{counts.get(reason, 0):,}" for reason in reasons))
     return table
 
 
@@ -167,7 +167,7 @@ def catalog(labs: Sequence[LabFile], to: Console | None = None) -> None:
     for heading in ("lab", "shows", "claims"):
         table.add_column(heading, overflow="fold")
     for file in labs:
-        table.add_row(file.name, file.header.title, " ".join(file.header.claims))
+        table.add_row(Text(file.name), Text(file.header.title), " ".join(file.header.claims))
     out = to or console()
     out.print(table)
     out.print(Text("\n`fwlab show LAB` explains a lab and its claims; labs/claims.md has them all.", style="dim"))

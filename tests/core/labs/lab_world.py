@@ -32,6 +32,8 @@ class FakeGround:
         self.members = {name: MemberSettings() for name in members}
         self.calls: list[str] = []
         self.running: list[str] = []
+        self.stillborn: set[str] = set()
+        """Members that end by themselves as soon as they have started."""
         self.down: set[str] = set()
         self.figures: dict[str, dict[str, Any]] = {name: {} for name in members}
         self.told: dict[str, list[dict[str, Any]]] = {name: [] for name in members}
@@ -40,7 +42,8 @@ class FakeGround:
 
     async def start(self, member: str) -> None:
         self.calls.append(f"start {member}")
-        self.running.append(member)
+        if member not in self.stillborn:
+            self.running.append(member)
 
     async def stop(self, member: str) -> None:
         self._end("stop", member)

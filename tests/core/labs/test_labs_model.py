@@ -1,5 +1,6 @@
 """Lab files: what is read, and that every problem is told at once, where it is and what to do."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,64 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ({"expect": [{"that": "workloads.web.refusals", "is": 0}]}, "have no 'refusals'"),
         ({"expect": [{"that": "workloads.web.transferred", "is": 0}]}, "have no 'transferred'"),
         ({"workloads": {"a": {"kind": "short", "port": 80}, "b": {"kind": "short", "port": 80}}}, "80 is taken by a"),
+        # What cannot be found in a run, or can never be so
+        ({"expect": [{"that": "workloads.database.hung.deeper", "is": 0}]},
+         "expect[0]: workloads.database.hung.deeper: workloads.database.hung is a number; there is nothing beneath it"),
+        ({"expect": [{"that": "workloads.database.hung", "is": "zero"}]},
+         "expect[0]: workloads.database.hung is a number, and never 'zero'; write a number"),
+        ({"expect": [{"that": "workloads.database.hung", "is": True}]}, "is a number, and never True; write a number"),
+        ({"expect": [{"that": "seconds.deeper", "is": 0}]}, "seconds is a number; there is nothing beneath it"),
+        ({"expect": [{"that": "drops.fw1.OUT_OF_STATE.more", "is": 0}]}, "there is nothing beneath it"),
+        ({"expect": [{"that": "members.fw1.connections", "contains": "1"}]}, "is a number, which contains nothing"),
+        ({"expect": [{"that": "members.fw1.state", "at_least": 1}]}, "members.fw1.state is text; at_least is for num"),
+        ({"expect": [{"that": "members.fw1.state", "is": "Actve"}]}, "members.fw1.state is never 'Actve'; it is one"),
+        ({"expect": [{"that": "members.fw1.running", "is": "yes"}]}, "is true or false, and never 'yes'"),
+        ({"expect": [{"that": "members.fw1.connections", "below": "members.fw2.state"}]}, "below: members.fw2.state"),
+        ({"expect": [{"that": "members.fw1.connections", "same_as": "members.fw2.state"}]}, "compare what is of"),
+        ({"expect": [{"that": "members.fw1", "is": 0}]}, "members.fw1 has several figures; name one of them"),
+        ({"expect": [{"that": "members.fw1.log", "is": "x"}]}, "members.fw1.log is a list; write contains"),
+        ({"expect": [{"that": "takeovers.first.taker", "is": "fw2"}]}, "takeovers is a list; go on with a number"),
+        ({"expect": [{"that": "takeovers.0.takr", "is": "fw2"}]}, "takeovers.0 has no 'takr'; known: "),
+        ({"expect": [{"that": "workloads.web.last_answer.hungry.0", "is": 1}]}, "last_answer has no 'hungry'"),
+        ({"expect": [{"that": "", "is": 1}]}, "nothing in a run is called ''; begin with one of"),
+        # What cannot come next
+        ({"steps": [{"start": "fw1"}, {"start": "fw1"}]}, "steps[1].start: fw1 is running here; remove it from this"),
+        ({"steps": [{"start": ["fw1", "fw1"]}]}, "steps[0].start: fw1 is running here"),
+        ({"steps": [{"start": "fw1"}, {"kill": "fw1"}, {"kill": "fw1"}]}, "steps[2].kill: fw1 is stopped here;"),
+        ({"steps": [{"stop": "fw1"}]}, "steps[0].stop: fw1 is stopped here; start it in an earlier step"),
+        ({"steps": [{"power_cut": "fw1"}, {"start": "fw1"}]}, "fw1 is without power here; power_on brings it back"),
+        ({"steps": [{"start": "fw1"}, {"pause": "fw1"}, {"down": "fw1"}]}, "fw1 is paused here; resume it in"),
+        ({"steps": [{"start": "fw1"}, {"resume": "fw1"}]}, "steps[1].resume: fw1 is running here"),
+        ({"steps": ["failover"]}, "steps[0].failover: no member is running here"),
+        ({"steps": [{"speak": "database"}]}, "steps[0].speak: database is not open here; open it in an earlier step"),
+        ({"workloads": {"a": {"kind": "flood", "port": 80, "rate": 1, "count": 1}},
+          "steps": [{"start": "fw1"}, {"open": "a"}, {"open": "a"}]}, "steps[2].open: a is opened more often than its"),
+        ({"steps": [{"start": "fw1"}, {"set": {"member": "fw1", "fw_sync_sending_queue_size": 1024}}]},
+         "steps[1].set: fw_sync_sending_queue_size is read at a start; write it under members.fw1.parameters"),
+        # Values that no arithmetic bears, or that the system refuses
+        ({"steps": [{"wait": "9" * 400 + "s"}]}, "steps[0].wait.duration: '999"),
+        ({"steps": [{"wait": "3651d"}]}, "steps[0].wait.duration: '3651d' is out of bounds; write 0s, or 1ms to 3650d"),
+        ({"steps": [{"until": {"that": "seconds", "at_least": 1, "within": "9" * 20 + "d"}}]}, "until.within: '999"),
+        ({"steps": [{"limit": {"links": "sync", "rate": "100bit"}}]}, "'100bit' is no rate that a link can have"),
+        ({"steps": [{"limit": {"links": "sync", "rate": "101gbit"}}]}, "write 1kbit to 100gbit"),
+        ({"steps": [{"limit": {"links": "sync", "rate": "9" * 400 + "bit"}}]}, "is no rate; write a number"),
+        ({"steps": [{"delay": {"links": "sync", "by": "61s"}}]}, "steps[0].delay.by: '61s' is no delay of a link"),
+        ({"steps": [{"lose": {"links": "sync", "share": "0.00000001%"}}]}, "steps[0].lose.share: "),
+        ({"steps": [{"lose": {"links": "sync", "share": 10**17}}]}, "steps[0].lose.share: "),
+        ({"workloads": {"a": {"kind": "ftp", "pace": "9" * 400 + "MB"}}}, "workloads.a.pace: "),
+        ({"workloads": {"a": {"kind": "ftp", "pace": "2000MB"}}}, "'2000MB' is more than 1,073,741,824 bytes"),
+        ({"clock": {"rate": 100_001}}, "clock.rate: is 100001; write at most 100000.0"),
+        # Names, families, topologies
+        ({"workloads": {"a.b": {"kind": "short", "port": 80}}}, "workloads.a.b: is no name; write 1 to 40 characters"),
+        ({"workloads": {"a": {"kind": "ping", "family": "ipv6"}}, "topology": {"base": "pair", "hosts": {
+            "client": {"switch": "lan", "addresses": ["192.0.2.100"]},
+            "server": {"switch": "wan", "addresses": ["198.51.100.100", "2001:db8:2::100"]}}}},
+         "workloads.a.family: client has no IPv6 address; give it one in the topology"),
+        ({"workloads": {"a": {"kind": "ping", "family": "ipv6"}}, "topology": {"base": "pair", "switches": {
+            "lan": {"networks": ["192.0.2.0/24", "2001:db8:1::/64"], "virtual": ["192.0.2.1"]},
+            "wan": {"networks": ["198.51.100.0/24", "2001:db8:2::/64"], "virtual": ["198.51.100.1"]},
+            "sync": {"networks": ["203.0.113.0/24"], "sync": True}}}},
+         "workloads.a.family: lan has no virtual IPv6 address, which client routes through"),
     ],
 )
 def test_a_problem(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
@@ -198,6 +257,31 @@ def test_no_yaml_or_not_ours(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(FileError) as raised:
         load(path)
     assert told in str(raised.value)
+
+
+def test_the_file_says_what_its_lab_may_be_called(tmp_path: Path) -> None:
+    folder = tmp_path / "my lab"
+    folder.mkdir()
+    with pytest.raises(LabFileError, match=r"'my lab' cannot name a lab: .*; rename the folder, or run it with --name"):
+        read(folder)
+    assert load(folder / "lab.yaml", "other").name == "my lab"
+    with pytest.raises(LabFileError, match="--name: 'no good' cannot name a lab"):
+        load(folder / "lab.yaml", "no good")
+    file = tmp_path / ("x" * 41 + ".yaml")
+    file.write_text((folder / "lab.yaml").read_text())
+    with pytest.raises(LabFileError, match=r"cannot name a lab: .*; rename the file"):
+        load(file)
+
+
+@pytest.mark.parametrize("section", ["expect", "steps"])
+def test_a_hundred_thousand_wrong_lines_are_told_in_seconds(tmp_path: Path, section: str) -> None:
+    wrong = {"expect": {"that": "workloads.databse.survved", "is": 3}, "steps": {"kil": "fw1"}}[section]
+    path = tmp_path / "lab.yaml"
+    path.write_text(json.dumps({**GOOD, section: [wrong] * 100_000}))
+    with pytest.raises(LabFileError) as raised:
+        load(path)
+    assert len(raised.value.problems) >= 100_000
+    assert len(str(raised.value)) < 20_000
 
 
 def test_a_file_next_to_the_lab(tmp_path: Path) -> None:

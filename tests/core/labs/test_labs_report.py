@@ -239,6 +239,20 @@ def test_the_terminal_says_it_all_and_needs_no_colour() -> None:
     assert "POLICY" not in text  # a reason that nobody met is no column
 
 
+def test_names_that_look_like_markup_are_names() -> None:
+    """A closing tag without its opening one ended the report."""
+    what = document(
+        workloads={"[/x]": workload(survived=3), "[red]:smile:": {**workload("ping"), "sent": 1, "answered": 1}},
+        members={"fw1": member("[/r]")}, drops={"fw1": {"OUT_OF_STATE": 1}}, takeovers=[],
+        expectations=[{"text": "[/e]", "held": False, "warn": False, "that": "a", "seen": "[/s]", "wanted": "[/w]"}],
+    )  # fmt: skip
+    for out in (Console(file=io.StringIO(), width=200), Console(file=io.StringIO(), width=200, markup=False)):
+        terminal.report(what, out)
+        text = out.file.getvalue()  # type: ignore[attr-defined]
+        for part in ("[/x]", "[red]:smile:", "[/r]", "[/e]", "[/s]", "[/w]", "PASS: x, 9.5 s"):
+            assert part in text, text
+
+
 def test_the_timeline_line_by_line() -> None:
     stream = io.StringIO()
     live = terminal.Live(Console(file=stream, width=terminal.PIPE_WIDTH, highlight=False))

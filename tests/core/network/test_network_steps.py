@@ -38,7 +38,14 @@ def answers(lab: Lab, socket: Path, *lines: bytes) -> list[dict[str, object]]:
     (b'{"step": []}', "a step is one name with its arguments"),
     (b'{"step": {"kill": {"member": ["fw1"]}}}', "the request failed: TypeError"),
     (b'{"step": {"kill": "fw1"}}', "fw1 is not running"),
-    (b'{"step": {"set": {"member": "fw1", "name": "udp_timeout", "value": "--5"}}}', "the request failed: ValueError"),
+    (b'{"step": {"set": {"member": "fw1", "name": "udp_timeout", "value": "--5"}}}', "fw1 is not running"),
+    (b'{"step": {"limit": {"link": "sync", "rate": "100bit"}}}', "'100bit' is no rate that a link can have;"),
+    (b'{"step": {"limit": {"link": "sync", "rate": "%s"}}}' % (b"9" * 400 + b"mbit"), "'99999"),
+    (b'{"step": {"delay": {"link": "sync", "by": "61s"}}}', "'61s' is no delay of a link; write 1ms to 60s"),
+    (b'{"step": {"delay": {"link": "sync", "by": "%s"}}}' % (b"9" * 400 + b"d"), "'99999"),
+    (b'{"step": {"delay": {"link": "sync", "by": "0s"}}}', "'0s' is no delay of a link"),
+    (b'{"step": {"lose": {"link": "sync", "share": 1%s}}}' % (b"0" * 400), "a number of very many digits is no share"),
+    (b'{"step": {"lose": {"link": "sync", "share": NaN}}}', "nan is no share; write one from 0.0001% up to 100%"),
 ])
 def test_every_request_has_an_answer(tmp_path, line, problem):
     first, second = answers(Lab(load_topology()), tmp_path / "s.sock", line, b"{}")

@@ -104,6 +104,52 @@ def test_all_inconsistencies_at_once():
         assert expected in text, text
 
 
+def changed(**changes):
+    """The pair with other switches or hosts."""
+    base = load_topology("pair").model_dump(mode="json")
+    return {**base, **{section: {**base[section], **entries} for section, entries in changes.items()}}
+
+
+LAN = {"networks": ["192.0.2.0/24"], "virtual": ["192.0.2.1"]}
+
+
+@pytest.mark.parametrize(("changes", "problem"), [
+    ({"hosts": {"client": {"switch": "lan", "addresses": ["192.0.2.0"]}}},
+     "hosts.client.addresses: 192.0.2.0 is the address of the network 192.0.2.0/24 itself"),
+    ({"hosts": {"client": {"switch": "lan", "addresses": ["192.0.2.255"]}}},
+     "hosts.client.addresses: 192.0.2.255 is the broadcast address of 192.0.2.0/24"),
+    ({"hosts": {"client": {"switch": "lan", "addresses": ["224.0.0.5"]}}}, "224.0.0.5 is in none of the networks of"),
+    ({"hosts": {"client": {"switch": "lan", "addresses": [3232235777]}}}, "hosts.client.addresses[0]: 3232235777 is"),
+    ({"hosts": {"lo": {"switch": "lan", "addresses": ["192.0.2.77"]}}}, "hosts.lo: this name is taken by the system"),
+    ({"hosts": {"supervisor": {"switch": "lan", "addresses": ["192.0.2.77"]}}}, "hosts.supervisor: this name is taken"),
+    ({"switches": {"lo": {"networks": ["10.0.0.0/24"]}}}, "switches.lo: this name is taken by the system"),
+    ({"switches": {"all": {"networks": ["10.0.0.0/24"]}}}, "switches.all: this name is taken by the system"),
+    ({"switches": {"dmz": {"networks": ["0.0.0.0/0"]}}}, "0.0.0.0/0 has addresses that no machine can have"),
+    ({"switches": {"dmz": {"networks": ["10.0.0.0/24", "::/0"]}}}, "::/0 has addresses that no machine can have"),
+    ({"switches": {"dmz": {"networks": ["224.0.0.0/24"]}}}, "224.0.0.0/24 has addresses that no machine can have"),
+    ({"switches": {"dmz": {"networks": ["2001:db8:9::/64"]}}}, "no IPv4 network is among them; members talk IPv4"),
+    ({"switches": {"dmz": {"networks": ["198.51.100.0/24"]}}},
+     "switches.dmz.networks: 198.51.100.0/24 overlaps 198.51.100.0/24 of switches.wan; give each switch a network"),
+    ({"switches": {"dmz": {"networks": ["198.51.100.128/25"]}}}, "198.51.100.128/25 overlaps 198.51.100.0/24"),
+    ({"switches": {"dmz": {"networks": ["10.0.0.0/24"], "sync": True}}}, "sync and dmz have `sync: true`; the product"),
+    ({"switches": {"dmz": {"networks": ["10.0.0.0/29"]}}}, "10.0.0.11 is in none of the switch's networks"),
+    ({"switches": {"dmz": {"networks": ["10.0.0.0/28"], "first_member": 14}}}, "10.0.0.15 is the broadcast address"),
+    ({"switches": {"lan": {**LAN, "virtual": ["192.0.2.255"]}}}, "192.0.2.255 is the broadcast address of"),
+    ({"switches": {f"s{number}": {"networks": [f"10.0.{number}.0/24"]} for number in range(20)}}, "at most 16 of them"),
+])
+def test_a_topology_that_cannot_work_is_refused(changes, problem):
+    with pytest.raises(TopologyError) as failure:
+        parse_topology(changed(**changes), "my.yaml")
+    assert problem in str(failure.value)
+    assert all(line.startswith("my.yaml: ") for line in str(failure.value).splitlines())
+
+
+def test_the_families_of_a_switch_may_come_in_either_order():
+    """A member's first address is IPv4, whatever is written first."""
+    turned = parse_topology(changed(switches={"lan": {"networks": ["2001:db8:1::/64", "192.0.2.0/24"]}}), "my.yaml")
+    assert [str(address) for address in turned.interfaces("fw1")["lan"]] == ["192.0.2.11/24", "2001:db8:1::11/64"]
+
+
 @pytest.mark.parametrize(("text", "problem"), [
     ("name: [", "t.yaml: line 2, column 1: "),
     ("name: " + "[" * 1200, "is nested too deeply"),
