@@ -28,6 +28,7 @@ from typing import Any
 
 from fwnode.clock import LabClock, wall_now, wire_now
 from fwnode.cluster.membership import Cluster, MemberState, PeerChanged, StateChanged
+from fwnode.cluster.stopping import GracefulStop, Step
 from fwnode.configuration import MemberConfig, load, load_releases
 from fwnode.control.commands import Commands
 from fwnode.control.server import ControlServer
@@ -117,7 +118,7 @@ class Node:
         self.events_number = 0
         self.refused_messages: Counter[str] = Counter()
         self._next_tick = self._next_expiry = now
-        self._stopping = False
+        self._graceful = GracefulStop()
         self.stop_requested = False
         """Set by a signal; looked at once a turn, so that nothing is interrupted half-way."""
         self._selector = selectors.EpollSelector()
@@ -216,23 +217,16 @@ class Node:
 
     def active_peers(self) -> list[int]:
         """Peers that process traffic, too, and hear of our updates."""
-        sessions = self.sync.engine
-        return [
-            number
-            for number, peer in self.cluster.peers.items()
-            if peer.state.forwards and sessions.state(number) is SessionState.OPEN
-        ]
+        state = self.sync.engine.state
+        return [n for n, peer in self.cluster.peers.items() if peer.state.forwards and state(n) is SessionState.OPEN]
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until `stop` is called."""
+        """Serve until a stop was requested and is done."""
         wakeup = self._next_wakeup()
         queues = {queue.fileno(): queue.run for queue in self.queues}
-        while not self._stopping:
-            if self.stop_requested:
-                self.stop()
-                break
+        while not (self.stop_requested and self._stop(wire_now())):
             only_packets = True
             for descriptor, _ in self._poll.poll(max(0.0, wakeup - wire_now())):
                 run_queue = queues.get(descriptor)
@@ -277,13 +271,17 @@ class Node:
             for data in self.datagrams.receive_all(wire):
                 self._receive_datagram(wire, data, now, stale=True)
 
-    def stop(self) -> None:
-        """In good order: the peers are told, and the loop ends."""
-        farewell = self.cluster.leave(wire_now())
-        self._drain_cluster(wire_now())
-        self.sync.flush(wire_now(), self.datagrams)
-        self._send_heartbeat(farewell)
-        self._stopping = True
+    def _stop(self, now: float) -> bool:
+        """In good order (`cluster.stopping`): the peers learn what this one knows, then that it leaves. True = done."""
+        step = self._graceful.next(self.sync.settled, now)
+        if step is Step.LEAVE:
+            self.cluster.leave(now)
+            self._drain_cluster(now)
+            self.sync.flush(now, self.datagrams)
+            return self._stop(now)
+        if step is Step.END:
+            self._send_heartbeat(self.cluster.leave(now))
+        return step is Step.END
 
     def _next_wakeup(self) -> float:
         wakeups = [self._next_tick, self._next_expiry, self.cluster.next_wakeup(), self.sync.next_wakeup()]

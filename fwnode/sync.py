@@ -149,6 +149,11 @@ class Synchroniser:
         for stream in list(self._streams):
             self._serve(stream, now)
 
+    @property
+    def settled(self) -> bool:
+        """Every peer that is there has acknowledged every update so far."""
+        return not self.engine.backlog and not self.engine.unacknowledged()
+
     def flush(self, now: float, datagrams: Datagrams) -> None:
         """What changed in the table since the last time goes out."""
         if self._take_updates(now, TOLD_MAX if self._keeps_up() else 0):

@@ -249,9 +249,10 @@ class Cluster:
         return now < self._listen_until
 
     def leave(self, now: float) -> Heartbeat:
-        """The member stops in good order; the heartbeat tells the peers."""
+        """The member stops in good order. There will be no other heartbeat than this one, which tells the peers."""
         self._leaving = True
         self._become(MemberState.DOWN, "stopped", now)
+        self._next_heartbeat = self.overdue_at = inf
         return self._heartbeat()
 
     # -- time ----------------------------------------------------------------------------------------------------

@@ -103,3 +103,15 @@ def test_the_figures_can_be_reset_as_in_the_product(pair):
     shown = pair.exec("fw1", "cphaprob", "syncstat").stdout
     assert "(triggered by command)." in shown
     assert "Total generated sync messages................ 0\n" in shown
+
+
+def test_a_member_that_is_stopped_tells_everything_it_knows_first(pair):
+    """More waits to be sent than one burst holds, and acknowledgements come late."""
+    pair.do("delay", "link=sync", "by=200ms")
+    opener = pair.udp()
+    for _ in range(40):
+        opener.open(200)
+    until(lambda: pair.control("fw1")["connections"] == 8000, "fw1 has them all")
+    pair.control("fw1", "stop")
+    pair.wait_for_state("fw2", "Active")
+    assert pair.control("fw2")["connections"] == 8000
