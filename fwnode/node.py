@@ -327,12 +327,9 @@ class Node:
         self.cluster.peer_refused(peer, wire_now())
 
     def encode(self, message: Message) -> bytes:
+        config = self.config
         return codec.encode(
-            message,
-            cluster=self.config.cluster.id,
-            sender=self.config.number,
-            incarnation=self.incarnation,
-            key=self.key,
+            message, cluster=config.cluster.id, sender=config.number, incarnation=self.incarnation, key=self.key
         )
 
     def _receive_datagrams(self, wire: Wire, _mask: int) -> None:
@@ -355,9 +352,7 @@ class Node:
         if isinstance(envelope.message, Heartbeat):
             if not stale:
                 self.firewall.connections.cluster_time.heard(envelope.message.cluster_time, self.clock.now())
-                self.cluster.receive_heartbeat(
-                    envelope.sender, envelope.incarnation, envelope.message, wire.interface, now
-                )
+                self.cluster.receive_heartbeat(wire.peer, envelope.incarnation, envelope.message, wire.interface, now)
         elif not wire.sync:
             self.refused_messages["not on the sync network"] += 1
         else:

@@ -160,6 +160,10 @@ class UpLab:
         finally:
             control.close()
 
+    def events(self, member: str) -> list[dict[str, Any]]:
+        """What happened to a member so far."""
+        return list(self.control(member, "events")["events"])
+
     def ask_udp(self, address: str, port: int) -> str:
         """Send a datagram from the client and wait for an answer: what Python says when there is none."""
         ask = (

@@ -137,5 +137,5 @@ def test_a_member_that_starts_anew_with_another_date_is_heard_and_synchronised(
 def test_a_date_is_that_of_the_clock_as_it_is_set(stepped: UpLab, clock: Clock) -> None:
     clock.step("fw1", HOUR_S)
     stepped.fwctl("fw1", "ctl", "set", "int", "udp_timeout", "39")
-    event = stepped.control("fw1", "events")[-1]
+    event = stepped.events("fw1")[-1]
     assert event["at"] == pytest.approx(time.time() + HOUR_S, abs=60)

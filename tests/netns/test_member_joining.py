@@ -80,7 +80,7 @@ def under_way(lab: UpLab, member: str) -> None:
 
 
 def told(lab: UpLab, member: str) -> list[str]:
-    return [event["text"] for event in lab.control(member, "events")]
+    return [event["text"] for event in lab.events(member)]
 
 
 @pytest.mark.timeout(180)
@@ -122,7 +122,7 @@ def test_the_only_source_goes_while_the_other_member_joins(pair, fate):
     words = f"took {full['records']:,} of 1,500 ({full['percent']} %); {missing:,} connections of fw1 are missing"
     assert full["text"] == words
     assert words in pair.fwctl("fw2", "stat").stdout
-    logged = [event for event in pair.control("fw2", "events") if event["kind"] == "log"]
+    logged = [event for event in pair.events("fw2") if event["kind"] == "log"]
     assert any(words in event["text"] for event in logged)
 
 

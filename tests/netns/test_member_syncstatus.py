@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from harness import UpLab, sharing_lab, until
 
@@ -33,8 +31,7 @@ def wait_for(lab: UpLab, first: str, second: str) -> None:
 
 
 def risks(lab: UpLab, member: str) -> list[str]:
-    events: list[dict[str, Any]] = lab.control(member, "events")
-    return [e["text"] for e in events if e["text"].startswith("State synchronization is in risk")]
+    return [e["text"] for e in lab.events(member) if e["text"].startswith("State synchronization is in risk")]
 
 
 @pytest.mark.parametrize("traffic", [True, False], ids=["traffic", "silence"])
@@ -65,7 +62,7 @@ def test_who_is_cut_off_from_sync_says_so_and_so_does_the_other(pair: UpLab, fau
     if opener is not None:
         until(lambda: pair.control("fw2")["connections"] == 40, "fw2 has all of them")
     for member in ("fw1", "fw2"):
-        assert any("sync packets again" in e["text"] for e in pair.control(member, "events"))
+        assert any("sync packets again" in e["text"] for e in pair.events(member))
 
 
 def mtu(lab: UpLab, member: str, size: int) -> None:
@@ -87,7 +84,7 @@ def test_updates_pass_a_sync_network_that_loses_large_datagrams(
     until(lambda: both(pair) == ("OK", "OK"), "both say so")
     assert pair.control("fw2")["counters"]["lost_updates"] == 0
     if members == ("fw2",):
-        assert any("updates are sent in fragments" in e["text"] for e in pair.control("fw1", "events"))
+        assert any("updates are sent in fragments" in e["text"] for e in pair.events("fw1"))
         assert pair.control("fw1")["counters"]["peak_fragments"] > 1
     pair.do("stop", "member=fw1")
     pair.wait_for_state("fw2", "Active")
