@@ -148,11 +148,15 @@ class MemberConfig(Strict):
 
     def load_policy(self, directory: Path) -> Policy:
         """The rule base: inline, or from a file relative to `directory`. Raises `FileError`."""
-        members = frozenset(self.members)
+        document, where = self.policy_document(directory)
+        return build_policy(document, where, frozenset(self.members))
+
+    def policy_document(self, directory: Path) -> tuple[Any, str]:
+        """The rule base as it is written, and its name in messages. Raises `FileError`."""
         if isinstance(self.policy, dict):
-            return build_policy(self.policy, "policy", members)
+            return self.policy, "policy"
         path = directory / self.policy
-        return build_policy(load_yaml(path), str(path), members)
+        return load_yaml(path), str(path)
 
 
 def load(path: Path) -> MemberConfig:

@@ -43,6 +43,7 @@ from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.parameters import ParameterError, Parameters
 from fwnode.firewall.policy import Policy
 from fwnode.firewall.verdict import Verdict
+from fwnode.kept_policy import CONFIGURED, KeptPolicy, Loaded
 from fwnode.links.datagrams import Datagrams, Wire
 from fwnode.neighbours import Neighbours
 from fwnode.printable import printable
@@ -65,7 +66,7 @@ log = logging.getLogger("fwnode")
 class Node:
     """One member. Raises `FileError`, `DivertError` or `OSError` when it cannot start."""
 
-    def __init__(self, config: MemberConfig, directory: Path) -> None:
+    def __init__(self, config: MemberConfig, directory: Path, state: Path | None = None) -> None:
         self.config = config
         self.directory = directory
         self.started_at = wire_now()
@@ -78,7 +79,9 @@ class Node:
             self.release = self.compatibility.release(config.release)
         except SyncError as error:
             raise FileError([f"release: {error}"]) from error
-        policy = config.load_policy(directory)
+        self.kept = KeptPolicy((state or config.control_path.parent) / f"{config.member}.policy", config, directory)
+        loaded = self.kept.load()
+        policy, self.policy_origin = loaded.policy, loaded.origin
         self.parameters = Parameters(self.release.defaults)
         for name, value in config.parameters.items():
             self.parameters.set(name, value)
@@ -125,6 +128,7 @@ class Node:
         self._poll = select.epoll()
         """The packets' queues, and the selector of everything else, which costs more: a packet does not wait for it."""
         self._open_edges()
+        self._tell_policy(loaded)
         self.sync = Synchroniser(
             self,
             config,
@@ -417,6 +421,13 @@ class Node:
         self.sync.parameters_changed(wire_now())
         self.event("parameter", f"kernel parameter {name} is now {self.parameters[name]}")
 
+    def _tell_policy(self, loaded: Loaded) -> None:
+        """At the start: when it is not simply the configuration's."""
+        if loaded.problem:
+            self.event("policy", loaded.problem)
+        if loaded.problem or loaded.origin != CONFIGURED:
+            self.event("policy", f"policy {loaded.policy.name} is loaded, {loaded.origin}")
+
     def install_policy(self, policy: Policy) -> None:
         """Raises `DivertError`, and changes nothing, when the kernel refuses the rules that the policy needs."""
         if policy.inspected != self.firewall.policy.inspected:
@@ -461,6 +472,10 @@ def main() -> None:
     """`fwnode --config FILE`: run one member until SIGTERM. Exit 2: the configuration; 4: the machine."""
     parser = argparse.ArgumentParser(prog="fwnode", description="One member of the firewall cluster.")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the member's configuration (YAML)")
+    parser.add_argument(
+        "--state", type=Path, metavar="DIRECTORY",
+        help="where a rule base that is installed by hand is kept for the next start (else beside the control socket)",
+    )  # fmt: skip
     parser.add_argument("--check", action="store_true", help="check the configuration and end")
     parser.add_argument(
         "--remove-rules", action="store_true", help="take the divert rules of a stopped member out of iptables, and end"
@@ -478,7 +493,7 @@ def main() -> None:
             load_releases(config.releases, options.config.parent).release(config.release)
             return
         _raise_file_limit()
-        node = Node(config, options.config.parent)
+        node = Node(config, options.config.parent, options.state)
     except (FileError, ParameterError, SyncError) as error:
         print(f"fwnode: {error}", file=sys.stderr)
         sys.exit(2)

@@ -185,7 +185,8 @@ Requires=fwpair-network.service
 
 [Service]
 ExecStartPre=$venv/bin/fwnode --check --config /etc/fwnode/%i.yaml
-ExecStart=$venv/bin/fwnode --config /etc/fwnode/%i.yaml
+ExecStart=$venv/bin/fwnode --config /etc/fwnode/%i.yaml --state /var/lib/fwnode
+StateDirectory=fwnode
 RuntimeDirectory=fwpair
 LimitNOFILE=20000
 # A member that was killed stays dead: that is what a lab wants to see.

@@ -276,7 +276,8 @@ def policy_install(file: Annotated[Path, typer.Argument(help="The rule base (YAM
     """Install a rule base; a bad file changes nothing."""
     result = _ask("policy_install", policy=load_yaml(file), file=str(file))
     known = "are matched again" if result["on_install"] == "rematch" else "are kept"
-    rules = f"{result['rules']} rules; known connections {known}"
+    kept = f"NOT kept for the next start: {result['not_kept']}" if result["not_kept"] else "kept for the next start"
+    rules = f"{result['rules']} rules; known connections {known}; {kept}"
     print(f"policy {result['policy']} installed on {_target['member']}: {rules}")
 
 

@@ -34,6 +34,7 @@ from fwnode.firewall.packet import TCP, describe_key, split_key
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, parse_value
 from fwnode.firewall.table import ConnectionTable
 from fwnode.firewall.verdict import LogEntry, Reason
+from fwnode.kept_policy import installed_by_hand
 from fwnode.policy_file import building
 from syncproto.limits import SYNC_TICK_S
 
@@ -92,6 +93,7 @@ class Commands:
             "state": cluster.state.label,
             "reason": cluster.reason,
             "policy": firewall.policy.name,
+            "policy_origin": node.policy_origin,
             "connections": len(table),
             "peak": table.peak,
             "learned": table.learned,
@@ -214,6 +216,7 @@ class Commands:
                 }
                 for i in node.config.cluster.interfaces
             ],
+            "policy": {"name": node.firewall.policy.name, "origin": node.policy_origin},
             "state": cluster.state.label,
             "reason": cluster.reason,
             "changed_at": wall - (now - cluster.changed_at),
@@ -378,7 +381,15 @@ class Commands:
             node.install_policy(built)
         except (FileError, DivertError) as error:
             raise ControlError(str(error)) from error
-        yield {"policy": built.name, "rules": len(built.rules), "on_install": built.on_install.value}
+        at, not_kept = wall_now(), ""
+        node.policy_origin = installed_by_hand(file, at)
+        try:
+            yield from _in_parts(node.kept.writing(policy, file, at))
+        except OSError as error:
+            not_kept = error.strerror or str(error)
+            node.event("policy", f"policy {built.name} will be lost at the next start: it cannot be kept: {not_kept}")
+        yield {"policy": built.name, "rules": len(built.rules), "on_install": built.on_install.value,
+               "not_kept": not_kept}  # fmt: skip
 
     def clear(self, learned: bool = False) -> dict[str, Any]:
         """`fw tab -t connections -x`: the connections (or the learned ones) are over, here and at the peers. It takes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fwnode.control.conversation import Caller
-from fwnode.control.protocol import POLICY_MAX, ControlError
+from fwnode.control.protocol import POLICY_MAX, ControlError, add_piece
 
 
 class Draft:
@@ -17,7 +17,7 @@ class Draft:
         self._bytes = 0
 
     def add(self, caller: Caller, piece: dict[str, Any]) -> None:
-        """Sections of a rule base: lists go behind what is there, names beside it. Raises `ControlError`."""
+        """Sections of a rule base, or parts of them. Raises `ControlError`."""
         if self._owner is not caller:
             if self._owner is not None and not self._owner.gone:
                 raise ControlError("another rule base is being sent to this member; try again later")
@@ -26,14 +26,7 @@ class Draft:
         if self._bytes > POLICY_MAX:
             self.forget()
             raise ControlError(f"a rule base has at most {POLICY_MAX >> 20} MiB")
-        for name, section in piece.items():
-            there = self._policy.get(name)
-            if isinstance(there, list) and isinstance(section, list):
-                there.extend(section)
-            elif isinstance(there, dict) and isinstance(section, dict):
-                there.update(section)
-            else:
-                self._policy[name] = section
+        add_piece(self._policy, piece)
 
     def complete(self, caller: Caller, rest: dict[str, Any]) -> dict[str, Any]:
         """The whole rule base of this caller; the draft is empty again."""

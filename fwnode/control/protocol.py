@@ -68,9 +68,9 @@ def requests(command: str, arguments: Mapping[str, Any]) -> Iterator[dict[str, A
     """What to send for this: one request, or for a large rule base several, each answered; the last answer counts."""
     policy = arguments.get("policy")
     if command == "policy_install" and isinstance(policy, dict) and len(json.dumps(policy)) > PART_BYTES:
-        for part in _pieces(policy):
+        for part in pieces(policy):
             yield {"command": "policy_part", "arguments": {"part": part}}
-        arguments = {**arguments, "policy": {k: v for k, v in policy.items() if not (_divisible(v) and v)}}
+        arguments = {**arguments, "policy": remainder(policy)}
     yield {"command": command, "arguments": dict(arguments)}
 
 
@@ -78,7 +78,24 @@ def _divisible(section: Any) -> bool:
     return isinstance(section, (list, dict))
 
 
-def _pieces(policy: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def remainder(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a rule base is in none of its `pieces`."""
+    return {name: section for name, section in policy.items() if not (_divisible(section) and section)}
+
+
+def add_piece(policy: dict[str, Any], piece: Mapping[str, Any]) -> None:
+    """Put a piece to the others: lists go behind what is there, names beside it."""
+    for name, section in piece.items():
+        there = policy.get(name)
+        if isinstance(there, list) and isinstance(section, list):
+            there.extend(section)
+        elif isinstance(there, dict) and isinstance(section, dict):
+            there.update(section)
+        else:
+            policy[name] = section
+
+
+def pieces(policy: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The sections of a rule base, in pieces of `PART_BYTES`, or of one entry where that is larger."""
     for name, section in policy.items():
         if not _divisible(section):

@@ -47,6 +47,7 @@ def stat(data: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"Cluster failover count:        {data['failovers']}"
     yield f"Sync:                          {data['sync']['status']}"
+    yield f"Policy:                        {data['policy']['name']}, {data['policy']['origin']}"
     if data["full_sync"]["state"] not in ("none", "done"):
         yield f"Full sync:                     {_full_sync(data['full_sync'])}"
 

@@ -72,3 +72,20 @@ def test_packets_go_on_while_the_control_socket_is_attacked(pair: UpLab, attack:
     status = pair.status("fw1")
     assert (status["state"], pair.status("fw2")["state"]) == ("Active", "Standby")
     assert not [e for e in pair.ask("fw1", "events") if "Active ->" in e["text"]]
+
+
+def test_a_policy_that_was_installed_by_hand_outlives_restarts_of_the_member(pair: UpLab, tmp_path: Path) -> None:
+    assert pair.status("fw2")["policy_origin"] == "from the configuration"
+    policy = {"name": "by-hand", "rules": [{"action": "accept"}]}
+    assert "kept for the next start" in pair.install("fw2", tmp_path, policy)
+    pair.fwctl("fw2", "stop")
+    until(lambda: "fw2.sock" not in pair.exec("fw2", "ls", "/run/fwpair").stdout, "fw2 has stopped")
+    pair.do("start", "member=fw2")
+    assert pair.status("fw2")["policy"] == "by-hand"
+    assert "Policy:                        by-hand, installed by hand from" in pair.fwctl("fw2", "stat").stdout
+    assert "policy by-hand is loaded, installed by hand from" in pair.fwctl("fw2", "events").stdout
+    pair.do("kill", "member=fw2")
+    pair.exec("fw2", "sh", "-c", "echo junk > /run/fwpair/fw2.policy", check=True)
+    pair.do("start", "member=fw2")
+    assert pair.status("fw2")["policy"] == "standard"
+    assert "cannot be loaded any more" in pair.fwctl("fw2", "events").stdout

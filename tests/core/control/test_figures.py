@@ -22,6 +22,7 @@ from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.holding import HeldPackets
 from fwnode.firewall.parameters import Parameters
 from fwnode.firewall.verdict import Hook
+from fwnode.kept_policy import CONFIGURED
 from fwnode.policy_file import build_policy
 from syncproto.engine import SyncEngine
 from syncproto.joining import NO_FULL_SYNC, Joining
@@ -58,6 +59,8 @@ def node() -> Any:
         started_at=0.0,
         events=[],
         event=lambda *_, **__: None,
+        kept=SimpleNamespace(writing=lambda *_: iter(())),
+        policy_origin=CONFIGURED,
     )
     made.firewall.forwarding = True
     made.sharing = None

@@ -31,6 +31,7 @@ STAT: dict[str, Any] = {
     ],
     "devices": [{"name": "Policy", "problem": ""},
                 {"name": "Interface Active Check", "problem": "interface lan is down"}],
+    "policy": {"name": "standard", "origin": "from the configuration"},
     "state": "Active Attention",
     "reason": "no other member is better",
     "changed_at": 0.0,
