@@ -165,7 +165,8 @@ def _parse_ipv6(data: bytes, *, whole: bool) -> Packet:
                 packet.fragment = b"\x06" + data[at + 4 : at + 8] + data[8:40]
                 packet.key = data[at : at + 1] + data[8:40] + bytes(4)
                 packet.first_fragment = offset == 0
-                _check_offset(data[at], offset, (data[4] << 8 | data[5]) + 32 - at)
+                # Whatever a later fragment says of its protocol, its receiver believes the first.
+                _check_offset(TCP, offset, (data[4] << 8 | data[5]) + 32 - at)
             length = 8
         elif following == _AUTHENTICATION:
             length = (data[at + 1] + 2) * 4

@@ -131,6 +131,14 @@ def test_a_fragment_that_overlaps_the_tcp_header_is_malformed(family: int, offse
     assert [answer(fw, first), answer(fw, second)] == ["ACCEPT", "ACCEPT" if offset == 24 else "MALFORMED"]
 
 
+def test_an_ipv6_fragment_cannot_hide_its_protocol() -> None:
+    """Only what the first fragment says of it counts (RFC 8200, 4.5)."""
+    fw = firewall()
+    first, _ = pieces(ip(CLIENT, SERVER, 6) / TCP(sport=40001, dport=80, flags="S") / Raw(bytes(40)), 6, 24)
+    disguised = ip(CLIENT, SERVER, 6) / IPv6ExtHdrFragment(offset=1, m=0, id=9, nh=17) / Raw(bytes(40))
+    assert [answer(fw, first), answer(fw, bytes(disguised))] == ["ACCEPT", "MALFORMED"]
+
+
 def test_a_fragment_beyond_the_longest_datagram_is_malformed() -> None:
     fw = firewall()
     first = fragments()[0]
