@@ -15,6 +15,7 @@ from syncproto.cluster_time import ClusterTime
 from syncproto.record import Op, Record, RecordFlag, Update
 
 from .announcements import Announcement
+from .ended import EndedVersions
 
 EXPECTED_MAX = 4_096
 """Announced connections on a member; the oldest makes room. Lab's own."""
@@ -74,7 +75,7 @@ class Expectations:
         self._changed: dict[bytes, Expectation] = {}
         self._ended: dict[bytes, Expectation] = {}
         """What peers are to be told of."""
-        self._over: dict[bytes, tuple[float, int]] = {}
+        self._over = EndedVersions(ENDED_MAX)
         """Versions that ended, oldest first."""
         self._due = inf
 
@@ -126,15 +127,9 @@ class Expectations:
         known = self._forget(key)
         if known is None:
             return
-        self._remember_end(key, (known.born, known.revision))
+        self._over.remember(key, (known.born, known.revision))
         if tell and known.told and len(self._ended) < ENDED_MAX:
             self._ended[key] = known
-
-    def _remember_end(self, key: bytes, version: tuple[float, int]) -> None:
-        version = max(version, self._over.pop(key, version))
-        if len(self._over) >= ENDED_MAX:
-            del self._over[next(iter(self._over))]
-        self._over[key] = version
 
     def find(self, key: bytes, now: float) -> Expectation | None:
         """The announcement that a new packet of this key fits, if there is one."""
@@ -181,9 +176,9 @@ class Expectations:
         if known is not None and version < (known.born, known.revision) and (record or version != (0.0, 0)):
             return False
         if record is None or update.op is Op.DELETE:
-            self._remember_end(update.key, version)
+            self._over.remember(update.key, version)
             return self._forget(update.key) is not None
-        if version <= self._over.get(update.key, (-inf, 0)):
+        if self._over.covers(update.key, version):
             return False
         made = Expectation(record.key, record.parent, record.service, record.rule, record.timeout_s, record.born)
         made.revision = record.revision

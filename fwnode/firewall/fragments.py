@@ -7,6 +7,8 @@ Knows nothing of packets' bytes. Times are lab seconds.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 FRAGMENTS_MAX = 1_024
 """Datagrams whose fragments are followed at a time; the oldest makes room (Linux: ipfrag_high_thresh, 4 MB)."""
 FRAGMENT_TIMEOUT_S = 30.0
@@ -17,7 +19,7 @@ class AcceptedFragments:
     """By identity (`Packet.fragment`), oldest first, with the time until which more fragments pass."""
 
     def __init__(self) -> None:
-        self._until: dict[bytes, float] = {}
+        self._until: OrderedDict[bytes, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._until)
@@ -26,7 +28,7 @@ class AcceptedFragments:
         """The first fragment has passed; the rest may, too."""
         self._until.pop(identity, None)
         while len(self._until) >= FRAGMENTS_MAX:
-            del self._until[next(iter(self._until))]
+            self._until.popitem(last=False)
         self._until[identity] = until
 
     def passes(self, identity: bytes, now: float) -> bool:

@@ -37,6 +37,6 @@ def objection(error: Packet, tables: Iterable[ConnectionTable], now: float) -> s
 
 def _has_sent(table: ConnectionTable, error: Packet, now: float) -> bool:
     connection = table.find(error.about)
-    if connection is None or now >= connection.expires:
+    if connection is None or table.is_over(connection, now):
         return False
     return runs_that_way(connection.key, error.about, error.about_icmp_type)

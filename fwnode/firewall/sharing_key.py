@@ -7,6 +7,8 @@ by its addresses, to a member that will drop it. An ICMP error follows the packe
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from .packet import Packet
 
 FRAGMENTED_MAX = 16_384
@@ -16,7 +18,7 @@ firewall follows, because no rule is asked here, and those that are refused take
 
 class SharingKeys:
     def __init__(self) -> None:
-        self._firsts: dict[bytes, bytes] = {}
+        self._firsts: OrderedDict[bytes, bytes] = OrderedDict()
 
     def of(self, packet: Packet) -> bytes:
         if packet.about:
@@ -27,6 +29,6 @@ class SharingKeys:
             return self._firsts.get(packet.fragment, packet.key)
         self._firsts.pop(packet.fragment, None)
         while len(self._firsts) >= FRAGMENTED_MAX:
-            del self._firsts[next(iter(self._firsts))]
+            self._firsts.popitem(last=False)
         self._firsts[packet.fragment] = packet.key
         return packet.key

@@ -15,7 +15,6 @@ is over stays over: an older record that arrives afterwards does not bring it ba
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from itertools import count, islice
@@ -29,6 +28,7 @@ from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag, Update
 
 from .audience import NOBODY_HEARD, Audience
 from .connection import Connection, columns_of
+from .ended import EndedVersions
 from .expectations import Expectations
 from .packed import Batch, PackedCopies
 from .packet import reverse_key
@@ -43,8 +43,7 @@ EXPIRED_AT_ONCE_MAX = 1_000
 """Connections, packed ones as others, that are looked at in one call of `expire` (2 ms): packets wait meanwhile."""
 ENDED_TOGETHER = 100
 """Of them, those that are removed together."""
-# Plain numbers: arithmetic of flags is slow.
-_LEARNED, _EXPECTED = int(RecordFlag.LEARNED), int(RecordFlag.EXPECTED)
+_LEARNED, _EXPECTED = int(RecordFlag.LEARNED), int(RecordFlag.EXPECTED)  # plain: arithmetic of flags is slow
 _STATES = tuple(State)  # by number, for calling an enum is slow
 
 
@@ -81,7 +80,7 @@ class ConnectionTable:
         self.audience = Audience()
         self._changed: dict[bytes, Connection] = {}
         self._deleted: dict[bytes, Connection] = {}
-        self._ended: OrderedDict[bytes, tuple[float, int]] = OrderedDict()  # whose oldest is found at once
+        self._ended = EndedVersions(ENDED_MAX)
         self._later: list[tuple[float, int, Connection]] = []
         self._numbers = count()
         self._unconfirmed: dict[int, set[bytes]] = {}
@@ -124,7 +123,7 @@ class ConnectionTable:
             if connection is None:
                 for held in (key, other):
                     if held in self._packed:
-                        return self._unpack(held)
+                        return self._put_copy(self._unpacked(*self._packed.take(held)))
         return connection
 
     def lifetime(self, timeout: float) -> float:
@@ -207,14 +206,7 @@ class ConnectionTable:
         self.expected.parent_ended(connection.key, tell=tell)
         if tell and connection.told:
             self._deleted[connection.key] = connection
-            self._remember_end(connection.key, connection.born, connection.revision)
-
-    def _remember_end(self, key: bytes, born: float, revision: int) -> None:
-        ended = self._ended
-        version = max((born, revision), ended.pop(key, (born, revision)))
-        if len(ended) >= ENDED_MAX:
-            ended.popitem(last=False)
-        ended[key] = version
+            self._ended.remember(connection.key, (connection.born, connection.revision))
 
     def refresh(self, connection: Connection, now: float) -> None:
         """A packet moved its end away; after a change of `timeout` this must be called."""
@@ -362,7 +354,7 @@ class ConnectionTable:
             return self.expected.apply(update, now)
         if update.op is Op.DELETE:
             return self._apply_end(update, now)
-        if record is None or self._is_over(record):
+        if record is None or self._ended.covers(record.key, (record.born, record.revision)):
             return False
         if origin in self._own_only and record.flags >> OWNER_SHIFT not in (0, self.member):
             return False
@@ -378,12 +370,8 @@ class ConnectionTable:
         elif len(self) >= self._limit():
             self.over_limit += 1
             return False
-        self._put_record(record, now, generation, origin)
+        self._put_copy(self._copy(record, now, generation, origin))
         return True
-
-    def _is_over(self, record: Record) -> bool:
-        ended = self._ended.get(record.key)
-        return ended is not None and (record.born, record.revision) <= ended
 
     def _apply_end(self, update: Update, now: float) -> bool:
         if update.key in self.expected.entries and self.expected.apply(update, now):
@@ -392,7 +380,7 @@ class ConnectionTable:
         version = (update.born, update.revision)
         anything = version == (0.0, 0)
         if not anything:
-            self._remember_end(update.key, *version)
+            self._ended.remember(update.key, version)
         if known is None or known.key != update.key:
             return False
         if not anything and version < (known.born, known.revision):
@@ -424,10 +412,10 @@ class ConnectionTable:
             self.announce(known, Op.MODIFY)  # we knew more than the teller
         return True
 
-    def _put_record(self, record: Record, now: float, generation: int, origin: int) -> None:
-        connection = self._copy(record, now, generation, origin)
+    def _put_copy(self, connection: Connection) -> Connection:
         self._put(connection)
         self._wheel.plan(connection, self._end(connection))
+        return connection
 
     def _copy(self, record: Record, came: float, generation: int, origin: int) -> Connection:
         state, session_timeout = _STATES[record.state], record.timeout_s
@@ -459,12 +447,6 @@ class ConnectionTable:
         return teller if owner in (0, self.member) else owner
 
     # -- copies that are still packed ----------------------------------------------------------------------------
-
-    def _unpack(self, key: bytes) -> Connection:
-        connection = self._unpacked(*self._packed.take(key))
-        self._put(connection)
-        self._wheel.plan(connection, self._end(connection))
-        return connection
 
     def _unpacked(self, batch: Batch, n: int) -> Connection:
         return self._copy(batch.record(n), batch.came, batch.generation, batch.origin)
@@ -513,6 +495,6 @@ class ConnectionTable:
             connection = self.find(key)
             if connection is not None and connection.key == key and connection.origin == peer and not connection.owned:
                 self._drop(connection)
-                self._remember_end(key, connection.born, connection.revision)
+                self._ended.remember(key, (connection.born, connection.revision))
                 gone += 1
         return gone

@@ -1,0 +1,29 @@
+"""What has ended is remembered for a while, so that a late record does not bring it back. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+Version = tuple[float, int]
+"""When something was born, and its revision: the later, the newer."""
+
+
+class EndedVersions(OrderedDict[bytes, Version]):
+    """The newest version of each key that is known to be over; of more than `at_most` the oldest is forgotten first.
+    (Ordered, because in a plain dictionary the oldest is not found at once.)"""
+
+    def __init__(self, at_most: int) -> None:
+        super().__init__()
+        self._at_most = at_most
+
+    def remember(self, key: bytes, version: Version) -> None:
+        """This version is over, and all before it."""
+        version = max(version, self.pop(key, version))
+        if len(self) >= self._at_most:
+            self.popitem(last=False)
+        self[key] = version
+
+    def covers(self, key: bytes, version: Version) -> bool:
+        """Whether this version is over."""
+        ended = self.get(key)
+        return ended is not None and version <= ended
