@@ -27,6 +27,7 @@ class Clock:
         self.member_command.write_text(
             "#!/bin/sh\n# $2 is the member's configuration\n"
             f'export STEP_FILE="{folder}/$(basename "$2" .yaml)" LD_PRELOAD="{self.library}"\n'
+            '[ ! -e "$STEP_FILE.zero" ] || sed -i "s/epoch: .*/epoch: $(cat "$STEP_FILE.zero")/" "$2"\n'
             f'exec "{sys.executable}" -P -m fwnode.node "$@"\n'
         )
         self.member_command.chmod(0o755)
@@ -37,16 +38,26 @@ class Clock:
         new.replace(self._folder / member)
 
 
+    def begin(self, member: str, epoch: float | None) -> None:
+        """Where the member's lab time has its zero, from its next start on; None: where the lab has it."""
+        file = self._folder / f"{member}.zero"
+        file.unlink(missing_ok=True)
+        if epoch is not None:
+            file.write_text(f"{epoch}")
+
+
 @pytest.fixture(scope="module")
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
     return Clock(tmp_path_factory.mktemp("clock"))
 
 
 @pytest.fixture
-def stepped(clock: Clock) -> Iterator[UpLab]:
+def stepped(clock: Clock, request: pytest.FixtureRequest) -> Iterator[UpLab]:
+    """A pair on real clocks; by parameter, with lab times that began at different times."""
     lab = UpLab(f"test-{os.getpid()}-clock")
     for member in ("fw1", "fw2"):
         clock.step(member, 0)
+        clock.begin(member, 0.0 if member == getattr(request, "param", "") else None)
     lab.fwlab("up", "--name", lab.name, "--member-command", str(clock.member_command))
     try:
         lab.wait_for_state("fw2", "Standby")
@@ -132,6 +143,27 @@ def test_a_member_that_starts_anew_with_another_date_is_heard_and_synchronised(
     stepped.do("kill", "member=fw2")
     stepped.wait_for_state("fw1", "Active")
     assert [talk.ask() for talk in [*talks, new]] == ["hello"] * 3
+
+
+@pytest.mark.parametrize("stepped", ["fw1", "fw2"], indirect=True)
+def test_members_of_machines_that_began_at_different_times_agree_on_durations(stepped: UpLab) -> None:
+    """As on two machines: lab time of one counts from the start of the machine, that of the other from the lab's."""
+    assert abs(stepped.control("fw1")["lab_time"] - stepped.control("fw2")["lab_time"]) > 30
+    talks = two_talks(stepped)
+    assert min(left(stepped)) > HOUR_S - 60
+    stepped.do("kill", "member=fw1")
+    stepped.wait_for_state("fw2", "Active")
+    talks.append(stepped.talk(1521))
+    assert [talk.ask() for talk in talks] == ["hello"] * 3
+    stepped.do("start", "member=fw1")
+    stepped.wait_for_state("fw1", "Standby")
+    until(lambda: established(stepped, "fw1") == 3, "it has the table")
+    talks.append(stepped.talk(1521))
+    assert talks[-1].ask() == "hello"
+    until(lambda: established(stepped, "fw1") == 4, "and hears of what begins now")
+    stepped.do("kill", "member=fw2")
+    stepped.wait_for_state("fw1", "Active")
+    assert [talk.ask() for talk in talks] == ["hello"] * 4
 
 
 def test_a_date_is_that_of_the_clock_as_it_is_set(stepped: UpLab, clock: Clock) -> None:

@@ -153,3 +153,27 @@ def test_a_member_alone_only_says_hello_now_and_then() -> None:
     world.nodes[1].engine.send_updates([], world.now)
     world.run(60)
     assert 10 < len(world.sent) < 25
+
+
+def test_a_member_that_starts_anew_with_a_smaller_incarnation_is_synchronised_within_seconds() -> None:
+    """Its machine's clock began again, or was set back: peers believe it once its former life has been silent."""
+    world = World({1: "R77.30", 2: "R77.30"})
+    world.run(5)
+    for away_s in (0.1, 1.0, 10.0):
+        world.kill(2)
+        world.run(away_s)
+        world._incarnation -= 100
+        world.start(2)
+        world.run(7)
+        assert world.nodes[1].engine.status(2) == world.nodes[2].engine.status(1) == "OK", away_s
+
+
+def test_who_is_older_is_told_by_age_and_not_by_the_incarnation() -> None:
+    """Incarnations of two machines cannot be compared."""
+    world = World({1: "R77.30", 2: "R77.30"})
+    world.run(5)
+    world.kill(2)
+    world._incarnation = 10
+    world.start(2)
+    world.run(10)
+    assert (world.nodes[2].engine.is_older(1), world.nodes[1].engine.is_older(2)) == (True, False)
