@@ -35,6 +35,16 @@ class LabClock:
         """The date (`time.time()`) of a lab time, by the wall clock as it is set now."""
         return wall_now() - (self.now() - lab_time) / self.rate
 
+    def problem(self) -> str:
+        """What is wrong with the epoch on this machine; empty when nothing is. It may be a date, or of another boot."""
+        now = wire_now()
+        if self.epoch <= now:
+            return ""
+        return (
+            f"{self.epoch:.0f} lies ahead of this machine's monotonic clock ({now:.0f}). Leave it out, so that lab "
+            "time counts from the machine's start, or write that of a lab that runs here (`fwlab up` does)"
+        )
+
     @property
     def floor(self) -> float:
         """The shortest a lab timer lasts, in lab seconds; nothing is stretched where lab time is wall time."""

@@ -71,9 +71,8 @@ class Node:
         self.directory = directory
         self.started_at = wire_now()
         self.clock = LabClock(config.clock.rate, config.clock.epoch)
-        if self.clock.now() < 0:
-            raise FileError([f"clock.epoch: {config.clock.epoch:g} lies ahead of this machine's monotonic clock "
-                             f"({wire_now():g}); leave it out, or write the epoch of a lab that runs here"])
+        if problem := self.clock.problem():
+            raise FileError([f"clock.epoch: {problem}"])
         self.compatibility = load_releases(config.releases, directory)
         try:
             self.release = self.compatibility.release(config.release)

@@ -39,6 +39,13 @@ def test_the_reader_sees_it_wherever_it_hides() -> None:
     assert set(readings(text)) == {"time.time", "time.time_ns", "datetime.now"}
 
 
+def test_an_epoch_that_is_a_date_or_of_another_boot_is_refused() -> None:
+    """Lab time would be negative, and nothing would ever end."""
+    for epoch in (time.time(), wire_now() + 1000.0):
+        assert "ahead of this machine's monotonic clock" in LabClock(epoch=epoch).problem()
+    assert LabClock(epoch=wire_now()).problem() == LabClock().problem() == ""
+
+
 @pytest.mark.parametrize("step_s", [3600.0, -3600.0, -1.8e9])
 def test_a_step_of_the_wall_clock_moves_dates_and_nothing_else(step_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = LabClock(rate=60.0, epoch=wire_now() - 2.0)
