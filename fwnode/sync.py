@@ -415,7 +415,10 @@ class Synchroniser:
             return
         wakeup = stream.end.next_wakeup()
         if wakeup is not None and now >= wakeup:
-            stream.end.on_wakeup(now)
+            if isinstance(stream.end, engine.FullSource) and stream.drains():
+                stream.end.moved(now)
+            else:
+                stream.end.on_wakeup(now)
         if now < stream.resume_at:
             return
         stream.resume_at = 0.0

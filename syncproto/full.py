@@ -331,6 +331,10 @@ class FullSource:
         data, self._out = b"".join(self._out), []
         return data
 
+    def moved(self, now: float) -> None:
+        """Bytes that were given out earlier have reached the sink: that is no stall."""
+        self._last_progress = now
+
     def _next_slice(self) -> None:
         taken = next(self._slices, None)
         if taken is None:

@@ -6,12 +6,17 @@ never holds more than one chunk.
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
+import termios
 from typing import Protocol
 
 CHUNK_BYTES = 16_384
 """Read at once: some 250 records, half a millisecond. Packets wait meanwhile, and come first again afterwards."""
 BACKLOG = 4
+_SIOCOUTQ = termios.TIOCOUTQ
+"""How many bytes the kernel keeps that the other side has not acknowledged."""
 
 
 class FullSyncEnd(Protocol):
@@ -38,6 +43,7 @@ class Stream:
         self.resume_at = 0.0
         """Nothing is sent before this wire time."""
         self._unsent = b""
+        self._kept = 0
 
     @property
     def over(self) -> bool:
@@ -74,6 +80,16 @@ class Stream:
         self._unsent = self._unsent[sent:]
         return True
 
+    def drains(self) -> bool:
+        """Whether what the kernel keeps of ours has changed since the last question. On a slow link it sends for a long
+        time what we gave it at once, and takes nothing more meanwhile."""
+        try:
+            (kept,) = struct.unpack("i", fcntl.ioctl(self.socket, _SIOCOUTQ, bytes(4)))
+        except OSError:
+            return False
+        before, self._kept = self._kept, int(kept)
+        return self._kept != before
+
     def close(self) -> None:
         self.socket.close()
 
@@ -92,8 +108,12 @@ def listen(address: str, port: int) -> socket.socket:
 
 
 def connect(own: str, peer: str, port: int) -> socket.socket:
-    """A connection under way; writable or in error when it is decided."""
+    """A connection under way; writable or in error when it is decided. Raises `OSError` where it cannot be begun."""
     stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    stream.bind((own, 0))
+    try:
+        stream.bind((own, 0))
+    except OSError:
+        stream.close()
+        raise
     stream.connect_ex((peer, port))
     return stream

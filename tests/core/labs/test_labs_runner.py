@@ -12,6 +12,7 @@ from labs.network.lab import Lab
 from labs.network.steps import STEPS
 from labs.procedure import runner
 from labs.procedure.steps import VERBS, Links
+from labs.report.sentence import sentence
 
 START: dict[str, Any] = {"start": ["fw1", "fw2"]}
 
@@ -98,6 +99,20 @@ def test_the_last_words_of_a_member_that_is_gone(tmp_path: Path, step: str, stat
     (takeover,) = document["takeovers"]
     assert (takeover["former"], takeover["taker"]) == ("fw1", "fw2")
     assert (takeover["former_connections"], takeover["taker_connections"], takeover["sync"]) == (7, 5, "OK")
+
+
+def test_a_takeover_with_part_of_a_table_is_told(tmp_path: Path) -> None:
+    """What the taker's full sync had brought, as of the takeover: the step itself may have broken it off."""
+    took = "took 4 of 7 (57 %); 3 connections of fw1 are missing"
+    world = World(tmp_path, [START, {"kill": "fw1"}])
+    world.ground.figures["fw1"] = {"connections": 7}
+    world.ground.figures["fw2"] = {"connections": 4, "full_sync": {"state": "failed", "text": took}}
+    document = world.run()
+    assert document["takeovers"][0]["full_sync"] == took
+    assert took in sentence(document)
+    world = World(tmp_path, [START, {"kill": "fw1"}])
+    world.ground.figures["fw2"] = {"full_sync": {"state": "done", "text": "took 7 of 7 (100 %)"}}
+    assert world.run()["takeovers"][0]["full_sync"] == ""
 
 
 def test_a_failover_without_a_name_takes_the_active_member(tmp_path: Path) -> None:

@@ -375,6 +375,22 @@ def test_stall() -> None:
     assert sink.next_wakeup() is source.next_wakeup() is None
 
 
+def test_a_source_whose_bytes_still_move_does_not_stall() -> None:
+    """It has given everything to the kernel, which sends it slowly."""
+    world = pair()
+    _, sink, source = begin(world, 10)
+    source.receive_data(sink.outgoing(world.now), world.now)
+    while source.outgoing(world.now):
+        pass
+    for _ in range(5):
+        world.now += 10
+        source.moved(world.now)
+        source.on_wakeup(world.now)
+    assert source.failed == ""
+    source.on_wakeup(world.now + 10)
+    assert source.failed == "Connection to remote member timed-out"
+
+
 def test_peer_lost_or_restarted_ends_it() -> None:
     world = pair()
     two, sink, _ = begin(world, 10)
