@@ -58,16 +58,23 @@ async def perform(supervisor: Path, step: Mapping[str, Any], tell: Callable[[str
 
 
 async def follow(path: Path, message: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    """Send a following request; yield what comes as `{"event": …}` until the other side ends."""
+    """Send a following request; yield what comes as `{"event": …}` until the other side ends. Events that were lost
+    because they came too fast are an event, too."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_MAX)
     except OSError as error:
         raise ControlError(f"{path.name}: {error}") from None
     try:
         await _ask(reader, writer, message)
+        lost = 0
         while line := await reader.readline():
-            event = json.loads(line).get("event")
+            heard = json.loads(line)
+            lost += int(heard.get("dropped", 0))
+            event = heard.get("event")
             if isinstance(event, dict):
+                if lost:
+                    yield {**event, "kind": "control", "text": f"{lost} events came faster than they were read here"}
+                    lost = 0
                 yield event
     except (OSError, ValueError) as error:
         raise ControlError(f"{path.name}: {error}") from None
