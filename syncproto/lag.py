@@ -29,8 +29,8 @@ class Lag:
                 return False
             self.behind, self._position, self._goal = True, position, newest
             return True
-        if position == self._position:
-            self._goal = newest
+        if position == self._position or newest < self._goal:
+            self._goal = newest  # it still stands still; or there is less to come than was believed
         self._position = position
         self.behind = position < self._goal
         return not self.behind

@@ -270,6 +270,7 @@ def test_a_number_that_does_not_exist_is_not_asked_for_for_ever() -> None:
         wakes.append(wake)
     assert engine.next_wakeup() is None and wakes[-1] < NOW + 60
     assert all(later > earlier for earlier, later in pairwise(wakes))
+    assert engine.status(2) == "OK", "nothing is known to be missing any more"
     assert engine.counters().lost_updates == 0
 
 
