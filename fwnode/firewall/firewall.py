@@ -101,6 +101,7 @@ class Firewall:
         self._control_addresses = control_addresses
         self._virtual_addresses = virtual_addresses
         self._generation = 0
+        self._floor = timer_floor
         self._changed_table = False
         self._fragments = AcceptedFragments()
 
@@ -111,8 +112,7 @@ class Firewall:
         # The short way: a whole IPv4 or IPv6 packet without options, of a connection that has nothing special due.
         if hook == _FORWARD and self.forwarding and len(data) >= 28:
             first = data[0]
-            table = self.connections
-            entries = table.entries
+            entries = self.connections.entries
             if first == 0x45 and not data[6] & 0x3F and not data[7]:
                 at = 20
                 key = data[9:10] + data[12:24]
@@ -143,7 +143,8 @@ class Firewall:
                     and len(data) >= at + 8
                     and (data[at + 4] << 8 | data[at + 5]) + 40 - at == data[at // 10] << 8 | data[at // 10 + 1]
                 ):
-                    connection.expires = now + table.lifetime(connection.timeout)
+                    timeout = connection.timeout
+                    connection.expires = now + (timeout if timeout > self._floor else self._floor)
                     self.counters.accepted += 1
                     return ACCEPT
         return self.decide_inspected(data, hook, now)
