@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from harness import Talk, UpLab, until
 
 HOUR_S = 3600
 SHIM = Path(__file__).parents[1] / "stepped_clock.c"
+MEMBER = Path(__file__).parents[1] / "stepped_member.py"
 
 
 class Clock:
@@ -21,22 +23,17 @@ class Clock:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.library = folder / "stepped_clock.so"
-        subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(self.library), str(SHIM)], check=True)
+        library = folder / "stepped_clock.so"
+        subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(library), str(SHIM)], check=True)
         self.member_command = folder / "member"
-        self.member_command.write_text(
-            "#!/bin/sh\n# $2 is the member's configuration\n"
-            f'export STEP_FILE="{folder}/$(basename "$2" .yaml)" LD_PRELOAD="{self.library}"\n'
-            '[ ! -e "$STEP_FILE.zero" ] || sed -i "s/epoch: .*/epoch: $(cat "$STEP_FILE.zero")/" "$2"\n'
-            f'exec "{sys.executable}" -P -m fwnode.node "$@"\n'
-        )
+        line = shlex.join([sys.executable, "-P", str(MEMBER), str(folder)])
+        self.member_command.write_text(f'#!/bin/sh\nexec {line} "$@"\n')
         self.member_command.chmod(0o755)
 
     def step(self, member: str, seconds: int) -> None:
         new = self._folder / f"{member}.new"
         new.write_text(f"{seconds}\n")
         new.replace(self._folder / member)
-
 
     def begin(self, member: str, epoch: float | None) -> None:
         """Where the member's lab time has its zero, from its next start on; None: where the lab has it."""
