@@ -26,6 +26,7 @@ from rich.text import Text
 
 from fwnode import output
 from fwnode.configuration import load_releases
+from fwnode.fields import DURATION_MAX_S
 from fwnode.files import FileError, load_yaml
 from fwnode.policy_file import build_policy
 from labs.exit_codes import ExitCode
@@ -133,11 +134,13 @@ def shell(node: Annotated[str, typer.Argument(help="A host or member.")], lab: L
 def capture(link: Annotated[str, typer.Argument(help="A switch (lan) or a link, NODE-SWITCH (fw1-sync).")],
             write: Annotated[str, typer.Option("-w", "--write", metavar="FILE", help="pcap file, or - for a pipe.")],
             count: Annotated[int | None, typer.Option(min=1, help="End after so many packets.")] = None,
-            seconds: Annotated[float | None, typer.Option(min=0.0, help="End after so many wall seconds.")] = None,
+            seconds: Annotated[float | None, typer.Option(help="End after so many wall seconds.")] = None,
             expression: Annotated[list[str] | None, typer.Argument(
                 metavar="[FILTER…]", help="A filter as tcpdump takes it, such as: udp port 8116")] = None,
             lab: LabName = None) -> None:
     """Capture what passes a switch or a link; ends on Ctrl-C, after --count packets or after --seconds."""
+    if seconds is not None and not 0 <= seconds <= DURATION_MAX_S:
+        raise LabError(f"--seconds: {seconds} is no time to wait; write 0 to {DURATION_MAX_S:,.0f}")
     found = discovery.choose(lab)
     links = _ask(found, {"info": {}})
     legal = [*links["switches"], *links["links"]]

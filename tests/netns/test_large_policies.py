@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from network_ground import fwlab, unique_name
+from network_ground import fwlab, unique_name, wait_until
 
 from fwnode.policy_file import RULES_MAX
 from labs.network import discovery, supervisor
 from labs.python import python_command
 
+HEARTBEATS_S = 1.0
+"""Ten heartbeats, and ten sync ticks."""
 LAST = "  - {name: pings, service: icmp, action: accept}\n"
 
 
@@ -61,6 +63,24 @@ def test_installing_a_large_rule_base_while_packets_pass(name: str, tmp_path: Pa
     status = json.loads(fwctl("--lab", name, "fw2", "status", "--json").stdout)
     assert (status["policy"], status["state"]) == ("of 100000", "Standby")
     assert json.loads(fwctl("--lab", name, "fw1", "stat", "--json").stdout)["failovers"] == 0
+
+
+def test_what_no_message_carries_is_refused_and_the_member_lives(name: str, tmp_path: Path) -> None:
+    """A policy's name goes out with every heartbeat, a service's with every record."""
+    fwlab("up", "--name", name)
+    file = tmp_path / "rules.yaml"
+    for text, words in {
+        f"name: {'n' * 200}\nrules: []\n": "name: 'nnn",
+        f"name: p\nservices: {{{'s' * 65}: {{protocol: tcp, port: 80}}}}\nrules: []\n": "services.sss",
+        f"name: p\nservices: {{s: {{protocol: tcp, session_timeout: {'9' * 400}s}}}}\nrules: []\n": "s.session_timeout",
+    }.items():
+        file.write_text(text)
+        done = fwctl("--lab", name, "fw1", "policy", "install", str(file))
+        assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+    before = json.loads(fwctl("--lab", name, "fw1", "status", "--json").stdout)
+    wait_until(lambda: json.loads(fwctl("--lab", name, "fw1", "status", "--json").stdout)["uptime_s"]
+               > before["uptime_s"] + HEARTBEATS_S, "the member has sent heartbeats since")
+    assert json.loads(fwctl("--lab", name, "fw2", "stat", "--json").stdout)["failovers"] == 0
 
 
 def test_more_rules_than_the_bound_are_refused_with_it(name: str, tmp_path: Path) -> None:

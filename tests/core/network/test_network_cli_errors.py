@@ -42,6 +42,8 @@ def fwlab(monkeypatch, capsys, *arguments):
     (["up", "--rate", "inf"], "--rate: inf is no rate of lab time"),
     (["up", "--rate", "1e300"], "--rate: 1e+300 is no rate of lab time"),
     (["up", "--policy", "/dev/zero"], "/dev/zero: is no regular file"),
+    (["capture", "lan", "-w", "-", "--seconds", "nan"], "--seconds: nan is no time to wait; write 0 to 315,360,000"),
+    (["capture", "lan", "-w", "-", "--seconds", "1e300"], "--seconds: 1e+300 is no time to wait"),
     (["check", "/etc"], "is neither a lab of the catalog nor a file"),
     (["check", "x" * 300], "is neither a lab of the catalog nor a file"),
     (["check", "a\0b"], "is neither a lab of the catalog nor a file"),
@@ -102,3 +104,30 @@ def test_an_interrupt_while_the_commands_load_is_quiet(loads):
     done = subprocess.run([sys.executable, "-c", program, "list"], capture_output=True, text=True, check=False,
                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     assert (done.returncode, done.stdout, done.stderr) == (ExitCode.INTERRUPTED, "", "")
+
+
+BROKEN = [
+    ("title: a\ntitle: b\n", "line 2, column 1: the key 'title' is written twice"),
+    ("name: 2026-01-01\n", "name: '2026-01-01' is a date to YAML"),
+    ("a: !!set {b}\n", "a: tags ('!!set') are not read"),
+    ("rules: .nan\n", "rules: '.nan' is no finite number"),
+    ("a: " + "9" * 20_000, "is a number of 20,000 digits"),
+    ("b: " + "[" * 1200, "is nested too deeply"),
+    ("a: \x1b[2J\n", "the control character"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), BROKEN, ids=range(len(BROKEN)))
+@pytest.mark.parametrize("arguments", [
+    ["check"], ["run"], ["show"], ["up", "--policy"], ["up", "--releases"], ["up"], ["config", "fw1", "--policy"],
+    ["config", "fw1", "--topology"],
+], ids=" ".join)
+def test_a_broken_file_is_told_by_every_command(monkeypatch, capsys, tmp_path, arguments, text, problem):
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    code, said = fwlab(monkeypatch, capsys, *arguments, str(file))
+    assert code == ExitCode.USAGE
+    assert str(file) in said.err
+    assert problem in said.err
+    assert "Traceback" not in said.err
+    assert "\x1b" not in said.err
