@@ -30,7 +30,7 @@ from fwnode.fields import DURATION_MAX_S
 from fwnode.files import FileError, load_yaml
 from fwnode.policy_file import build_policy
 from labs.exit_codes import ExitCode
-from labs.network import discovery, supervisor
+from labs.network import background, discovery, supervisor
 from labs.network.control import perform, request
 from labs.network.errors import LabError
 from labs.network.members import DEFAULT_RELEASE, MemberSettings, configuration_text, member_configuration
@@ -81,15 +81,18 @@ def up(topology: TopologyName = DEFAULT_TOPOLOGY,
     lab = discovery.check_name(shape.name if name is None else name)
     settings = _settings(shape, release or [], policy, releases)
     began = time.monotonic()
-    with err.status(f"starting {', '.join(shape.members)} …"):
-        info = supervisor.start_detached(lab, {
-            "topology": shape.model_dump(mode="json"),
-            "members": {member: vars(values) for member, values in settings.items()},
-            "rate": rate,
-            "releases": str(releases.resolve()) if releases else None,
-            "member_command": shlex.split(member_command) if member_command else None,
-        })
-    _print_lab(info, time.monotonic() - began)
+    arguments = {
+        "topology": shape.model_dump(mode="json"),
+        "members": {member: vars(values) for member, values in settings.items()},
+        "rate": rate,
+        "releases": str(releases.resolve()) if releases else None,
+        "member_command": shlex.split(member_command) if member_command else None,
+    }
+    with background.start_detached(lab, arguments) as wait_until_up:
+        with err.status(f"starting {', '.join(shape.members)} …"):
+            info = wait_until_up()
+        _print_lab(info, time.monotonic() - began)
+        sys.stdout.flush()
 
 
 @app.command("ps")
@@ -163,10 +166,11 @@ def capture(link: Annotated[str, typer.Argument(help="A switch (lan) or a link, 
 
 
 @app.command()
-def down(name: Annotated[str | None, typer.Argument(help="Which lab, when several are running.")] = None,
+def down(name: Annotated[str | None, typer.Argument(help="Which lab; else the only one, which `up` started.")] = None,
          name_option: Annotated[str | None, typer.Option("--name", "--lab", hidden=True)] = None) -> None:
     """End a lab; nothing of it remains."""
-    lab = discovery.choose(name_option if name is None else name)
+    wanted = name_option if name is None else name
+    lab = discovery.choose_to_end() if wanted is None else discovery.choose(wanted)
     supervisor.stop(lab)
     print(f"{lab.name}: down")
 

@@ -5,17 +5,19 @@ Knows the protocol (`fwnode.control.protocol`) and nothing of the commands insid
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fwnode.control import protocol
-from labs.network.errors import ControlError
+from labs.network.errors import BusyError, ControlError
 
 REQUEST_TIMEOUT_S = 30.0
 """Wall seconds; installing a large policy matches every connection again before it answers."""
 TELL_S = 2.0
 """Wall seconds after which a step that still goes on is asked about, and again."""
+CONNECT_POLL_S = 0.05
 LINE_MAX = 64 * 1024 * 1024
 """Bytes of one line of an answer."""
 
@@ -24,7 +26,7 @@ async def request(path: Path, message: Mapping[str, Any], timeout_s: float | Non
     """Send one request and return its `result`; ControlError where it is refused or nobody answers."""
     try:
         async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_MAX)
+            reader, writer = await _connect(path)
             try:
                 if "command" not in message:
                     return await _ask(reader, writer, message)
@@ -35,7 +37,7 @@ async def request(path: Path, message: Mapping[str, Any], timeout_s: float | Non
             finally:
                 writer.close()
     except TimeoutError:
-        raise ControlError(f"{path.name}: no answer within {timeout_s:g} s") from None
+        raise BusyError(f"{path.name}: no answer within {timeout_s:g} s") from None
     except (OSError, ValueError) as error:
         raise ControlError(f"{path.name}: {error}") from None
 
@@ -57,11 +59,27 @@ async def perform(supervisor: Path, step: Mapping[str, Any], tell: Callable[[str
         deed.cancel()
 
 
+async def _connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect, again and again while the queue of the socket is full: whoever owns it lives. (asyncio takes such a
+    refusal for a connection that is under way.)"""
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            connection.connect(str(path))
+            return await asyncio.open_unix_connection(sock=connection, limit=LINE_MAX)
+        except BlockingIOError:
+            connection.close()
+        except BaseException:
+            connection.close()
+            raise
+        await asyncio.sleep(CONNECT_POLL_S)
+
+
 async def follow(path: Path, message: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
     """Send a following request; yield what comes as `{"event": …}` until the other side ends. Events that were lost
     because they came too fast are an event, too."""
     try:
-        reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_MAX)
+        reader, writer = await _connect(path)
     except OSError as error:
         raise ControlError(f"{path.name}: {error}") from None
     try:

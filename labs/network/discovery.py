@@ -6,6 +6,7 @@ lies on the lab's private /run, reached through /proc/PID/root. It must not know
 
 import re
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ from labs.network.errors import LabError
 from labs.network.members import RUN_DIRECTORY
 from labs.network.namespaces import NETNS_DIRECTORY
 
+LISTEN_TIMEOUT_S = 10.0
+"""Wall seconds in which a lab that has its name begins to listen: its first process loads, and tries the kernel."""
+LISTEN_POLL_S = 0.02
+SUPERVISOR_LOG = "supervisor.log"
+"""Written by the supervisor of `fwlab up`, which has no terminal; a lab in the foreground has none."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 
 
@@ -38,6 +44,10 @@ class RunningLab:
     def supervisor_socket(self) -> Path:
         """Where steps and questions go."""
         return self.run_path("supervisor.sock")
+
+    def in_background(self) -> bool:
+        """Whether `fwlab up` started it: nobody waits for it at a terminal."""
+        return self.run_path(SUPERVISOR_LOG).exists()
 
     def own_user_namespace(self) -> bool:
         """Whether the lab has a user namespace of its own, which must be entered as well."""
@@ -100,7 +110,7 @@ def running() -> list[RunningLab]:
 def choose(name: str | None) -> RunningLab:
     """The lab that is meant: the named one, or the only one."""
     if name is not None:
-        lab = find(check_name(name))
+        lab = _await(check_name(name))
         if lab is None:
             raise LabError(f"no lab {name!r} is running; {_running_text()}")
         return lab
@@ -110,6 +120,32 @@ def choose(name: str | None) -> RunningLab:
     if len(labs) > 1:
         raise LabError(f"several labs are running ({', '.join(lab.name for lab in labs)}): say which with --lab NAME")
     return labs[0]
+
+
+def choose_to_end() -> RunningLab:
+    """The lab that is meant by `down` without a name: the only one there is, and only if `fwlab up` started it."""
+    found = {name: _await(name) for name in names()}
+    if not found:
+        raise LabError("no lab is running; `fwlab up` starts one")
+    only = next(iter(found.values()))
+    if len(found) == 1 and only is not None and only.in_background():
+        return only
+    told = ", ".join(f"{name} ({_origin(lab)})" for name, lab in found.items())
+    raise LabError(f"say which lab shall end, with `fwlab down NAME`; running: {told}")
+
+
+def _origin(lab: RunningLab | None) -> str:
+    if lab is None:
+        return "starting"
+    return "started by fwlab up" if lab.in_background() else "in the foreground of another command"
+
+
+def _await(name: str) -> RunningLab | None:
+    """The lab of that name, once it listens; None where there is none."""
+    deadline = time.monotonic() + LISTEN_TIMEOUT_S
+    while (lab := find(name)) is None and name in names() and time.monotonic() < deadline:
+        time.sleep(LISTEN_POLL_S)
+    return lab
 
 
 def _running_text() -> str:

@@ -21,6 +21,10 @@ class ControlError(LabError):
     """A control socket refused a request, or nobody answered it."""
 
 
+class BusyError(ControlError):
+    """Whom it was asked is there, and gave no answer in time."""
+
+
 class MachineError(LabError):
     """The kernel or the system lacks what a lab needs."""
 

@@ -38,6 +38,8 @@ STOP_TIMEOUT_S = 10.0
 READY_POLL_S = 0.02
 """Wall seconds between two questions to a member that is not ready yet; who has waited long asks less often."""
 READY_POLL_MAX_S = 0.5
+STATE_TIMEOUT_S = 2.0
+"""Wall seconds for a member to tell its state in an overview; one that takes longer is shown as busy."""
 LOG_TAIL_LINES = 15
 DEFAULT_MEMBER_COMMAND = tuple(python_command("fwnode.node"))
 
@@ -71,6 +73,9 @@ class Lab:
         self._cut: set[str] = set()
         self._powered_off: set[str] = set()
         self._paused: set[str] = set()
+        self._begun: set[str] = set()
+        """Members whose process is being started and is not known yet."""
+        self._been_ready: set[str] = set()
         self._faults = Faults(topology, self.spawn)
         self._links_lock = asyncio.Lock()
         self._server = StepServer(self)
@@ -187,9 +192,24 @@ class Lab:
 
         It is waited for as long as it gets on. `LabError` where nothing moves any more; it is left running."""
         settings = self.members[self._known(member)]
-        if self.running(member):
+        if self.running(member) or member in self._begun:
             raise LabError(f"{member} is running already")
         self._must_have_power(member)
+        self._begun.add(member)
+        try:
+            process, log_begins = await self._spawn_member(member, settings)
+        finally:
+            self._begun.discard(member)
+        self._members[member] = process
+        self._paused.discard(member)
+        self._been_ready.discard(member)
+        if member in self._powered_off:  # meanwhile
+            _kill_group(process)
+        await self._wait_ready(member, process, log_begins)
+        self._been_ready.add(member)
+
+    async def _spawn_member(self, member: str, settings: MemberSettings) -> tuple[asyncio.subprocess.Process, int]:
+        """The member's new process, and where in its log this life begins."""
         configuration = member_configuration(self.topology, member, settings, rate=self.rate, epoch=self.epoch,
                                               releases=self.releases, directory=self.directory)
         path = self.directory / f"{member}.yaml"
@@ -199,9 +219,7 @@ class Lab:
         with self.log_path(member).open("ab") as log:
             begins = log.tell()
             process = await self.spawn(member, [*self.member_command, "--config", str(path)], stdout=log, stderr=log)
-        self._members[member] = process
-        self._paused.discard(member)
-        await self._wait_ready(member, process, begins)
+        return process, begins
 
     async def start_all(self) -> None:
         """Start, at the same time, every member whose settings say `started`."""
@@ -271,14 +289,19 @@ class Lab:
         self._paused.discard(member)
 
     async def power_cut(self, member: str) -> None:
-        """The member dies and every wire that it is on goes dark."""
-        self._known(member)
-        if self.running(member):
-            _kill_group(self._members[member])
+        """Every wire that the member is on goes dark, then its process ends. In this order, and with the process frozen
+        meanwhile: a machine without power tells nobody that it dies, and a kernel that is left behind would."""
+        process = self._members.get(self._known(member))
+        if process is not None and self.running(member):
+            with suppress(ProcessLookupError, FileNotFoundError):  # it ended just now
+                await pause_process(process.pid)
         self._powered_off.add(member)
-        await self._apply_links()
-        if member in self._members:
-            await self._members[member].wait()
+        try:
+            await self._apply_links()
+        finally:
+            if process is not None:
+                _kill_group(process)
+                await process.wait()
 
     async def power_on(self, member: str) -> None:
         """Its wires light up again (those that were not cut besides), then the member starts."""
@@ -305,7 +328,7 @@ class Lab:
         try:
             return await wire.request(path, {"command": command, "arguments": arguments})
         except ControlError as error:
-            raise ControlError(f"{member}: {error}") from None
+            raise type(error)(f"{member}: {error}") from None
 
     async def events(self, member: str) -> AsyncIterator[dict[str, Any]]:
         """The member's events, the remembered ones first; ends when the member does."""
@@ -416,10 +439,11 @@ class Lab:
     async def _state(self, member: str) -> dict[str, Any]:
         state = "off" if member in self._powered_off else "stopped"
         if self.running(member):
-            state = "paused" if member in self._paused else "starting"
-        if state == "starting":
+            state = "paused" if member in self._paused else "busy" if member in self._been_ready else "starting"
+        if state in ("busy", "starting"):
             with suppress(ControlError):
-                status = await wire.request(self.control_path(member), {"command": "status", "arguments": {}}, 2.0)
+                status = await wire.request(self.control_path(member), {"command": "status", "arguments": {}},
+                                            STATE_TIMEOUT_S)
                 state = str(status.get("state"))
         return {"release": self.members[member].release, "running": self.running(member), "state": state}
 

@@ -1,7 +1,8 @@
 """The first processes of a lab: private namespaces, the lab's name, and an end that leaves nothing behind.
 
 Outside: a name is claimed (an abstract socket), `unshare` makes user, mount, pid and network namespaces, and either
-the caller waits for a function to run inside them (`run_in_lab`) or goes away when the lab is up (`start_detached`).
+the caller waits for a function to run inside them (`run_in_lab`) or goes away when the lab is up
+(`labs.network.background`).
 Inside: pid 1 does nothing but hold the name, reap, and pass signals on; its one child is the supervisor proper.
 Whichever of them is killed, the kernel ends every process of the pid namespace and with them every namespace.
 
@@ -41,9 +42,8 @@ NAME_TRIES = 100
 STOP_GRACE_S = 10.0
 """Wall seconds between asking a lab to end and ending it by SIGKILL."""
 LISTEN_BACKLOG = 128
-UP_MAIN = "labs.network.supervisor:up_main"
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
-_SIGNALS = {*_INTERRUPTS, signal.SIGCHLD}
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = {*INTERRUPTS, signal.SIGCHLD}
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ def run_in_lab(name_hint: str, module_main: str, argv: list[str], pass_fds: Sequ
     name, sock = _claim_first_free(name_hint)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        process, status = _launch(name, sock, module_main, argv, detached=False, pass_fds=pass_fds)
+        process, status = launch(name, sock, module_main, argv, detached=False, pass_fds=pass_fds)
         sock.close()  # the lab holds its name now, and no longer than it lives
         try:
             alive = status.readline()
@@ -96,47 +96,12 @@ def run_in_lab(name_hint: str, module_main: str, argv: list[str], pass_fds: Sequ
                 process.wait()
     finally:
         sock.close()
-        while signal.sigtimedwait(_INTERRUPTS, 0) is not None:
+        while signal.sigtimedwait(INTERRUPTS, 0) is not None:
             pass  # one more of those that have been obeyed
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     if not alive and code not in (ExitCode.INTERRUPTED, ExitCode.CANNOT_RUN):
         raise MachineError(doctor.namespace_complaint() or "the lab's first process did not come up")
     return code
-
-
-def start_detached(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Start a lab in the background; returns its info when every member is ready. LabError where it fails."""
-    sock = discovery.claim(name)
-    if sock is None:
-        raise LabError(f"a lab named {name!r} is running already; see `fwlab ps`, end it with `fwlab down {name}`, "
-                       "or choose another name with --name")
-    try:
-        process, status = _launch(name, sock, UP_MAIN, [json.dumps(arguments)], detached=True)
-    finally:
-        sock.close()
-    ready = False
-    try:
-        message: dict[str, Any] = {}
-        for line in status:
-            message = json.loads(line)
-            if "info" in message:
-                ready = True
-                return dict(message["info"])
-        if "error" in message:
-            error = LabError(message["error"])
-            error.exit_code = ExitCode(message["exit"])
-            raise error
-        complaint = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
-        raise MachineError(doctor.namespace_complaint() or f"the lab's first process did not come up: {complaint}")
-    finally:
-        status.close()
-        if process.stderr:
-            process.stderr.close()
-        if not ready:
-            process.kill()  # --kill-child: the kernel ends everything inside
-            process.wait()
-        else:
-            process.returncode = 0  # it lives on without us; Popen must not wait for it or complain
 
 
 def stop(lab: discovery.RunningLab) -> None:
@@ -189,8 +154,8 @@ def _claim_first_free(hint: str) -> tuple[str, socket.socket]:
     raise LabError(f"the names {hint}, {hint}-2 … {hint}-{NAME_TRIES} are all taken; see `fwlab ps`")
 
 
-def _launch(name: str, sock: socket.socket, main: str, argv: list[str], *,
-            detached: bool, pass_fds: Sequence[int] = ()) -> tuple["subprocess.Popen[bytes]", Any]:
+def launch(name: str, sock: socket.socket, main: str, argv: list[str], *,
+           detached: bool, pass_fds: Sequence[int] = ()) -> tuple["subprocess.Popen[bytes]", Any]:
     status_read, status_write = os.pipe()
     boot = _Boot(name, sock.fileno(), status_write, main, argv, detached, sys.path)
     told = _unnamed_file(json.dumps(asdict(boot)))
@@ -310,7 +275,7 @@ def _prepare(boot: _Boot) -> None:
     if missing:
         raise MachineError(doctor.required_complaint(missing))
     if boot.detached:
-        log = os.open(RUN_DIRECTORY / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        log = os.open(RUN_DIRECTORY / discovery.SUPERVISOR_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
@@ -364,7 +329,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
             if task is not None:
                 task.cancel()
 
-        for number in _INTERRUPTS:
+        for number in INTERRUPTS:
             loop.add_signal_handler(number, interrupt)
         return await main
 
@@ -377,7 +342,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def _ignore_interrupts() -> None:
-    for number in _INTERRUPTS:
+    for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -413,42 +378,6 @@ def load_function(main: str) -> Callable[..., int]:
 def _tell(fd: int, message: Mapping[str, Any]) -> None:
     with suppress(BrokenPipeError):
         os.write(fd, json.dumps(message).encode() + b"\n")
-
-
-def up_main(argv: Sequence[str], name: str, tell: Callable[[Mapping[str, Any]], None]) -> int:
-    """The supervisor of `fwlab up`: build, start every member, say so, then wait to be told to end."""
-    arguments = json.loads(argv[0])
-    return asyncio.run(_up(arguments, name, tell))
-
-
-async def _up(arguments: Mapping[str, Any], name: str, tell: Callable[[Mapping[str, Any]], None]) -> int:
-    from labs.network.lab import DEFAULT_MEMBER_COMMAND, Lab
-    from labs.network.members import MemberSettings
-    from labs.network.topology import parse_topology
-
-    end = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, end.set)
-    try:
-        topology = parse_topology(arguments["topology"], "topology")
-        lab = Lab(topology, {member: MemberSettings(**settings) for member, settings in arguments["members"].items()},
-                  name=name, rate=arguments.get("rate", 1.0),
-                  releases=Path(arguments["releases"]) if arguments.get("releases") else None,
-                  member_command=arguments.get("member_command") or DEFAULT_MEMBER_COMMAND)
-        async with lab:
-            starting = asyncio.create_task(lab.start_all())
-            ending = asyncio.create_task(end.wait())
-            await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if end.is_set():
-                starting.cancel()
-                return ExitCode.INTERRUPTED
-            await starting
-            tell({"info": await lab.info()})
-            await ending
-            return ExitCode.HELD
-    except LabError as error:
-        tell({"error": str(error), "exit": int(error.exit_code)})
-        return error.exit_code
 
 
 if __name__ == "__main__":

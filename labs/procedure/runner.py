@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from labs.network.errors import LabError
+from labs.network.errors import BusyError, LabError
 from labs.network.members import MemberSettings
 from labs.procedure import steps
 from labs.procedure.comparing import compare_tables
@@ -345,6 +345,8 @@ class Runner:
             if account.running and not account.paused:
                 try:
                     account.said(await self.ground.control(member, "status"))
+                except BusyError as error:
+                    self._note("problem", f"{member} is there and does not answer: {error}", member)
                 except LabError as error:
                     account.end("Died")
                     self._note("problem", f"{member} does not answer any more: {error}", member)

@@ -2,13 +2,17 @@
 
 import asyncio
 import os
+import socket
+from collections.abc import Mapping
 
 import pytest
 import yaml
 from network_ground import inside, output, ping
 
-from labs.network import readiness
-from labs.network.errors import ControlError, LabError
+from labs.network import control, namespaces, readiness
+from labs.network import lab as lab_module
+from labs.network.errors import BusyError, ControlError, LabError
+from labs.network.faults import pause_process, process_state, resume_process
 from labs.network.lab import Lab
 from labs.network.namespaces import NETNS_DIRECTORY
 
@@ -77,6 +81,57 @@ async def kill_and_power(lab: Lab) -> None:
     assert [link for link, state in (await lab.links()).items() if not state] == ["fw1-sync"], "cut besides: still cut"
 
 
+async def two_starts_at_once(lab: Lab) -> None:
+    outcomes = await asyncio.gather(*(lab.start("fw1") for _ in range(5)), return_exceptions=True)
+    assert sorted(map(str, outcomes)) == ["None"] + ["fw1 is running already"] * 4
+    processes = await output(lab, "client", "pgrep", "-fc", "config .*/fw1.yaml")
+    assert processes.strip() == "1"
+    # Its power goes while its process is on its way.
+    await lab.kill("fw1")
+    started, _ = await asyncio.gather(lab.start("fw1"), lab.power_cut("fw1"), return_exceptions=True)
+    assert "fw1 ended with status -9 before it was ready" in str(started)
+    assert not lab.running("fw1")
+
+
+async def power_goes_before_the_process(lab: Lab) -> None:
+    """What is alive when the wires go dark: a kernel whose process has gone would answer its peers with an error."""
+    await lab.start("fw1")
+    pid, seen, set_links = lab.pid("fw1"), [], namespaces.set_links
+
+    def watched(states: Mapping[str, bool]) -> None:
+        set_links(states)
+        seen.append((sorted(states), process_state(pid)))
+
+    namespaces.set_links = watched
+    await lab.power_cut("fw1")
+    assert seen == [(["fw1-lan", "fw1-sync", "fw1-wan"], "T")]
+    assert lab.returncode("fw1") == -9
+
+
+async def busy_member(lab: Lab) -> None:
+    """Its process is there and answers nothing, and the queue of its socket is full."""
+    await lab.start_all()
+    await pause_process(lab.pid("fw1"))  # behind the lab's back
+    callers = []
+    for _ in range(1000):
+        caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        callers.append(caller)
+        try:
+            caller.connect(str(lab.control_path("fw1")))
+        except BlockingIOError:
+            break
+    else:
+        raise AssertionError("the queue has no end")
+    lab_module.STATE_TIMEOUT_S = 0.1
+    assert (await lab.info())["members"]["fw1"]["state"] == "busy"
+    with pytest.raises(BusyError, match=r"no answer within 0\.2 s"):
+        await control.request(lab.control_path("fw1"), {"command": "status", "arguments": {}}, 0.2)
+    for caller in callers:
+        caller.close()
+    await resume_process(lab.pid("fw1"))
+    await lab.control("fw1", "status")
+
+
 async def upgrade_and_configuration(lab: Lab) -> None:
     await lab.start_all()
     with pytest.raises(LabError, match="fw2 is running already"):
@@ -135,7 +190,8 @@ async def orphans_are_reaped(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("scenario", [
-    neighbours, sysctls_and_addresses, cut_and_restore, kill_and_power, upgrade_and_configuration,
+    neighbours, sysctls_and_addresses, cut_and_restore, kill_and_power, two_starts_at_once,
+    power_goes_before_the_process, busy_member, upgrade_and_configuration,
     members_that_do_not_start, everything_ends_with_it, orphans_are_reaped])
 def test_pair(scenario):
     inside(scenario)

@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 from fwnode.configuration import MemberConfig
 from labs import cli, commands
 from labs.exit_codes import ExitCode
-from labs.network import supervisor
+from labs.network import background
 
 
 @pytest.fixture(autouse=True)
 def _nothing_starts(monkeypatch):
     def refuse(*_):
         raise AssertionError("a lab was started")
-    monkeypatch.setattr(supervisor, "start_detached", refuse)
+    monkeypatch.setattr(background, "start_detached", refuse)
 
 
 def fwlab(monkeypatch, capsys, *arguments):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from labs.network import discovery, supervisor
+from labs.network import background, discovery, supervisor
 from labs.network.errors import MachineError
 from labs.network.members import MemberSettings
 from labs.network.topology import load_topology
@@ -40,8 +40,9 @@ def test_a_rule_base_is_not_on_the_command_line(rules: int, monkeypatch: pytest.
     settings = {member: vars(MemberSettings(policy=large_policy(rules))) for member in ("fw1", "fw2")}
     arguments = {"topology": load_topology("pair").model_dump(mode="json"), "members": settings}
     before = open_files()
+    starting = background.start_detached(f"test-launch-{os.getpid()}", arguments)
     with pytest.raises(MachineError, match="unshare cannot be started: No such file or directory; install util-linux"):
-        supervisor.start_detached(f"test-launch-{os.getpid()}", arguments)
+        starting.__enter__()
     assert len(told["command"]) < 4_096
     assert told["boot"].count("rule ") == 2 * rules
     assert open_files() == before
@@ -53,6 +54,6 @@ def test_the_reason_why_nothing_starts_is_the_kernels(monkeypatch: pytest.Monkey
         raise OSError(7, "Argument list too long")
 
     monkeypatch.setattr(subprocess, "Popen", start)
-    with pytest.raises(MachineError) as error:
-        supervisor.start_detached(f"test-launch-{os.getpid()}", {})
+    with pytest.raises(MachineError) as error, background.start_detached(f"test-launch-{os.getpid()}", {}):
+        pass
     assert str(error.value) == "unshare cannot be started: Argument list too long"
