@@ -90,6 +90,7 @@ class Runner:
         self.accounts = {name: MemberAccount(member.release) for name, member in file.members.items()}
         self.loads: dict[str, Load] = {}
         self.finished: dict[str, Tally] = {}
+        self._reported: dict[str, Tally] = {}
         self.takeovers: list[Takeover] = []
         self.comparisons: list[Comparison] = []
         self.judgements: list[Judgement] = []
@@ -152,7 +153,7 @@ class Runner:
                 await self._to_links(step.verb, step.what)
             else:
                 await getattr(self, f"_do_{step.verb}")(step.what)
-        except LabError as error:
+        except (LabError, TrafficError) as error:
             raise RunError(f"{step.where}.{step.verb}: {error}") from error
         if before is not None:
             await self._see_takeover(before, step)
@@ -321,9 +322,19 @@ class Runner:
             if name in self.finished:
                 tally = self.finished[name]
             else:
-                tally = await self.loads[name].report() if name in self.loads else Tally()
+                tally = await self._report(name) if name in self.loads else Tally()
             tallies[name] = (str(workload.kind), tally)
         return tallies
+
+    async def _report(self, name: str) -> Tally:
+        """The workload's account; once the run has broken off, its last one where it cannot give any more."""
+        try:
+            self._reported[name] = await self.loads[name].report()
+        except TrafficError as error:
+            if not self.problem:
+                raise
+            self._note("problem", f"{name}: its last account is shown: {error}")
+        return self._reported.get(name, Tally())
 
     # -- members
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from labs.python import python_command
 from labs.traffic.fates import Fate, Tally
+from labs.traffic.process import LINE_MAX
 from labs.traffic.workload import AnyWorkload, Flood, Ping, Sessions, orders
 
 Spawn = Callable[..., Awaitable[asyncio.subprocess.Process]]
@@ -122,13 +123,14 @@ class _Process:
         self._what = what
         self._numbers = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._end = "has ended"
         self._reader: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, spawn: Spawn, node: str, module: str, name: str, told: dict[str, Any]) -> _Process:
         process = await spawn(
             node, python_command(module, json.dumps(told)),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_MAX,
         )  # fmt: skip
         self = cls(process, f"{module} of workload {name!r}")
         assert process.stdout is not None
@@ -137,6 +139,8 @@ class _Process:
             answer = json.loads(line or b"{}")
         except TimeoutError:
             answer = {"error": f"it said nothing for {READY_S:g} s"}
+        except ValueError as error:
+            answer = {"error": f"what it said cannot be read: {error}"}
         if answer.get("milestone") != "ready":
             await self.close()
             raise TrafficError(f"{self._what} did not start: {answer.get('error', 'it ended')}")
@@ -146,7 +150,7 @@ class _Process:
     async def command(self, do: str, **arguments: Any) -> Any:
         assert self._process.stdin is not None
         if self._reader is None or self._reader.done():
-            raise TrafficError(f"{self._what} has ended")
+            raise TrafficError(f"{self._what} {self._end}")
         number = next(self._numbers)
         future = self._pending[number] = asyncio.get_running_loop().create_future()
         self._process.stdin.write(json.dumps({"id": number, "do": do, **arguments}).encode() + b"\n")
@@ -164,16 +168,22 @@ class _Process:
             await self._reader
 
     async def _read(self, stdout: asyncio.StreamReader) -> None:
-        while line := await stdout.readline():
-            answer = json.loads(line)
-            future = self._pending.pop(answer.get("re", 0), None)
-            if future is None or future.done():
-                continue
-            if answer["ok"]:
-                future.set_result(answer["result"])
-            else:
-                future.set_exception(TrafficError(f"{self._what}: {answer['error']}"))
+        """Until the process ends, or says what cannot be read: either way whoever waits for an answer is told."""
+        try:
+            while line := await stdout.readline():
+                self._take(json.loads(line))
+        except (ValueError, KeyError, AttributeError) as error:
+            self._end = f"said what cannot be read: {error}"
         for future in self._pending.values():
             if not future.done():
-                future.set_exception(TrafficError(f"{self._what} has ended"))
+                future.set_exception(TrafficError(f"{self._what} {self._end}"))
         self._pending.clear()
+
+    def _take(self, answer: dict[str, Any]) -> None:
+        future = self._pending.pop(answer.get("re", 0), None)
+        if future is None or future.done():
+            return
+        if answer["ok"]:
+            future.set_result(answer["result"])
+        else:
+            future.set_exception(TrafficError(f"{self._what}: {answer['error']}"))

@@ -14,6 +14,9 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+LINE_MAX = 16 * 1024 * 1024
+"""Bytes of one command or answer: the numbers of all sessions that a lab may have are some 100 kB."""
+
 Command = Callable[..., Awaitable[Any]]
 
 
@@ -30,7 +33,7 @@ def say(line: dict[str, Any]) -> None:
 
 async def serve_commands(commands: dict[str, Command]) -> None:
     """Until standard input ends."""
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(limit=LINE_MAX)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     running: set[asyncio.Task[None]] = set()
     while line := await reader.readline():

@@ -1,7 +1,10 @@
 """The workloads through a real pair with a rule base that accepts everything: all pass, and all are counted."""
 
 import json
+import os
+import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,3 +126,45 @@ def test_floods_pass_and_are_counted(run):
     assert document["workloads"]["tcp"]["reset"] == 0
     assert "all 2,000 new connections of `udp` passed" in said
     assert "0 of 100 new connections of `kept` passed, 100 were refused" in said
+
+
+def test_ten_thousand_sessions_that_fail_are_counted(run):
+    """The client tells the server the numbers of all of them: the server asks in the others."""
+    document, _ = run(
+        policy={"name": "closed", "rules": [{"action": "reject"}]},
+        workloads={"database": {"kind": "sessions", "port": 1521, "count": 14_000, "speaks_first": "server",
+                                "open_rate": 2000}},
+        steps=[*START, {"open": "database"}],
+        expect=[{"that": "workloads.database.sessions", "is": 14_000}, {"that": "workloads.database.open", "is": 0}],
+    )  # fmt: skip
+    assert document["workloads"]["database"]["refused"] + document["workloads"]["database"]["hung"] == 14_000
+
+
+def test_a_traffic_process_that_dies_costs_no_document(tmp_path):
+    lab, result = tmp_path / "lab.yaml", tmp_path / "result.json"
+    lab.write_text(json.dumps({
+        **LAB, "workloads": {"database": {"kind": "sessions", "port": 1521, "count": 3}},
+        "steps": [*START, {"open": "database"}, {"until": {"that": "members.fw1.connections", "at_least": 1_000,
+                                                            "within": "60s"}}],
+    }))  # fmt: skip
+    line = python_command("labs.cli", "run", str(lab), "--json", str(result))
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        next(text for text in process.stdout if "3 sessions opened" in text)
+        children = [int(path.name) for path in Path("/proc").glob("[0-9]*") if client_of(path, tmp_path)]
+        assert len(children) == 1
+        os.kill(children[0], signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (1, "")
+    document = json.loads(result.read_text())
+    assert "labs.traffic.client of workload 'database' has ended" in document["problem"]
+    assert document["workloads"]["database"]["sessions"] == 3
+
+
+def client_of(process: Path, folder: Path) -> bool:
+    """Whether this is the client's process of the workload whose lab file is in the folder."""
+    try:
+        words = (process / "cmdline").read_bytes()
+        return b"labs.traffic.client" in words and (process / "cwd").resolve() == folder
+    except OSError:
+        return False

@@ -13,6 +13,8 @@ from labs.network.steps import STEPS
 from labs.procedure import runner
 from labs.procedure.steps import VERBS, Links
 from labs.report.sentence import sentence
+from labs.traffic.driver import TrafficError
+from labs.traffic.fates import Tally
 
 START: dict[str, Any] = {"start": ["fw1", "fw2"]}
 
@@ -267,3 +269,24 @@ def test_what_is_opened_again_goes_on_counting(tmp_path: Path) -> None:
     world = World(tmp_path, steps, [{"that": "workloads.web.survived", "is": 3}], workloads=web)
     assert world.run()["verdict"] == "pass"
     assert world.texts("workload")[0] == "web: 3 new connections"
+
+
+def test_a_traffic_process_that_is_gone_costs_no_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can say nothing any more; what it said last is in the document, and so is what happened."""
+    world = World(tmp_path, [{"start": ["fw1", "fw2"]}, {"open": "database"},
+                             {"check": {"that": "workloads.database.open", "is": 3}},
+                             {"finish": "database"}])  # fmt: skip
+
+    async def gone() -> Tally:
+        raise TrafficError("labs.traffic.client of workload 'database' has ended")
+
+    async def finish() -> Tally:
+        monkeypatch.setattr(world.load, "report", gone)
+        return await gone()
+
+    monkeypatch.setattr(world.load, "finish", finish)
+    document = world.run()
+    assert document["verdict"] == "fail"
+    assert document["problem"] == "steps[3].finish: labs.traffic.client of workload 'database' has ended"
+    assert document["workloads"]["database"]["open"] == 3, "its last account"
+    assert document["members"]["fw1"]["state"] == "Active"

@@ -2,15 +2,16 @@
 
 import asyncio
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from labs.traffic.driver import Traffic, TrafficError
+from labs.traffic.driver import Traffic, TrafficError, _Process
 from labs.traffic.fates import Fate, Tally
-from labs.traffic.workload import AnyWorkload, Sessions, Short
+from labs.traffic.workload import SESSIONS_MAX, AnyWorkload, Sessions, Short
 
 RATE = 20.0
 
@@ -147,3 +148,51 @@ def test_a_taken_port_is_said() -> None:
 
         with pytest.raises(TrafficError, match=f"cannot listen on port {port}"):
             play(sessions(port=port), story)
+
+
+ECHO = """
+import asyncio, sys
+from labs.traffic.process import say, serve_commands
+async def report(**told): return {"unopened": told}
+async def nonsense(): print("what is no JSON", flush=True)
+say({"milestone": "ready"})
+asyncio.run(serve_commands({"report": report, "nonsense": nonsense}))
+"""
+
+
+async def started(program: str) -> _Process:
+    async def spawn_program(_node: str, _argv: list[str], **kw: Any) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(sys.executable, "-P", "-c", program, **kw)
+
+    return await _Process.start(spawn_program, "client", "the program", "load", {})
+
+
+def test_lines_may_be_as_long_as_all_sessions_of_a_lab() -> None:
+    """Of 14,000 sessions whose opening failed the client tells the numbers, and the server is told them."""
+    numbers = list(range(SESSIONS_MAX))
+
+    async def run() -> None:
+        process = await started(ECHO)
+        try:
+            answer = await asyncio.wait_for(process.command("report", without=numbers), 20)
+            assert answer == {"unopened": {"without": numbers}}
+        finally:
+            await process.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("do", "why"), [("nonsense", "said what cannot be read"), ("exit", "has ended")])
+def test_who_waits_for_a_process_is_told_how_it_ended(do: str, why: str) -> None:
+    program = ECHO.replace('"nonsense": nonsense', '"nonsense": nonsense, "exit": lambda: sys.exit(1)')
+
+    async def run() -> None:
+        process = await started(program)
+        try:
+            for _ in range(2):  # the second time it is known already
+                with pytest.raises(TrafficError, match=why):
+                    await asyncio.wait_for(process.command(do), 20)
+        finally:
+            await process.close()
+
+    asyncio.run(run())
