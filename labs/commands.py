@@ -130,7 +130,8 @@ def shell(node: Annotated[str, typer.Argument(help="A host or member.")], lab: L
     found = discovery.choose(lab)
     _check_node(found, node)
     prompt = rf"\[\e[1m\][{found.name} {node}]\[\e[0m\] \w\$ "
-    _replace(found, node, ["bash", "--noprofile", "--norc", "-i"], {"PS1": prompt})
+    interactive = ["-i"] if os.isatty(0) else []  # without a terminal its input is a script
+    _replace(found, node, ["bash", "--noprofile", "--norc", *interactive], {"PS1": prompt})
 
 
 @app.command(context_settings={"allow_interspersed_args": True})

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fwnode.control import running as running_labs
+from labs.network import file_systems
 from labs.network.errors import LabError
 from labs.network.members import RUN_DIRECTORY
 from labs.network.namespaces import NETNS_DIRECTORY
@@ -59,16 +60,17 @@ class RunningLab:
         The command joins the lab's pid namespace, so that it ends with the lab, and dies with the nsenter that waits
         for it, so that it ends with the terminal.
         """
-        network = (f"--net={self.root}{NETNS_DIRECTORY / node}" if node else "--net")
+        network = f"--net={self.root}{NETNS_DIRECTORY / node}" if node else "--net"
+        files = f"--mount={file_systems.path_of(node, self.root)}" if node else "--mount"
         user = ["--user", "--preserve-credentials"] if self.own_user_namespace() else []
-        return ["nsenter", f"--target={self.pid}", *user, "--mount", "--pid", network, "--",
-                "setpriv", "--pdeathsig", "TERM", "--", "env", f"--chdir={self._directory()}", *argv]
+        return ["nsenter", f"--target={self.pid}", *user, files, "--pid", network, f"--wdns={self._directory()}", "--",
+                "setpriv", "--pdeathsig", "TERM", "--", *argv]
 
     def _directory(self) -> str:
         """The caller's directory where the lab has it too (not below /run, which is the lab's own)."""
         with suppress(OSError):
             here = Path.cwd()
-            if (self.root / str(here).lstrip("/")).is_dir():
+            if not here.is_relative_to("/run") and (self.root / str(here).lstrip("/")).is_dir():
                 return str(here)
         return "/"
 

@@ -105,7 +105,7 @@ class Lab:
             node: partial(namespaces.configure_node, topology.interfaces(node),
                           topology.gateways(node) if node in topology.hosts else [])
             for node in topology.nodes})
-        self._namespaces.release_threads()
+        self._namespaces.furnish()
         namespaces.await_links(dict.fromkeys(topology.links(), True))
 
     async def close(self) -> None:

@@ -1,12 +1,13 @@
 """Network namespaces, switches and links, made and read back through pyroute2.
 
 Runs inside the supervisor's private namespaces. A namespace is entered by a *thread*: a network namespace belongs to
-a thread, so one short-lived thread a node creates it, sets its sysctls and configures its interfaces, and no process
-is started for it. It must not know members, labs or what a topology file looks like.
+a thread, so one thread a node creates it, sets its sysctls and configures its interfaces, and no process is started for
+it; the thread stays in the node's mount namespace. It must not know members, labs or what a topology file looks like.
 """
 
 import ctypes
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from typing import TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from labs.network import file_systems
 from labs.network.errors import FaultError, MachineError
 from labs.network.topology import Interface
 
@@ -137,8 +139,15 @@ class Namespaces:
         """Run one function inside each of these nodes, at the same time."""
         _join(self._threads[node].submit(plan) for node, plan in plans.items())
 
+    def furnish(self) -> None:
+        """Give every node its view of the machine's files. The last thing to be done inside the nodes; their threads
+        stay, for a mount namespace lives as long as somebody is in it."""
+        _join(executor.submit(file_systems.furnish, node) for node, executor in self._threads.items())
+        ids = _join(executor.submit(threading.get_native_id) for executor in self._threads.values())
+        file_systems.publish(dict(zip(self._threads, ids, strict=True)))
+
     def release_threads(self) -> None:
-        """The threads inside the namespaces end; the namespaces live on by their bind mounts."""
+        """The threads inside the namespaces end."""
         for executor in self._threads.values():
             executor.shutdown(wait=True)
         self._threads.clear()

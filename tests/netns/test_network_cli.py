@@ -384,3 +384,46 @@ def test_down_without_a_name_means_only_what_up_started(lab):
         assert refused.returncode == ExitCode.USAGE
         assert f"running: {other} (in the foreground of another command)" in refused.stderr
         assert discovery.find(other) is not None
+
+
+def test_a_node_sees_its_own_interfaces(lab):
+    for node, interfaces in (("client", ["lan", "lo"]), ("fw1", ["lan", "lo", "sync", "wan"])):
+        shown = fwlab("exec", "--lab", lab, node, "--", "ls", "/sys/class/net").stdout.split()
+        assert [name for name in shown if name in ("lan", "lo", "wan", "sync") or "-" in name] == interfaces
+        mac = fwlab("exec", "--lab", lab, node, "--", "cat", "/sys/class/net/lan/address").stdout
+        assert mac in fwlab("exec", "--lab", lab, node, "--", "ip", "link", "show", "lan").stdout.replace(" brd", "\n")
+
+
+def test_a_node_has_a_run_of_its_own(lab):
+    """As services need it: their directory is there, what they write stays, and no other node sees it."""
+    leave = "set -e; test -d /run/sshd -a -d /run/lock -a -w /var/run; mkdir /run/service; echo 7 > /run/service/pid"
+    fwlab("exec", "--lab", lab, "server", "--", "sh", "-c", leave)
+    assert fwlab("exec", "--lab", lab, "server", "--", "cat", "/run/service/pid").stdout == "7\n"
+    assert fwlab("exec", "--lab", lab, "client", "--", "cat", "/run/service/pid", check=False).returncode == 1
+    assert not Path("/run/service").exists()
+    # The lab's own part of /run is there as well: a member's shell talks to its socket.
+    sockets = fwlab("exec", "--lab", lab, "fw1", "--", "ls", "/run/fwpair").stdout.split()
+    assert {"fw1.sock", "supervisor.sock"} <= set(sockets)
+    assert fwlab("exec", "--lab", lab, "fw1", "--", "ping", "-c", "1", "fw2").returncode == 0
+    assert fwlab("exec", "--lab", lab, "fw1", "--", "iptables", "-w", "-L").returncode == 0
+
+
+def test_a_shell_without_a_terminal_is_a_script(lab):
+    done = fwlab("shell", "--lab", lab, "client", input="echo through; pwd; exit 5\n", check=False)
+    assert (done.returncode, done.stderr) == (5, "")
+    assert done.stdout.startswith("through\n")
+
+
+@pytest.mark.parametrize("program", ["--version", "A=b", "-x"])
+def test_any_name_is_a_program(lab, program, tmp_path):
+    """The program's name is never an option, nor an assignment, of what starts it."""
+    absent = fwlab("exec", "--lab", lab, "client", "--", program, check=False)
+    assert absent.returncode == 127
+    assert absent.stdout == ""
+    assert program in absent.stderr
+    file = tmp_path / program
+    file.write_text('#!/bin/sh\necho "this is $0 $*"\n')
+    file.chmod(0o755)
+    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = fwlab("exec", "--lab", lab, "client", "--", program, "--lab", "x", env=path)
+    assert done.stdout == f"this is {file} --lab x\n"
