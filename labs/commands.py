@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Annotated, Any, NoReturn, cast
 
@@ -38,6 +39,7 @@ from labs.network.namespaces import node_sysctls
 from labs.network.private import die_with_parent
 from labs.network.topology import DEFAULT_TOPOLOGY, Topology, load_topology
 from labs.quantities import parse_clock_rate
+from labs.words import did_you_mean, lab_first
 from syncproto.errors import SyncError
 
 app = typer.Typer(name="fwlab", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -59,6 +61,18 @@ ClusterMode = Annotated[str | None, typer.Option("--mode", help="high-availabili
                                                  "load-sharing-multicast or load-sharing-unicast.")]
 Releases = Annotated[list[str] | None, typer.Option("--release", metavar="MEMBER=RELEASE",
                                                     help="Software release of a member; or one for all.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fwlab {version('fwpair-lab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(_: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version,
+                                             help="Print the version.")] = False) -> None:
+    """Options of the program itself."""
 
 
 @app.command()
@@ -149,7 +163,7 @@ def capture(link: Annotated[str, typer.Argument(help="A switch (lan) or a link, 
     links = _ask(found, {"info": {}})
     legal = [*links["switches"], *links["links"]]
     if link not in legal:
-        raise LabError(f"there is no link or switch {link}; there are {', '.join(legal)}")
+        raise LabError(f"there is no link or switch {link}{did_you_mean(link, legal)}; there are {', '.join(legal)}")
     program = _compile_filter(expression or [])
     arguments = ["--program", program] if program else []
     arguments += ["--count", str(count)] if count is not None else []
@@ -300,7 +314,8 @@ def _check_node(lab: discovery.RunningLab, node: str) -> None:
     directory = lab.root / "run/netns"
     if not (directory / node).exists():
         known = sorted(path.name for path in directory.glob("*"))
-        raise LabError(f"there is no node {node} in lab {lab.name}; there are {', '.join(known)}")
+        raise LabError(f"there is no node {node} in lab {lab.name}{did_you_mean(node, known)}; "
+                       f"there are {', '.join(known)}")
 
 
 def _replace(lab: discovery.RunningLab, node: str, command: list[str], extra: dict[str, str]) -> NoReturn:
@@ -424,7 +439,7 @@ def run() -> NoReturn:
 
 def _run() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = app(lab_first(sys.argv[1:]), standalone_mode=False)
     except LabError as error:
         print(f"fwlab: {error}", file=sys.stderr)
         code = error.exit_code

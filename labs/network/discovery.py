@@ -16,6 +16,7 @@ from labs.network import file_systems
 from labs.network.errors import LabError
 from labs.network.members import RUN_DIRECTORY
 from labs.network.namespaces import NETNS_DIRECTORY
+from labs.words import did_you_mean
 
 LISTEN_TIMEOUT_S = 10.0
 """Wall seconds in which a lab that has its name begins to listen: its first process loads, and tries the kernel."""
@@ -114,7 +115,7 @@ def choose(name: str | None) -> RunningLab:
     if name is not None:
         lab = _await(check_name(name))
         if lab is None:
-            raise LabError(f"no lab {name!r} is running; {_running_text()}")
+            raise LabError(f"no lab {name!r} is running{did_you_mean(name, names())}; {_running_text()}")
         return lab
     labs = running()
     if not labs:

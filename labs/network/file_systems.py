@@ -1,4 +1,4 @@
-"""What the programs of a node see of the machine's files: a /sys that shows the node's interfaces, and a /run of its own.
+"""What the programs of a node see of the machine's files: a /sys with the node's interfaces, and a /run of its own.
 
 A node has a mount namespace for that, which `fwlab exec` and `fwlab shell` enter. A thread of the supervisor is in it
 and keeps it (a bind mount of one is refused by some kernels, now and then). Its /run lives as long as the lab, so that

@@ -31,6 +31,7 @@ from labs.network.steps import StepServer
 from labs.network.topology import Topology, link_name
 from labs.python import python_command
 from labs.quantities import Way
+from labs.words import did_you_mean
 from syncproto.errors import SyncError
 
 STOP_TIMEOUT_S = 10.0
@@ -449,7 +450,8 @@ class Lab:
 
     def _known(self, member: str) -> str:
         if member not in self.members:
-            raise LabError(f"there is no member {member}; there are {', '.join(self.members)}")
+            raise LabError(f"there is no member {member}{did_you_mean(member, self.members)}; "
+                           f"there are {', '.join(self.members)}")
         return member
 
     def _must_have_power(self, member: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 from fwnode.files import FILE_MAX
 from labs.network.errors import LabError
 from labs.quantities import Way, parse_delay, parse_rate, parse_service, parse_share
+from labs.words import did_you_mean
 
 if TYPE_CHECKING:
     from labs.network.lab import Lab
@@ -167,7 +168,7 @@ STEPS: dict[str, Step] = {
 def step_arguments(name: str, value: object) -> dict[str, Any]:
     """The arguments of a step by name; a bare value is its first argument. All problems in one error."""
     if name not in STEPS:
-        raise LabError(f"there is no step {name}; steps: {', '.join(STEPS)}")
+        raise LabError(f"there is no step {name}{did_you_mean(name, STEPS)}; steps: {', '.join(STEPS)}")
     parameters = list(inspect.signature(STEPS[name]).parameters.values())[1:]
     given = dict(value) if isinstance(value, Mapping) else {} if value is None else {parameters[0].name: value}
     legal = [parameter.name for parameter in parameters]

@@ -144,13 +144,13 @@ def test_a_traffic_process_that_dies_costs_no_document(tmp_path):
     lab, result = tmp_path / "lab.yaml", tmp_path / "result.json"
     lab.write_text(json.dumps({
         **LAB, "workloads": {"database": {"kind": "sessions", "port": 1521, "count": 3}},
-        "steps": [*START, {"open": "database"}, {"until": {"that": "members.fw1.connections", "at_least": 1_000,
-                                                            "within": "60s"}}],
+        "steps": [*START, {"open": "database"}, {"check": {"that": "workloads.database.sessions", "is": 3}},
+                  {"until": {"that": "members.fw1.connections", "at_least": 1_000, "within": "60s"}}],
     }))  # fmt: skip
     line = python_command("labs.cli", "run", str(lab), "--json", str(result))
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stdout is not None
-        next(text for text in process.stdout if "3 sessions opened" in text)
+        next(text for text in process.stdout if "held: " in text)
         children = [int(path.name) for path in Path("/proc").glob("[0-9]*") if client_of(path, tmp_path)]
         assert len(children) == 1
         os.kill(children[0], signal.SIGKILL)

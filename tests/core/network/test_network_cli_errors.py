@@ -1,5 +1,6 @@
 """`fwlab` refuses what is wrong before it starts anything: one message, the right exit code, no traceback."""
 
+import importlib.metadata
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from fwnode.configuration import MemberConfig
 from labs import cli, commands
 from labs.exit_codes import ExitCode
 from labs.network import background
+from labs.words import lab_first
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,13 @@ def fwlab(monkeypatch, capsys, *arguments):
     (["config", "fw1", "--interface", "dmz=eth1"], "--interface dmz=eth1: expected one of lan, wan, sync"),
     (["exec", "--lab", "no such", "client", "--", "true"], "'no such' cannot name a lab"),
     (["do", "explode"], "there is no step explode; steps: "),
+    (["do", "kil", "fw1"], "there is no step kil; did you mean kill?"),
+    (["rnu", "x"], "Did you mean 'run'?"),
+    (["run", "upgrade-carelss"], "did you mean upgrade-careless?"),
+    (["do", "kill", "--lab", "no such", "fw1"], "'no such' cannot name a lab"),
+    (["do", "kill", "fw1", "--lab=no such"], "'no such' cannot name a lab"),
+    (["exec", "client", "--lab", "no such", "--", "true"], "'no such' cannot name a lab"),
+    (["exec", "client", "--lab=no such", "true", "--lab", "x"], "'no such' cannot name a lab"),
     (["nonsense"], "No such command 'nonsense'"),
 ])
 def test_refused(monkeypatch, capsys, arguments, problem):
@@ -131,3 +140,14 @@ def test_a_broken_file_is_told_by_every_command(monkeypatch, capsys, tmp_path, a
     assert problem in said.err
     assert "Traceback" not in said.err
     assert "\x1b" not in said.err
+
+
+def test_version(monkeypatch, capsys):
+    code, said = fwlab(monkeypatch, capsys, "--version")
+    assert (code, said.out) == (0, f"fwlab {importlib.metadata.version('fwpair-lab')}\n")
+
+
+@pytest.mark.parametrize("words", [["exec", "client", "--", "x", "--lab", "y"], ["exec", "client", "x", "--lab", "y"],
+                                   ["exec"], [], ["run", "--lab", "x"]])
+def test_the_words_of_a_program_are_left_alone(words):
+    assert lab_first(words) == words
