@@ -97,7 +97,7 @@ def test_a_bad_policy_changes_nothing_and_all_its_problems_are_told(pair, tmp_pa
     (tmp_path / "broken.yaml").write_text("rules: [\n")
     done = pair.fwctl("fw1", "policy", "install", str(tmp_path / "broken.yaml"), check=False)
     assert done.returncode == 2
-    assert "broken.yaml:2" in done.stderr
+    assert "broken.yaml: line 2" in done.stderr
 
 
 def test_after_an_install_connections_are_matched_again_or_kept(pair, tmp_path):
