@@ -7,49 +7,47 @@ runs one loop. Decides nothing itself: packets go to `Firewall.decide`, heartbea
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import gc
 import logging
 import os
-import resource
 import select
 import selectors
 import signal
-import socket
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fwnode import process
 from fwnode.clock import LabClock, wall_now, wire_now
-from fwnode.cluster.membership import Cluster, MemberState, PeerChanged, StateChanged
+from fwnode.cluster.membership import Cluster, Event, MemberState, PeerChanged, StateChanged
 from fwnode.cluster.stopping import GracefulStop, Step
-from fwnode.configuration import MemberConfig, load, load_releases
+from fwnode.configuration import InterfaceModel, MemberConfig, load, load_releases
 from fwnode.control.commands import Commands
 from fwnode.control.server import ControlServer
 from fwnode.control.watching import streams
 from fwnode.datapath.addresses import VirtualAddress, place_on_loopback, prepare_kernel
 from fwnode.datapath.interfaces import LinkStates
 from fwnode.datapath.queue import HEADER_BYTES, PAYLOAD_BYTES, Overruns, PacketQueue
-from fwnode.datapath.rules import INSPECTION_QUEUE_NUMBER, OWN_MARK, QUEUE_NUMBER, DivertError, divert, remove
+from fwnode.datapath.replies import Replies
+from fwnode.datapath.rules import INSPECTION_QUEUE_NUMBER, QUEUE_NUMBER, DivertError, divert, remove
 from fwnode.datapath.sharing import SHARING_QUEUE_NUMBER, undo
 from fwnode.files import FileError
 from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.parameters import ParameterError, Parameters
 from fwnode.firewall.policy import Policy
 from fwnode.firewall.verdict import Verdict
+from fwnode.guard import Guard
 from fwnode.kept_policy import CONFIGURED, KeptPolicy, Loaded
 from fwnode.links.datagrams import Datagrams, Wire
+from fwnode.messages import Messages
 from fwnode.neighbours import Neighbours
 from fwnode.printable import printable
 from fwnode.sharing import LoadSharing
 from fwnode.sync import Synchroniser
-from syncproto import codec
 from syncproto.errors import SyncError
 from syncproto.joining import Joining
 from syncproto.limits import SYNC_TICK_S
@@ -58,7 +56,6 @@ from syncproto.session import State as SessionState
 
 EVENTS_MAX = 1_000
 """Events that a member remembers for those who ask later."""
-_NEVER = 1 << 30
 
 log = logging.getLogger("fwnode")
 
@@ -118,7 +115,12 @@ class Node:
         self.key = config.key.encode() or None
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
         self.events_number = 0
-        self.refused_messages: Counter[str] = Counter()
+        self.guard = Guard(partial(self.event, "failure"), wire_now)
+        self.messages = Messages(
+            config.cluster.id, config.number, self.incarnation, self.key, partial(self.event, "sync")
+        )
+        self._resting: list[int] = []
+        """Sources that failed; they are looked at again at the next tick."""
         self._next_tick = self._next_expiry = now
         self._graceful = GracefulStop()
         self.stop_requested = False
@@ -148,6 +150,7 @@ class Node:
         names = [i.kernel_name for i in interfaces]
         sync = self.config.sync_interface
         prepare_kernel(names)
+        self._replies = Replies()
         self._divert(self.firewall.policy)
         place_on_loopback([VirtualAddress(i.kernel_name, v) for i in interfaces for v in i.virtual])
         self.queues = [
@@ -175,12 +178,6 @@ class Node:
         )
         for wire in self.datagrams.wires:
             self._watch(wire.socket, partial(self._receive_datagrams, wire))
-        self._raw = {
-            4: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
-            6: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW),
-        }
-        for raw in self._raw.values():
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OWN_MARK)
         self._links = LinkStates()
         tell = partial(self.event, "control")
         self.control = ControlServer(
@@ -188,7 +185,8 @@ class Node:
         )
 
     def _open_queue(self, number: int, decide: Callable[[bytes, int, float], Verdict], copied: int) -> PacketQueue:
-        queue = PacketQueue(number, decide, self._packet_time, self._send_reply, self._hold, copied)
+        queue = PacketQueue(number, decide, self._packet_time, self._replies.send, self._hold,
+                            partial(self.guard.failed, "a decision about a packet"), copied)  # fmt: skip
         self._poll.register(queue, select.EPOLLIN)
         return queue
 
@@ -205,15 +203,6 @@ class Node:
     def _watch(self, source: Any, callback: Callable[[int], None], events: int = selectors.EVENT_READ) -> None:
         self._selector.register(source, events, callback)
 
-    def _send_reply(self, packet: bytes) -> None:
-        version = packet[0] >> 4
-        if version == 4:
-            where: Any = (socket.inet_ntop(socket.AF_INET, packet[16:20]), 0)
-        else:
-            where = (socket.inet_ntop(socket.AF_INET6, packet[24:40]), 0)
-        with contextlib.suppress(OSError):  # no route to the sender: it will have to time out
-            self._raw[version].sendto(packet, where)
-
     def _hold(self, queue: PacketQueue, packet_id: int) -> bool:
         """Whether a packet that changed the table is to wait for the other active members."""
         return self.sync.held.hold((queue, packet_id), wire_now(), others=bool(self.active_peers()))
@@ -227,19 +216,27 @@ class Node:
 
     def run(self) -> None:
         """Serve until a stop was requested and is done."""
-        wakeup = self._next_wakeup()
+        wakeup = self._next_tick
+        # The last guard: what could not be done is tried again at a tick, and packets are served meanwhile.
+        while not self.guard.run("a turn of the loop", self._serve, wakeup):
+            wakeup = wire_now() + SYNC_TICK_S
+        self.guard.run("the end", self._close)
+
+    def _serve(self, wakeup: float) -> None:
+        """The loop: wait for packets and others, at first until `wakeup`."""
         queues = {queue.fileno(): queue.run for queue in self.queues}
         while not (self.stop_requested and self._stop(wire_now())):
             only_packets = True
             for descriptor, _ in self._poll.poll(max(0.0, wakeup - wire_now())):
                 run_queue = queues.get(descriptor)
                 if run_queue is not None:
-                    run_queue()
+                    try:
+                        run_queue()
+                    except Exception as error:
+                        self._rest(descriptor, "a packet queue", error)
                     continue
                 only_packets = False
-                self._look_at_time()
-                for key, mask in self._selector.select(0):
-                    key.data(mask)
+                self._serve_others(descriptor)
             now = self._look_at_time()
             if only_packets and now < wakeup and not self.sync.held.unflushed:
                 continue  # the next packet may wait already, and nothing else has happened
@@ -249,13 +246,28 @@ class Node:
                 self._tick(now)
             self._advance(now)
             wakeup = self._next_wakeup()
-        self._close()
+
+    def _serve_others(self, descriptor: int) -> None:
+        """Everybody but the packets."""
+        self._look_at_time()
+        for key, mask in self._selector.select(0):
+            try:
+                key.data(mask)
+            except Exception as error:
+                self._rest(descriptor, "an answer to the network or the control socket", error)
+
+    def _rest(self, descriptor: int, what: str, error: Exception) -> None:
+        """It may fail again at once, and for ever: it has to wait until the next tick."""
+        self.guard.failed(what, error)
+        if descriptor not in self._resting:
+            self._poll.unregister(descriptor)
+            self._resting.append(descriptor)
 
     def _look_at_time(self) -> float:
         """Wire time, before anything is done at it: this member may not have run for so long that others forward."""
         now = wire_now()
         if now >= self.cluster.overdue_at:
-            self._woke(now)
+            self.guard.run("waking up", self._woke, now)
         return now
 
     def _packet_time(self) -> float:
@@ -280,10 +292,10 @@ class Node:
         if step is Step.LEAVE:
             self.cluster.leave(now)
             self._drain_cluster(now)
-            self.sync.flush(now, self.datagrams)
+            self.guard.run("the last updates", self.sync.flush, now, self.datagrams)
             return self._stop(now)
         if step is Step.END:
-            self._send_heartbeat(self.cluster.leave(now))
+            self.guard.run("the farewell", self._send_heartbeat, self.cluster.leave(now))
         return step is Step.END
 
     def _next_wakeup(self) -> float:
@@ -293,47 +305,61 @@ class Node:
     def _tick(self, now: float) -> None:
         """Every sync tick: what changed goes out."""
         self._next_tick = now + SYNC_TICK_S
+        while self._resting:
+            self._poll.register(self._resting.pop(), select.EPOLLIN)
+        run = self.guard.run
         for interface in self.config.cluster.interfaces:
-            was_up = self.cluster.interfaces.get(interface.name, True)
-            is_up = self._links.is_up(interface.kernel_name)
-            self.cluster.set_interface(interface.name, is_up, now)
-            if is_up and not was_up and self.sharing is not None:
-                self.sharing.interface_is_back()
+            run("the check of an interface", self._check_interface, interface, now)
+        if self.sharing is not None:
+            run("the routes of load sharing", self.sharing.restore_routes, now)
         if not self.cluster.listening(now):  # it may be about to hear that its connections are another's
-            self.sync.flush(now, self.datagrams)
-        self.control.on_tick()
+            run("delta sync", self.sync.flush, now, self.datagrams)
+        run("the control socket", self.control.on_tick)
+
+    def _check_interface(self, interface: InterfaceModel, now: float) -> None:
+        was_up = self.cluster.interfaces.get(interface.name, True)
+        is_up = self._links.is_up(interface.kernel_name)
+        self.cluster.set_interface(interface.name, is_up, now)
+        if is_up and not was_up and self.sharing is not None:
+            self.sharing.interface_is_back()
 
     def _expire(self, now: float) -> None:
         """What is over goes away; if it is much, the rest in the next turn, so that packets come between."""
-        self._next_expiry = now if self.firewall.expire(self.clock.now()) else now + SYNC_TICK_S
+        self._next_expiry = now + SYNC_TICK_S
+        if self.firewall.expire(self.clock.now()):
+            self._next_expiry = now
 
     def _advance(self, now: float) -> None:
         """Give every protocol object the time, and carry out what they want: state first, then addresses."""
+        run = self.guard.run
         self.cluster.on_wakeup(now)
-        self.sync.advance(now, self.datagrams)
+        run("synchronisation", self.sync.advance, now, self.datagrams)
         self._drain_cluster(now)
         if self.cluster.announcing.due(now):
-            self.neighbours.announce()
+            run("the announcement of addresses", self.neighbours.announce)
         heartbeat = self.cluster.outgoing(now)
         if heartbeat is not None:
-            self._send_heartbeat(heartbeat)
+            run("a heartbeat", self._send_heartbeat, heartbeat)
 
     # -- cluster -------------------------------------------------------------------------------------------------
 
     def _send_heartbeat(self, heartbeat: Heartbeat) -> None:
         lab_now = self.clock.now()
         heartbeat = replace(heartbeat, cluster_time=self.firewall.connections.cluster_time.at(lab_now))
-        self.datagrams.send_everywhere(self.encode(heartbeat), self.peer_refused)
+        if data := self.encode(heartbeat):
+            self.datagrams.send_everywhere(data, self.peer_refused)
 
     def peer_refused(self, peer: int) -> None:
         """A peer's machine said that nobody listens there."""
         self.cluster.peer_refused(peer, wire_now())
 
     def encode(self, message: Message) -> bytes:
-        config = self.config
-        return codec.encode(
-            message, cluster=config.cluster.id, sender=config.number, incarnation=self.incarnation, key=self.key
-        )
+        """Nothing where it cannot be said."""
+        try:
+            return self.messages.encode(message)
+        except SyncError as error:
+            self.guard.failed("a message to the peers", error)
+            return b""
 
     def _receive_datagrams(self, wire: Wire, _mask: int) -> None:
         now = wire_now()
@@ -342,48 +368,37 @@ class Node:
 
     def _receive_datagram(self, wire: Wire, data: bytes, now: float, *, stale: bool = False) -> None:
         """`stale`: it may have come long ago, so it does not tell what its sender does now."""
-        try:
-            envelope = codec.decode(data, cluster=self.config.cluster.id, key=self.key)
-        except SyncError as error:
-            self._refuse(error)
-            return
-        if envelope.sender != wire.peer:
-            self.refused_messages["wrong sender"] += 1
+        envelope = self.messages.read(data, wire)
+        if envelope is None:
             return
         if wire.sync and not stale:
             self.cluster.sync_network.heard(wire.peer, now)
-        if isinstance(envelope.message, Heartbeat):
-            if not stale:
-                self.firewall.connections.cluster_time.heard(envelope.message.cluster_time, self.clock.now())
-                self.cluster.receive_heartbeat(wire.peer, envelope.incarnation, envelope.message, wire.interface, now)
-        elif not wire.sync:
-            self.refused_messages["not on the sync network"] += 1
-        else:
+        if not isinstance(envelope.message, Heartbeat):
             self.sync.receive(envelope, now)
-
-    def _refuse(self, error: SyncError) -> None:
-        reason = error.reason.value
-        self.refused_messages[reason] += 1
-        if self.refused_messages[reason] == 1:
-            self.event("sync", f"a message was refused: {error} (only the first of its kind is shown)")
+        elif not stale:
+            self.firewall.connections.cluster_time.heard(envelope.message.cluster_time, self.clock.now())
+            self.cluster.receive_heartbeat(envelope.sender, envelope.incarnation, envelope.message, wire.interface, now)
 
     def _drain_cluster(self, now: float) -> None:
         while (event := self.cluster.next_event()) is not None:
-            if isinstance(event, StateChanged):
-                self._state_changed(event)
-            elif isinstance(event, PeerChanged):
-                self._peer_changed(event, now)
-            else:
-                self.sync.reach_changed(event, now)
+            self.guard.run("a change in the cluster", self._carry_out, event, now)
+
+    def _carry_out(self, event: Event, now: float) -> None:
+        if isinstance(event, StateChanged):
+            self._state_changed(event)
+        elif isinstance(event, PeerChanged):
+            self._peer_changed(event, now)
+        else:
+            self.sync.reach_changed(event, now)
 
     def _state_changed(self, event: StateChanged) -> None:
-        self.event("state", f"{event.old.label} -> {event.new.label}: {event.reason}", state=event.new.label)
-        if event.new.forwards and not event.old.forwards and (lacks := self.sync.lacks()):
-            self.event("log", f"{event.new.label} although its full sync was incomplete: {lacks}")
         # State first, then address: what peers sent was applied before this; now neighbours may send packets here.
         self.firewall.forwarding = event.new.forwards
         if event.new.forwards and not event.old.forwards:
             self.firewall.connections.visit_all()  # peers must hear of what this member sees from now on
+        self.event("state", f"{event.old.label} -> {event.new.label}: {event.reason}", state=event.new.label)
+        if event.new.forwards and not event.old.forwards and (lacks := self.sync.lacks()):
+            self.event("log", f"{event.new.label} although its full sync was incomplete: {lacks}")
         self._share_out()
         self._answer()
 
@@ -456,30 +471,13 @@ class Node:
         self.neighbours.close()
         self.datagrams.close()
         self.sync.close()
-        for raw in self._raw.values():
-            raw.close()
+        self._replies.close()
         self._links.close()
-
-
-def _raise_file_limit() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def main() -> None:
     """`fwnode --config FILE`: run one member until SIGTERM. Exit 2: the configuration; 4: the machine."""
-    parser = argparse.ArgumentParser(prog="fwnode", description="One member of the firewall cluster.")
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the member's configuration (YAML)")
-    parser.add_argument(
-        "--state", type=Path, metavar="DIRECTORY",
-        help="where a rule base that is installed by hand is kept for the next start (else beside the control socket)",
-    )  # fmt: skip
-    parser.add_argument("--check", action="store_true", help="check the configuration and end")
-    parser.add_argument(
-        "--remove-rules", action="store_true", help="take the divert rules of a stopped member out of iptables, and end"
-    )
-    options = parser.parse_args()
+    options = process.arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     if options.remove_rules:
         remove()
@@ -491,7 +489,7 @@ def main() -> None:
             config.load_policy(options.config.parent)
             load_releases(config.releases, options.config.parent).release(config.release)
             return
-        _raise_file_limit()
+        process.raise_file_limit()
         node = Node(config, options.config.parent, options.state)
     except (FileError, ParameterError, SyncError) as error:
         print(f"fwnode: {error}", file=sys.stderr)
@@ -501,10 +499,7 @@ def main() -> None:
         sys.exit(4)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(node, "stop_requested", True))
-    # What is there now lives as long as the process, and what has survived two collections is a table's: looking
-    # through all of it would hold packets up for a quarter of a second at a million connections.
-    gc.freeze()
-    gc.set_threshold(*gc.get_threshold()[:2], _NEVER)
+    process.spare_what_lives_long()
     node.run()
 
 

@@ -7,6 +7,7 @@ states members have is the cluster's business, what may pass the firewall's.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 
 from fwnode.cluster.sharing import Sharing
 from fwnode.configuration import InterfaceModel, MemberConfig
@@ -15,6 +16,8 @@ from fwnode.firewall.packet import MalformedPacket, parse
 from fwnode.firewall.sharing_key import SharingKeys
 from fwnode.firewall.verdict import ACCEPT, Verdict
 
+ROUTES_AGAIN_S = 1.0
+"""Wall seconds after which routes that could not be made are tried again: each try takes some milliseconds."""
 MULTICAST, UNICAST = "load-sharing-multicast", "load-sharing-unicast"
 
 
@@ -31,6 +34,7 @@ class LoadSharing:
             config.number, asymmetric=cluster.sharing == "asymmetric", all_receive=cluster.mode == MULTICAST
         )
         shared = [interface for interface in cluster.interfaces if interface.virtual]
+        self._routes_due_at = inf
         self.macs: dict[str, bytes] = {}
         """The cluster's MAC by interface, where all members receive."""
         self._shared = [self._others(interface, config) for interface in shared]
@@ -46,10 +50,19 @@ class LoadSharing:
         return SharedInterface(interface.kernel_name, addresses)
 
     def interface_is_back(self) -> None:
-        """An interface was down, and the kernel has taken its routes away."""
+        """An interface was down, and the kernel has taken its routes away: `restore_routes` is due."""
         if self.hands_on:
-            for family in (4, 6):
-                route(family, self._shared)
+            self._routes_due_at = -inf
+
+    def restore_routes(self, now: float) -> None:
+        """Make the routes anew if that is due. Raises `DivertError` where the kernel refuses one, as it does while an
+        address is missing; it is tried again after a while."""
+        if now < self._routes_due_at:
+            return
+        self._routes_due_at = now + ROUTES_AGAIN_S
+        for family in (4, 6):
+            route(family, self._shared)
+        self._routes_due_at = inf
 
     def set_active(self, members: Iterable[int]) -> bool:
         """These share the packets out among themselves now; False when that is nothing new."""

@@ -215,7 +215,8 @@ class Synchroniser:
             data = encoded.get(id(message))
             if data is None:
                 data = encoded[id(message)] = self._owner.encode(message)
-            datagrams.send_sync(peer, data, self._owner.peer_refused)
+            if data:
+                datagrams.send_sync(peer, data, self._owner.peer_refused)
 
     def _drain(self, now: float) -> None:
         while (event := self.engine.next_event()) is not None:
@@ -423,7 +424,11 @@ class Synchroniser:
             return
         stream.resume_at = 0.0
         _yield_processor()
-        more = stream.pump(now)
+        try:
+            more = stream.pump(now)
+        except SyncError as error:  # a record that no message carries
+            stream.end.connection_lost(str(error))
+            more = False
         if stream.over:
             self._remove_stream(stream)
             self._drain(now)

@@ -116,6 +116,7 @@ class Commands:
             "holding": self._holding(),
             "healed": node.sync.joining.healed,
             "refused_messages": self._refused(),
+            "failures": dict(node.guard.failures),
             "lab_time": node.clock.now(),
             "uptime_s": wire_now() - node.started_at,
         }
@@ -152,7 +153,7 @@ class Commands:
 
     def _refused(self) -> dict[str, int]:
         """Messages that were refused: by the codec, and by a session."""
-        return dict(self._node.refused_messages + self._node.sync.engine.counters().refused)
+        return dict(self._node.messages.refused + self._node.sync.engine.counters().refused)
 
     def _sync(self) -> dict[str, Any]:
         """Sync with every peer; the whole is OK when it is with each that is there."""

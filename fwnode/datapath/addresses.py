@@ -59,12 +59,14 @@ _INTERFACE_SETTINGS = {"send_redirects": "0", "rp_filter": "0"}
 
 
 def prepare_kernel(interfaces: Sequence[str]) -> None:
-    """Forwarding on; no redirects, no reverse-path filter, no ARP answers for addresses on `lo`."""
+    """Forwarding on; no redirects, no reverse-path filter, no ARP answers for addresses on `lo`; an interface that goes
+    down keeps its IPv6 addresses, as it does its IPv4 ones."""
     for name, value in _KERNEL_SETTINGS.items():
         _write(name, value)
     for interface in interfaces:
         for name, value in _INTERFACE_SETTINGS.items():
             _write(f"net/ipv4/conf/{interface}/{name}", value)
+        _write(f"net/ipv6/conf/{interface}/keep_addr_on_down", "1")
 
 
 def _write(name: str, value: str) -> None:

@@ -44,6 +44,9 @@ _NF_DROP, _NF_ACCEPT = 0, 1
 _PACKET_ID = Struct("!I").pack
 
 
+_UNDECIDED = Verdict(False)
+
+
 class Overruns(NamedTuple):
     """Packets that the kernel dropped because we were slow: the queue was full, or the socket's buffer."""
 
@@ -58,8 +61,9 @@ class _TurnOver(Exception):
 class PacketQueue:
     """Binds queue `number`. `decide(data, hook, now)` gives verdicts, `clock()` the lab time, read once a batch, after
     the decisions and before they are carried out: it may find that they come too late, and call `refuse_waiting`.
-    `reply(packet)` sends what a reject answers with, `hold(queue, id)` says whether a packet is to wait for `release`;
-    `copied` bytes of each packet are looked at.
+    `reply(packet)` sends what a reject answers with, `hold(queue, id)` says whether a packet is to wait for `release`,
+    `failed(error)` hears of a decision that could not be made: such a packet is dropped. `copied` bytes of each packet
+    are looked at.
     Raises `OSError` when the kernel refuses the queue."""
 
     def __init__(
@@ -69,6 +73,7 @@ class PacketQueue:
         clock: Callable[[], float],
         reply: Callable[[bytes], None],
         hold: Callable[[PacketQueue, int], bool],
+        failed: Callable[[Exception], None],
         copied: int = HEADER_BYTES,
     ) -> None:
         self.number = number
@@ -76,6 +81,7 @@ class PacketQueue:
         self._clock = clock
         self._reply = reply
         self._hold = hold
+        self._failed = failed
         self._held = 0
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
         self._queue = NetfilterQueue(sockfd=self._socket.fileno())
@@ -119,7 +125,11 @@ class PacketQueue:
             self._flush()
 
     def _receive(self, packet: Packet) -> None:
-        verdict = self._decide(packet.get_payload(), packet.hook, self._now)
+        try:
+            verdict = self._decide(packet.get_payload(), packet.hook, self._now)
+        except Exception as error:
+            verdict = _UNDECIDED
+            self._failed(error)
         if verdict is ACCEPT and not self._held:
             self._accepted_id = packet.id
             self._waiting += 1

@@ -79,8 +79,9 @@ def _insert(command: str, table: list[str], chain: str, rule: list[str]) -> None
 
 
 def route(family: int, interfaces: Sequence[SharedInterface]) -> None:
-    """The routing rules and tables; again after an interface was down, with which its routes went."""
-    number = _ROUTES_FROM
+    """The routing rules and tables; again after an interface was down, with which its routes went. One that the kernel
+    refuses keeps no other from being made. Raises `DivertError`."""
+    number, refused = _ROUTES_FROM, list[DivertError]()
     for interface in interfaces:
         for member, addresses in interface.members.items():
             number += 1
@@ -88,10 +89,15 @@ def route(family: int, interfaces: Sequence[SharedInterface]) -> None:
             if address is None:
                 continue
             rule = ["fwmark", f"{HANDED_ON | member:#x}", "iif", interface.name, "table", str(number)]
-            subprocess.run(["ip", f"-{family}", "rule", "del", *rule], capture_output=True, check=False)
-            _run(["ip", f"-{family}", "rule", "add", *rule])
             where = ["default", "via", address, "dev", interface.name, "table", str(number)]
-            _run(["ip", f"-{family}", "route", "replace", *where])
+            try:
+                subprocess.run(["ip", f"-{family}", "rule", "del", *rule], capture_output=True, check=False)
+                _run(["ip", f"-{family}", "rule", "add", *rule])
+                _run(["ip", f"-{family}", "route", "replace", *where])
+            except DivertError as error:
+                refused.append(error)
+    if refused:
+        raise refused[0]
 
 
 def undo() -> None:

@@ -1,0 +1,49 @@
+"""The cluster protocol's messages as bytes, for one member: what it says, and of what comes, what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from fwnode.links.datagrams import Wire
+from syncproto import codec
+from syncproto.errors import SyncError
+from syncproto.message import Heartbeat, Message
+
+
+class Messages:
+    """`tell(text)` is for the operator: it hears of the first of each kind that is refused."""
+
+    def __init__(
+        self, cluster: int, number: int, incarnation: int, key: bytes | None, tell: Callable[[str], None]
+    ) -> None:
+        self.refused: Counter[str] = Counter()
+        self._cluster = cluster
+        self._number = number
+        self._incarnation = incarnation
+        self._key = key
+        self._tell = tell
+
+    def encode(self, message: Message) -> bytes:
+        """Raises `SyncError` for one that no peer would accept."""
+        return codec.encode(
+            message, cluster=self._cluster, sender=self._number, incarnation=self._incarnation, key=self._key
+        )
+
+    def read(self, data: bytes, wire: Wire) -> codec.Envelope | None:
+        """What came over this wire; None where it is refused."""
+        try:
+            envelope = codec.decode(data, cluster=self._cluster, key=self._key)
+        except SyncError as error:
+            reason = error.reason.value
+            self.refused[reason] += 1
+            if self.refused[reason] == 1:
+                self._tell(f"a message was refused: {error} (only the first of its kind is shown)")
+            return None
+        if envelope.sender != wire.peer:
+            self.refused["wrong sender"] += 1
+            return None
+        if not wire.sync and not isinstance(envelope.message, Heartbeat):
+            self.refused["not on the sync network"] += 1
+            return None
+        return envelope
