@@ -116,9 +116,8 @@ class Node:
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
         self.events_number = 0
         self.guard = Guard(partial(self.event, "failure"), wire_now)
-        self.messages = Messages(
-            config.cluster.id, config.number, self.incarnation, self.key, partial(self.event, "sync")
-        )
+        tell = partial(self.event, "sync")
+        self.messages = Messages(config.cluster.id, config.number, self.incarnation, self.key, tell)
         self._resting: list[int] = []
         """Sources that failed; they are looked at again at the next tick."""
         self._next_tick = self._next_expiry = now
@@ -180,9 +179,8 @@ class Node:
             self._watch(wire.socket, partial(self._receive_datagrams, wire))
         self._links = LinkStates()
         tell = partial(self.event, "control")
-        self.control = ControlServer(
-            self.config.control_path, self._selector, Commands(self).handle, streams(self), tell
-        )
+        handle = Commands(self).handle
+        self.control = ControlServer(self.config.control_path, self._selector, handle, streams(self), tell)
 
     def _open_queue(self, number: int, decide: Callable[[bytes, int, float], Verdict], copied: int) -> PacketQueue:
         queue = PacketQueue(number, decide, self._packet_time, self._replies.send, self._hold,
@@ -377,7 +375,7 @@ class Node:
             self.sync.receive(envelope, now)
         elif not stale:
             self.firewall.connections.cluster_time.heard(envelope.message.cluster_time, self.clock.now())
-            self.cluster.receive_heartbeat(envelope.sender, envelope.incarnation, envelope.message, wire.interface, now)
+            self.cluster.receive_heartbeat(envelope.sender, envelope.incarnation, envelope.message, now)
 
     def _drain_cluster(self, now: float) -> None:
         while (event := self.cluster.next_event()) is not None:

@@ -55,11 +55,8 @@ class Heartbeat:
 
     kind: ClassVar[Kind] = Kind.HEARTBEAT
     state: int
-    priority: int
     release: str
     policy: str
-    active_since: float
-    interfaces: dict[str, bool]
     problems: list[str]
     sees: list[int]
     leaving: bool = False
@@ -287,6 +284,11 @@ class Text:
         return f"text of up to {self.longest} bytes"
 
 
+def clipped(text: str, longest: int = NAME_MAX) -> str:
+    """As much of it as a message carries, where it is only for people to read."""
+    return text.encode(errors="replace")[:longest].decode(errors="ignore")
+
+
 @dataclass(frozen=True)
 class Bytes:
     """A string of bytes of a length."""
@@ -318,23 +320,6 @@ class ListOf:
 
 
 @dataclass(frozen=True)
-class MapOf:
-    value: Check
-    longest: int = LIST_MAX
-
-    def check(self, name: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict) or len(value) > self.longest:
-            raise _refuse(name, str(self))
-        text = Text()
-        return {
-            text.check(f"{name} key", key): self.value.check(f"{name}.{key}", entry) for key, entry in value.items()
-        }
-
-    def __str__(self) -> str:
-        return f"a map of up to {self.longest} names, each {self.value}"
-
-
-@dataclass(frozen=True)
 class Schema:
     """The number of a record schema; another one has a refusal of its own, since it means another release."""
 
@@ -359,11 +344,8 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
         Heartbeat,
         (
             ("state", _SMALL),
-            ("priority", _SMALL),
             ("release", Text()),
             ("policy", Text()),
-            ("active_since", Real()),
-            ("interfaces", MapOf(YesNo())),
             ("problems", ListOf(Text())),
             ("sees", ListOf(Whole(1, MEMBER_MAX))),
             ("leaving", YesNo()),

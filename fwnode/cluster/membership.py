@@ -19,15 +19,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from math import inf
 
 from fwnode.cluster.announcing import Announcing
 from fwnode.cluster.sync_network import SILENT_HEARTBEATS, ReachChanged, SyncNetwork
 from syncproto.joining import Joining, Sources
-from syncproto.limits import STALE_AFTER_S
-from syncproto.message import Heartbeat
+from syncproto.limits import LIST_MAX, STALE_AFTER_S
+from syncproto.message import Heartbeat, clipped
 
 
 class MemberState(IntEnum):
@@ -96,7 +96,6 @@ class Peer:
     newest: tuple[int, int] = (0, 0)
     """Incarnation and number of the newest heartbeat."""
     heartbeat: Heartbeat | None = None
-    interfaces_heard: dict[str, float] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:
@@ -169,9 +168,7 @@ class Cluster:
 
     # -- what comes in -------------------------------------------------------------------------------------------
 
-    def receive_heartbeat(
-        self, number: int, incarnation: int, heartbeat: Heartbeat, interface: str, now: float
-    ) -> None:
+    def receive_heartbeat(self, number: int, incarnation: int, heartbeat: Heartbeat, now: float) -> None:
         peer = self.peers.get(number)
         if peer is None or self._is_late(peer, incarnation, heartbeat.number, now):
             return
@@ -186,7 +183,6 @@ class Cluster:
             self.announcing.begin(now)  # it may have answered for the addresses while it did not hear us
         peer.heartbeat = heartbeat
         self.sync_network.told(number, self.number in heartbeat.hears_on_sync, now)
-        peer.interfaces_heard[interface] = now
         try:
             state = MemberState(heartbeat.state)
         except ValueError:
@@ -251,6 +247,7 @@ class Cluster:
     def leave(self, now: float) -> Heartbeat:
         """The member stops in good order. There will be no other heartbeat than this one, which tells the peers."""
         self._leaving = True
+        self.overdue_at = inf
         self._become(MemberState.DOWN, "stopped", now)
         self._next_heartbeat = self.overdue_at = inf
         return self._heartbeat()
@@ -307,12 +304,9 @@ class Cluster:
         self._heartbeat_number += 1
         return Heartbeat(
             state=int(self.state),
-            priority=self.number,
             release=self.release,
-            policy=self.policy_name,
-            active_since=self.changed_at if self.state.forwards else 0.0,
-            interfaces=dict(self.interfaces),
-            problems=self.problems(),
+            policy=clipped(self.policy_name),
+            problems=[clipped(problem) for problem in self.problems()[:LIST_MAX]],
             sees=[p.number for p in self.peers.values() if p.alive],
             leaving=self._leaving,
             number=self._heartbeat_number,

@@ -264,7 +264,7 @@ class World:
         if there.cluster is not None:
             if network == "sync":
                 there.cluster.sync_network.heard(sender, self.now)
-            there.cluster.receive_heartbeat(sender, incarnation, heartbeat, network, self.now)
+            there.cluster.receive_heartbeat(sender, incarnation, heartbeat, self.now)
             self._turn(there)
         elif not heartbeat.leaving:
             self._later(LATENCY_S, "refusal", sender, life, receiver, network)

@@ -126,9 +126,9 @@ def test_a_late_heartbeat_on_another_network_does_not_bring_a_stopped_member_bac
         world = pair()
         cluster, life = world.cluster(2), world.machines[1].incarnation
         late = world.cluster(1)._heartbeat()
-        cluster.receive_heartbeat(1, life, world.cluster(1).leave(world.now), "lan", world.now)
+        cluster.receive_heartbeat(1, life, world.cluster(1).leave(world.now), world.now)
         assert cluster.state is MemberState.ACTIVE
-        cluster.receive_heartbeat(1, life, late, "sync", world.now + delay_s)
+        cluster.receive_heartbeat(1, life, late, world.now + delay_s)
         assert (cluster.state, cluster.failover_count) == (MemberState.ACTIVE, 1), delay_s
         assert world.sees(2, 1) == "Lost", delay_s
 
@@ -140,7 +140,7 @@ def test_any_number_of_late_heartbeats_do_not_undo_a_newer_one() -> None:
     world.admin_down(1)
     world.run(1)
     for heartbeat in late:
-        world.cluster(2).receive_heartbeat(1, world.machines[1].incarnation, heartbeat, "sync", world.now)
+        world.cluster(2).receive_heartbeat(1, world.machines[1].incarnation, heartbeat, world.now)
     assert (world.sees(2, 1), world.states) == ("Down", "1 Down, 2 Active")
 
 
@@ -152,7 +152,7 @@ def test_a_heartbeat_of_a_former_life_is_late_whatever_its_number() -> None:
     world.run(0.05)
     world.start(1)
     world.run(0.2)
-    world.cluster(2).receive_heartbeat(1, life, late, "sync", world.now)
+    world.cluster(2).receive_heartbeat(1, life, late, world.now)
     assert (world.sees(2, 1), world.states) == ("Initializing", "1 Initializing, 2 Active")
 
 
@@ -459,9 +459,9 @@ def test_heartbeats_of_strangers_and_of_unknown_states_do_no_harm() -> None:
     world = pair()
     cluster = world.cluster(1)
     good = world.cluster(2)._heartbeat()
-    cluster.receive_heartbeat(9, 1, good, "lan", world.now)
-    odd = type(good)(99, 2, "no such release", "", 0.0, {}, [], [], number=good.number + 1)
-    cluster.receive_heartbeat(2, 1, odd, "lan", world.now)
+    cluster.receive_heartbeat(9, 1, good, world.now)
+    odd = type(good)(99, "no such release", "", [], [], number=good.number + 1)
+    cluster.receive_heartbeat(2, 1, odd, world.now)
     assert world.sees(1, 2) == "Down"
     assert cluster.state is MemberState.ACTIVE
     assert world.run(1) == "1 Active, 2 Standby"
@@ -491,7 +491,7 @@ def test_a_heartbeat_that_was_delayed_on_one_network_does_not_undo_a_newer_one()
     world.admin_down(2)
     world.run(1)
     assert world.sees(1, 2) == "Down"
-    world.cluster(1).receive_heartbeat(2, 1, delayed, "sync", world.now)
+    world.cluster(1).receive_heartbeat(2, 1, delayed, world.now)
     assert world.sees(1, 2) == "Down"
 
 

@@ -214,7 +214,7 @@ def test_names_are_refused_exactly_where_a_message_ends() -> None:
     service = {"s" * SERVICE_NAME_MAX: {"protocol": "tcp", "port": 80}}
     policy = with_rules({"service": "s" * SERVICE_NAME_MAX, "action": "accept"}, services=service, name="ü" * 64)
     assert len(policy.name.encode()) == NAME_MAX
-    heartbeat = Heartbeat(0, 0, "R80.10", policy.name, 0.0, {}, [], [])
+    heartbeat = Heartbeat(0, "R80.10", policy.name, [], [])
     assert encode(heartbeat, cluster=1, sender=1, incarnation=1)
     assert policy.rules[0].services[0].name == "s" * SERVICE_NAME_MAX
 

@@ -93,5 +93,5 @@ class JoiningWorld(TableWorld):
     def hear(self, member: int, sender: int, incarnation: int, heartbeat: Heartbeat) -> None:
         node = self.nodes.get(member)
         if node is not None and node.alive and member not in self.paused:
-            self.clusters[member].receive_heartbeat(sender, incarnation, heartbeat, "sync", self.now)
+            self.clusters[member].receive_heartbeat(sender, incarnation, heartbeat, self.now)
             self.advance_cluster(node)
