@@ -146,6 +146,16 @@ class MemberConfig(Strict):
     def own_addresses(self, interface: InterfaceModel) -> list[Interface]:
         return interface.members[self.member]
 
+    def wires(self) -> dict[str, tuple[str, dict[int, str]]]:
+        """By interface, the address from which this member speaks to its peers, and theirs by number."""
+        return {
+            interface.name: (
+                str(self.own_addresses(interface)[0].ip),
+                {number: str(interface.members[name][0].ip) for number, name in self.peers.items()},
+            )
+            for interface in self.cluster.interfaces
+        }
+
     def load_policy(self, directory: Path) -> Policy:
         """The rule base: inline, or from a file relative to `directory`. Raises `FileError`."""
         document, where = self.policy_document(directory)

@@ -21,9 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fwnode import process
+from fwnode import process, splits
 from fwnode.clock import LabClock, wall_now, wire_now
 from fwnode.cluster.membership import Cluster, Event, MemberState, PeerChanged, StateChanged
+from fwnode.cluster.split_brain import PossibleSplit, SplitBrain
 from fwnode.cluster.stopping import GracefulStop, Step
 from fwnode.configuration import InterfaceModel, MemberConfig, load, load_releases
 from fwnode.control.commands import Commands
@@ -146,9 +147,8 @@ class Node:
 
     def _open_edges(self) -> None:
         interfaces = self.config.cluster.interfaces
-        names = [i.kernel_name for i in interfaces]
         sync = self.config.sync_interface
-        prepare_kernel(names)
+        prepare_kernel([i.kernel_name for i in interfaces])
         self._replies = Replies()
         self._divert(self.firewall.policy)
         place_on_loopback([VirtualAddress(i.kernel_name, v) for i in interfaces for v in i.virtual])
@@ -165,16 +165,7 @@ class Node:
                 self.queues.append(self._open_queue(SHARING_QUEUE_NUMBER, self.sharing.decide_whose, HEADER_BYTES))
         self._poll.register(self._selector, select.EPOLLIN)
         self.neighbours = Neighbours(interfaces, macs, self._selector)
-        self.datagrams = Datagrams(
-            {
-                i.name: (
-                    str(self.config.own_addresses(i)[0].ip),
-                    {number: str(i.members[name][0].ip) for number, name in self.config.peers.items()},
-                )
-                for i in interfaces
-            },
-            sync.name if sync else "",
-        )
+        self.datagrams = Datagrams(self.config.wires(), sync.name if sync else "")
         for wire in self.datagrams.wires:
             self._watch(wire.socket, partial(self._receive_datagrams, wire))
         self._links = LinkStates()
@@ -312,6 +303,7 @@ class Node:
             run("the routes of load sharing", self.sharing.restore_routes, now)
         if not self.cluster.listening(now):  # it may be about to hear that its connections are another's
             run("delta sync", self.sync.flush, now, self.datagrams)
+        self.cluster.split_brains.own_figures(len(self.firewall.connections), self.firewall.counters.created)
         run("the control socket", self.control.on_tick)
 
     def _check_interface(self, interface: InterfaceModel, now: float) -> None:
@@ -386,6 +378,8 @@ class Node:
             self._state_changed(event)
         elif isinstance(event, PeerChanged):
             self._peer_changed(event, now)
+        elif isinstance(event, SplitBrain | PossibleSplit):
+            self.event("log", splits.words(event, self.config.peers[event.peer]), peer=self.config.peers[event.peer])
         else:
             self.sync.reach_changed(event, now)
 

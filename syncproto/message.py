@@ -66,6 +66,12 @@ class Heartbeat:
     """The sender's (`syncproto.cluster_time`)."""
     hears_on_sync: list[int] = field(default_factory=list)
     """Peers of which anything was heard on the sync network lately."""
+    failovers: int = 0
+    """Failovers of the cluster, as far as the sender knows."""
+    active: list[float] = field(default_factory=list)
+    """Seconds since the sender began to forward, the last time; and since it ended, if it has."""
+    accepted: int = 0
+    """Connections that the sender has accepted in this life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +358,9 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
             ("number", Whole(0, COUNTER_MAX)),
             ("cluster_time", Real()),
             ("hears_on_sync", ListOf(Whole(1, MEMBER_MAX))),
+            ("failovers", Whole(0, COUNTER_MAX)),
+            ("active", ListOf(Real())),
+            ("accepted", Whole(0, COUNTER_MAX)),
         ),
     ),
     Kind.HELLO: (

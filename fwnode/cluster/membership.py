@@ -24,6 +24,7 @@ from enum import IntEnum
 from math import inf
 
 from fwnode.cluster.announcing import Announcing
+from fwnode.cluster.split_brain import SPLIT_HEARTBEATS, Activity, PossibleSplit, SplitBrain, SplitBrains
 from fwnode.cluster.sync_network import SILENT_HEARTBEATS, ReachChanged, SyncNetwork
 from syncproto.joining import Joining, Sources
 from syncproto.limits import LIST_MAX, STALE_AFTER_S
@@ -82,7 +83,7 @@ class PeerChanged:
     reason: str
 
 
-Event = StateChanged | PeerChanged | ReachChanged
+Event = StateChanged | PeerChanged | ReachChanged | SplitBrain | PossibleSplit
 
 
 @dataclass
@@ -149,6 +150,8 @@ class Cluster:
         self.load_sharing = load_sharing
         self.announcing = Announcing()
         """When the neighbours are told who has the virtual addresses: after whatever may have changed that."""
+        self.split_brains = SplitBrains(self.peers, load_sharing)
+        self._activity = Activity()
         self._newer = newer
         self._events: deque[Event] = deque()
         self._listen_until = now + LISTEN_HEARTBEATS * heartbeat_s
@@ -176,12 +179,18 @@ class Cluster:
         peer.heard_at = now
         if peer.heartbeat is not None and peer.heartbeat.problems != heartbeat.problems:
             self._settled_at = now + SETTLE_HEARTBEATS * self.heartbeat_s
+        self.failover_count = max(self.failover_count, heartbeat.failovers)
         if heartbeat.leaving:
+            self.split_brains.known_gone(number)
             self._peer_is(peer, MemberState.LOST, "it was stopped", now)
             return
         if peer.heartbeat is None or (self.number in peer.heartbeat.sees) != (self.number in heartbeat.sees):
             self.announcing.begin(now)  # it may have answered for the addresses while it did not hear us
         peer.heartbeat = heartbeat
+        least_s, sees_us = SPLIT_HEARTBEATS * self.heartbeat_s, self.number in heartbeat.sees
+        split = self.split_brains.heard(number, heartbeat, self._activity, sees_us, least_s, now)
+        if split is not None:
+            self._events.append(split)
         self.sync_network.told(number, self.number in heartbeat.hears_on_sync, now)
         try:
             state = MemberState(heartbeat.state)
@@ -204,6 +213,7 @@ class Cluster:
         """
         peer = self.peers.get(number)
         if peer is not None and peer.alive and now - peer.heard_at > 1.5 * self.heartbeat_s:
+            self.split_brains.known_gone(number)
             self._peer_is(peer, MemberState.LOST, "its process is gone, its machine refuses heartbeats", now)
 
     def set_device(self, name: str, problem: str, now: float) -> None:
@@ -236,6 +246,7 @@ class Cluster:
                 self._events.append(PeerChanged(peer.number, peer.state, MemberState.LOST, reason))
                 peer.state = MemberState.LOST
         self._listen_until = now + LISTEN_HEARTBEATS * self.heartbeat_s
+        self._activity.set(False, self._spoke_at)
         reason = f"this member did not run for {now - self._spoke_at:.1f} s, and listens for the others"
         self._become(MemberState.INITIALIZING, reason, now)
         self._speaks(now)
@@ -250,7 +261,7 @@ class Cluster:
         self.overdue_at = inf
         self._become(MemberState.DOWN, "stopped", now)
         self._next_heartbeat = self.overdue_at = inf
-        return self._heartbeat()
+        return self._heartbeat(now)
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -263,10 +274,12 @@ class Cluster:
         self._hears_on_sync = self.sync_network.hears(now, self._sync_silence_s)
         for peer in self.peers.values():
             if peer.alive and now >= peer.heard_at + self.dead_timeout_s:
+                self.split_brains.silent(peer.number, now)
                 self._peer_is(peer, MemberState.LOST, f"silent for {self.dead_timeout_s:g} s", now)
             elif peer.alive:
                 self._look_at_sync(peer, now)
         self._elect(now)
+        self._events += self.split_brains.warn(self.state.forwards and not self.devices.get(INTERFACE_CHECK))
 
     def _look_at_sync(self, peer: Peer, now: float) -> None:
         patience_s = SILENT_HEARTBEATS * self.heartbeat_s
@@ -293,14 +306,14 @@ class Cluster:
             return None
         self._next_heartbeat = now + self.heartbeat_s
         self._speaks(now)
-        return self._heartbeat()
+        return self._heartbeat(now)
 
     def _speaks(self, now: float) -> None:
         self._spoke_at = now
         if self.peers:
             self.overdue_at = now + max(self.dead_timeout_s, 2 * self.heartbeat_s)
 
-    def _heartbeat(self) -> Heartbeat:
+    def _heartbeat(self, now: float) -> Heartbeat:
         self._heartbeat_number += 1
         return Heartbeat(
             state=int(self.state),
@@ -311,6 +324,9 @@ class Cluster:
             leaving=self._leaving,
             number=self._heartbeat_number,
             hears_on_sync=self._hears_on_sync,
+            failovers=self.failover_count,
+            active=self._activity.ages(now),
+            accepted=self.split_brains.accepted,
         )
 
     def next_event(self) -> Event | None:
@@ -351,6 +367,7 @@ class Cluster:
         self._events.append(StateChanged(self.state, state, reason))
         self.state, self.reason, self.changed_at = state, reason, now
         self.announcing.begin(now)
+        self._activity.set(state.forwards, now)
         self._next_heartbeat = now  # peers hear of it at once
 
     def _choose(self, now: float) -> tuple[MemberState, str]:
@@ -428,7 +445,7 @@ class Cluster:
         if active:
             return f"member {active[0].name} has a problem"
         former = self.peers.get(self._active_seen or 0)
-        if former is None:
+        if former is None or self._compare(former) < 0:
             return "no other member is active"
         how = "was lost" if not former.alive else f"is {former.state.label}"
         return f"member {former.name} {how}"
@@ -438,11 +455,11 @@ class Cluster:
             return  # there is no "the" active member
         active = self.number if self.state.forwards else None
         if active is None:
-            active = next((p.number for p in self.peers.values() if p.state.forwards and self._compare(p) >= 0), None)
+            active = next((p.number for p in self.peers.values() if p.state.forwards), None)
         if active is None or active == self._active_seen:
             return
         if self._active_seen is not None:
-            self.failover_count += 1
+            self.failover_count += active == self.number  # who takes over counts, the others hear of it
             ours = self.number in (active, self._active_seen)
             reason = self.reason if ours else f"member {self.peers[active].name} became active"
             self.failovers.append(Failover(now, self._active_seen, active, reason))

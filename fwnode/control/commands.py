@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from pydantic import Field
 
+from fwnode import splits
 from fwnode.clock import wall_now, wire_now
 from fwnode.cluster.membership import ADMIN_DOWN, MemberState
 from fwnode.cluster.sync_network import Reach, status_with, summary
@@ -117,6 +118,7 @@ class Commands:
             "healed": node.sync.joining.healed,
             "refused_messages": self._refused(),
             "failures": dict(node.guard.failures),
+            "split_brains": splits.figures(cluster.split_brains, node.config.peers, wire_now()),
             "lab_time": node.clock.now(),
             "uptime_s": wire_now() - node.started_at,
         }
@@ -222,6 +224,7 @@ class Commands:
             "reason": cluster.reason,
             "changed_at": wall - (now - cluster.changed_at),
             "failovers": cluster.failover_count,
+            "split_brains": splits.figures(cluster.split_brains, node.config.peers, wire_now()),
             "last_failover": {
                 "at": wall - (now - failover.at),
                 "former": names.get(failover.former or 0, ""),

@@ -46,6 +46,7 @@ def stat(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"   Event time:                 {_clock(failover['at'])}"
     yield ""
     yield f"Cluster failover count:        {data['failovers']}"
+    yield from _split_brains(data["split_brains"])
     yield f"Sync:                          {data['sync']['status']}"
     yield f"Policy:                        {data['policy']['name']}, {data['policy']['origin']}"
     if data["full_sync"]["state"] not in ("none", "done"):
@@ -57,6 +58,15 @@ def _full_sync(full: Mapping[str, Any]) -> str:
     whose = f" from {full['peer']}" if full["peer"] else ""
     reason = f" ({full['reason']})" if full["reason"] else ""
     return f"{full['state']}{whose}{reason}{': ' if full['text'] else ''}{full['text']}"
+
+
+def _split_brains(data: Mapping[str, Any]) -> Iterator[str]:
+    if data["possible"]:
+        yield f"Possible split brain:          {', '.join(data['possible'])} is silent, and may be active, too"
+    if data["count"]:
+        last = data["last"]
+        told = f"the last one with {last['peer']} for {last['seconds']:.1f} s"
+        yield f"Split brains:                  {data['count']}, {told}{', it goes on' if data['present'] else ''}"
 
 
 def devices(entries: list[dict[str, Any]]) -> Iterator[str]:

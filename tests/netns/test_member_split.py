@@ -100,3 +100,46 @@ def test_in_unicast_mode_hosts_find_the_pivot_after_a_split_brain(order, tmp_pat
         for address in SERVERS:
             done = lab.exec("client", "ping", "-n", "-c", "8", "-i", "0.2", "-W", "2", address)
             assert "8 received" in done.stdout, done.stdout
+
+
+def texts(lab: UpLab, member: str, beginning: str) -> list[str]:
+    return [e["text"] for e in lab.ask(member, "events") if e["text"].startswith(beginning)]
+
+
+def test_both_members_tell_of_a_split_brain_and_agree_on_the_failovers(pair):
+    udp = pair.udp()
+    udp.open(5)
+    until(lambda: pair.status("fw1")["connections"] == pair.status("fw2")["connections"] >= 5, "both know all")
+    split(pair, "fw1", "fw2")
+    pair.wait_for_state("fw2", "Active")
+    for member, other in (("fw1", "fw2"), ("fw2", "fw1")):
+        until(lambda m=member, o=other: pair.ask(m, "stat")["split_brains"]["possible"] == [o], f"{member} warns")
+        assert texts(pair, member, f"possible split brain: {other} is silent")
+        assert f"{other} is silent, and may be active, too" in pair.fwctl(member, "stat").stdout
+    point_hosts_to(pair, "fw2")
+    udp.open(7)
+    until(lambda: pair.status("fw2")["created"] == 7, "fw2 accepts them")
+    hear(pair, "fw2")
+    hear(pair, "fw1")
+    pair.wait_for_state("fw2", "Standby")
+    for member, other in (("fw1", "fw2"), ("fw2", "fw1")):
+        [told] = until(lambda m=member: texts(pair, m, "split brain is over"), f"{member} tells of it")
+        assert f"this member and {other} were both active for" in told
+        found = pair.ask(member, "stat")["split_brains"]
+        assert (found["count"], found["present"], found["possible"]) == (1, [], [])
+        last = found["last"]
+        assert last["known"] >= 5 and last["seconds"] > 0.4
+        assert (last["accepted"], last["accepted_there"]) == ((0, 7) if member == "fw1" else (7, 0))
+        assert pair.status(member)["split_brains"]["count"] == 1
+        assert "Split brains:                  1, the last one with" in pair.fwctl(member, "stat").stdout
+    until(lambda: {pair.ask(m, "stat")["failovers"] for m in ("fw1", "fw2")} == {1}, "one count")
+
+
+def test_members_of_two_releases_show_one_failover_count(pair):
+    pair.do("upgrade", "member=fw2", "release=R80.10")
+    pair.do("stop", "member=fw1")
+    pair.wait_for_state("fw2", "Active")
+    pair.do("start", "member=fw1")
+    pair.wait_for_state("fw1", "Active")
+    pair.wait_for_state("fw2", "Ready")
+    until(lambda: {pair.ask(m, "stat")["failovers"] for m in ("fw1", "fw2")} == {2}, "one count")

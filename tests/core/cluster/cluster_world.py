@@ -15,6 +15,7 @@ from itertools import count
 from math import inf
 
 from fwnode.cluster.membership import Cluster, MemberState, StateChanged
+from fwnode.cluster.split_brain import PossibleSplit, SplitBrain
 from fwnode.cluster.sync_network import ReachChanged
 from fwnode.configuration import load_releases
 from syncproto.events import FullSyncDone
@@ -65,6 +66,8 @@ class World:
         self.joins: list[tuple[int, int]] = []
         self.reaches: list[str] = []
         """What members said of the sync network."""
+        self.splits: list[tuple[int, SplitBrain | PossibleSplit]] = []
+        """Who told what of split brains."""
         self.announced: list[tuple[float, int, bool]] = []
         """When, who, and whether it forwarded: if not, it asked who has the virtual addresses."""
         self._queue: list[tuple[float, int, str, tuple[object, ...]]] = []
@@ -223,7 +226,9 @@ class World:
     def _note(self, machine: Machine) -> None:
         assert machine.cluster is not None
         while (event := machine.cluster.next_event()) is not None:
-            if isinstance(event, StateChanged):
+            if isinstance(event, SplitBrain | PossibleSplit):
+                self.splits.append((machine.number, event))
+            elif isinstance(event, StateChanged):
                 at = f"{self.now - self._start:.1f}"
                 self.history.append(f"{at} fw{machine.number} {event.old.label} -> {event.new.label}: {event.reason}")
             elif isinstance(event, ReachChanged):

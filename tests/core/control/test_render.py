@@ -36,6 +36,7 @@ STAT: dict[str, Any] = {
     "reason": "no other member is better",
     "changed_at": 0.0,
     "failovers": 1,
+    "split_brains": {"count": 0, "present": [], "possible": [], "last": None},
     "last_failover": {"former": "fw1", "active": "fw2", "reason": "member fw1 was lost", "at": 0.0},
     "sync": {"status": "OK", "reach": "Able to send / Able to receive", "peers": {}},
     "full_sync": NO_FULL_SYNC,
