@@ -23,6 +23,8 @@ class Audience:
         self.listening = False
         """Whether anyone does."""
         self._only_new = False
+        self.all_hear = 0
+        """What to remember of whatever is told, while who listens hears everything; else 0: see `told`."""
 
     def listen(self, lives: Mapping[int, int], *, only_new: bool) -> None:
         """These peers listen now, each in this life (incarnation); `only_new`: to new connections alone."""
@@ -30,6 +32,7 @@ class Audience:
             self._number += 1
         self._lives.update(lives)
         self.listening, self._only_new = bool(lives), only_new
+        self.all_hear = self._number if lives and not only_new else 0
 
     def told(self, before: int, op: Op) -> int:
         """What to remember of a connection that is told by `op`."""

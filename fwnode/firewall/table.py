@@ -267,8 +267,7 @@ class ConnectionTable:
             self._changed[connection.key] = connection
 
     def take_updates(self, now: float, room: int = 0) -> list[Update]:
-        """What peers must hear of, each connection once, in its current state; empties the collection. Connections that
-        end later than peers know fill it up to `room`."""
+        """What peers must hear of, each once, as it is; connections that end later than they know fill it to `room`."""
         for connection in self._walk.moved(room - len(self._deleted) - len(self._changed)):
             self.announce(connection, Op.REFRESH)
         updates = [Update(Op.DELETE, c.key, None, c.born, c.revision) for c in self._deleted.values()]
@@ -279,7 +278,7 @@ class ConnectionTable:
                 self.announce(connection, Op.SET)
         changed, self._changed, told = self._changed, {}, self.audience.told
         due: dict[float, tuple[float, float]] = {}  # one number for all of a timeout: less to keep and to look at
-        lag_s = self._walk.lag_s
+        lag_s, all_hear = self._walk.lag_s, self.audience.all_hear
         for connection in changed.values():
             op = connection.pending or Op.MODIFY
             connection.pending = None
@@ -293,7 +292,7 @@ class ConnectionTable:
             if connection.sync_at > now and not connection.told:
                 self._postpone(connection, op)
                 continue
-            connection.told = told(connection.told, op)
+            connection.told = all_hear or told(connection.told, op)
             connection.revision += 1
             updates.append(Update(op, connection.key, connection.record(now)))
         return updates + self.expected.take_updates(now)
@@ -304,14 +303,15 @@ class ConnectionTable:
             heappush(self._later, (connection.sync_at, next(self._numbers), connection))
 
     def snapshot(self, now: float, slice_max: int = FULL_SLICE_RECORDS) -> Iterator[Columns]:
-        """Every synchronised connection, in slices: those that are there when the walk begins and when it gets there,
-        and perhaps later ones, which peers hear of in any case."""
+        """Every synchronised connection, in slices: those there when the walk begins and ends, perhaps later ones."""
         walk = (c for c in self if c.told or c.sync_at <= now)
         while connections := list(islice(walk, slice_max)):
+            told = self.audience.told_whole()
             for connection in connections:
-                connection.peers_until = connection.peers_until if connection.told else connection.expires
+                if not connection.told:
+                    connection.peers_until = connection.expires
                 if connection.owned:
-                    connection.told = self.audience.told_whole()
+                    connection.told = told
             yield columns_of(connections, now)
         if announced := list(self.expected.snapshot(now)):
             yield Columns.of(announced)
