@@ -5,6 +5,7 @@ A test's name begins with its claim; its first line says the claim. Those that a
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_a5_sync_has_dedicated_interfaces(pair, tmp_path):
     running = []
     for switch, file in captures.items():
         line = python_command("labs.cli", "capture", "--lab", pair.name, switch, "-w", str(file))
-        running.append(subprocess.Popen([*line, "--seconds", "6"], stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        running.append(subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     for file in captures.values():
         until(lambda file=file: file.exists() and file.stat().st_size >= 24, f"{file.name} is being written")
     pair.serve(1521)
@@ -82,6 +83,7 @@ def test_a5_sync_has_dedicated_interfaces(pair, tmp_path):
     pair.do("start", "member=fw2")  # a full sync
     until(lambda: pair.status("fw2")["connections"] == 1, "fw2 has the connection")
     for process in running:
+        process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
     kinds: dict[str, set[str]] = {}
     for switch, file in captures.items():
