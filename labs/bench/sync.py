@@ -79,7 +79,7 @@ async def taken(lab: Lab, connections: int) -> tuple[float, float]:
     if status["state"] != "done" or status["records"] < connections or await held(lab, STANDBY) < connections:
         raise LabError(f"full sync of {connections} connections: {status}")
     begin = end = 0.0
-    for event in await lab.control(STANDBY, "events"):
+    for event in (await lab.control(STANDBY, "events"))["events"]:
         if event["text"].startswith("full sync from") and event["text"].endswith("begins"):
             begin = lab.epoch + event["lab_time"]
         elif event["text"].startswith("full sync is complete"):
