@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import fields
-from ipaddress import ip_address
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
@@ -24,14 +23,13 @@ from fwnode.control.arguments import Command
 from fwnode.control.conversation import Caller, Result
 from fwnode.control.draft import Draft
 from fwnode.control.protocol import ControlError
+from fwnode.control.rows import expected_row, row
 from fwnode.control.watching import log_line
 from fwnode.datapath.rules import DivertError
 from fwnode.files import FileError
-from fwnode.firewall.audience import Audience
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.expectations import Expectation, Expectations
 from fwnode.firewall.load import ENABLED
-from fwnode.firewall.packet import TCP, describe_key, split_key
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, parse_value
 from fwnode.firewall.table import ConnectionTable
 from fwnode.firewall.verdict import LogEntry, Reason
@@ -312,7 +310,7 @@ class Commands:
         for shown in _slices(islice(walk, 0 if summary else None if unlimited else max), ROWS_A_PART):
             now = self._node.clock.now()
             audience = firewall.connections.audience
-            yield {"rows": [_row(c, now, audience) if isinstance(c, Connection) else _expected_row(c, now, audience)
+            yield {"rows": [row(c, now, audience) if isinstance(c, Connection) else expected_row(c, now, audience)
                             for c in shown]}  # fmt: skip
 
     def keys(self) -> Iterator[dict[str, Any]]:
@@ -470,49 +468,3 @@ def _slices(items: Iterable[T], size: int) -> Iterator[list[T]]:
     walk = iter(items)
     while part := list(islice(walk, size)):
         yield part
-
-
-def _ends(key: bytes) -> dict[str, Any]:
-    protocol, source, destination, source_port, destination_port = split_key(key)
-    return {
-        "source": str(ip_address(source)),
-        "source_port": source_port,
-        "destination": str(ip_address(destination)),
-        "destination_port": destination_port,
-        "protocol": protocol,
-    }
-
-
-def _expected_row(announced: Expectation, now: float, audience: Audience) -> dict[str, Any]:
-    """A data connection that has not begun; its source port 0 is any."""
-    return {
-        **_ends(announced.key),
-        "state": "",
-        "rule": announced.rule,
-        "service": announced.service,
-        "learned": False,
-        "copy": not announced.owned,
-        "synchronised": not announced.owned or (announced.told and audience.listening),
-        "data_of": describe_key(announced.parent),
-        "ttl_s": round(announced.expires - now, 1),
-        "timeout_s": announced.lifetime,
-        "past_end_s": 0.0,
-    }
-
-
-def _row(connection: Connection, now: float, audience: Audience) -> dict[str, Any]:
-    return {
-        **_ends(connection.key),
-        "state": connection.state.name if connection.key[0] == TCP else "",
-        "rule": connection.rule,
-        "service": connection.service,
-        "learned": connection.learned,
-        # It came from a peer, or a peer that listens now has heard of it.
-        "synchronised": not connection.owned or audience.knows(connection.told),
-        "copy": not connection.owned,
-        "data_of": describe_key(connection.parent) if connection.parent else "",
-        "ttl_s": round(min(connection.left(now), connection.timeout), 1),
-        "timeout_s": connection.timeout,
-        # A copy is kept a little longer than its owner said: a word of it may be on its way.
-        "past_end_s": 0.0 if connection.owned else round(max(0.0, now - connection.expires), 1),
-    }

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_connection_table import connection, key, told
 
-from fwnode.control.commands import _row
+from fwnode.control.rows import row
 from fwnode.firewall.audience import Audience
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.firewall import Firewall
@@ -71,7 +71,7 @@ class Pair:
     def shown(self) -> list[dict[str, Any]]:
         """The connection's rows of `tab`, of both members."""
         found = [fw.connections.find(key_of()) for fw in (self.owner, self.standby)]
-        return [_row(each, self.now, self.owner.connections.audience) for each in found if each is not None]
+        return [row(each, self.now, self.owner.connections.audience) for each in found if each is not None]
 
 
 def test_both_show_the_same_time_left_of_a_session_that_was_busy_and_is_idle() -> None:
@@ -145,7 +145,7 @@ def test_what_is_past_its_owners_word_is_marked_and_short() -> None:
     copy = pair.standby.connections.find(key_of())
     assert copy is not None
     at = copy.expires
-    before, after = (_row(copy, when, Audience()) for when in (at - 0.1, at + 0.3))
+    before, after = (row(copy, when, Audience()) for when in (at - 0.1, at + 0.3))
     assert (before["past_end_s"], after["past_end_s"], after["ttl_s"]) == (0.0, 0.3, 0)
     assert not pair.standby.connections.is_over(copy, at + GRACE_S - 0.01)
     assert pair.standby.connections.is_over(copy, at + GRACE_S)
