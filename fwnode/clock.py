@@ -51,9 +51,8 @@ class LabClock:
         return FLOOR_S * self.rate if self.rate > 1 else 0.0
 
 
-def wire_now() -> float:
-    """Wire time in seconds."""
-    return time.monotonic()
+wire_now = time.monotonic
+"""Wire time in seconds. No function around it: it is read several times a packet."""
 
 
 def wall_now() -> float:

@@ -214,9 +214,10 @@ class Node:
     def _serve(self, wakeup: float) -> None:
         """The loop: wait for packets and others, at first until `wakeup`."""
         queues = {queue.fileno(): queue.run for queue in self.queues}
-        while not (self.stop_requested and self._stop(wire_now())):
+        now = wire_now()
+        while not (self.stop_requested and self._stop(now)):
             only_packets = True
-            for descriptor, _ in self._poll.poll(max(0.0, wakeup - wire_now())):
+            for descriptor, _ in self._poll.poll(max(0.0, wakeup - now)):
                 run_queue = queues.get(descriptor)
                 if run_queue is not None:
                     try:
@@ -234,7 +235,7 @@ class Node:
             if now >= self._next_tick:
                 self._tick(now)
             self._advance(now)
-            wakeup = self._next_wakeup()
+            wakeup, now = self._next_wakeup(), wire_now()
 
     def _serve_others(self, descriptor: int) -> None:
         """Everybody but the packets."""
@@ -261,8 +262,7 @@ class Node:
 
     def _packet_time(self) -> float:
         """Lab time for the decisions on a batch of packets."""
-        self._look_at_time()
-        return self.clock.now()
+        return self.clock.at(self._look_at_time())
 
     def _woke(self, now: float) -> None:
         """Nothing that waits from before may go on; what peers said meanwhile tells no longer what they do now."""
