@@ -39,6 +39,13 @@ def test_decisions_touch_no_socket_clock_chance_or_thread(folder: str) -> None:
     assert {path: names for path, names in impure.items() if names} == {}
 
 
+def test_a_simulated_world_has_no_clock_thread_socket_or_process_of_the_machine() -> None:
+    """Its one source of chance is `random.Random(seed)`, and asyncio runs on its own loop."""
+    machine = {"time", "threading", "socket", "subprocess", "selectors", "select", "multiprocessing", "secrets"}
+    used = {p.name: sorted(machine & set(imports(p.read_text()))) for p in sources("labs/simulation")}
+    assert {path: names for path, names in used.items() if names} == {}
+
+
 @pytest.mark.parametrize("package", ALLOWED)
 def test_packages_point_one_way(package: str) -> None:
     forbidden = set(ALLOWED) | {"tests"}
