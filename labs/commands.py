@@ -195,7 +195,7 @@ def do_step(step: Annotated[str, typer.Argument(help="start, stop, kill, pause, 
             arguments: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE…]")] = None,
             lab: LabName = None) -> None:
     """Do one step or fault to a lab that is up, such as: fwlab do lose link=fw2-sync share=20% way=in"""
-    from labs.network.steps import step_arguments
+    from labs.procedure.asked import read_step, step_arguments
 
     words = arguments or []
     value: object = dict(word.split("=", 1) for word in words if "=" in word)
@@ -205,8 +205,10 @@ def do_step(step: Annotated[str, typer.Argument(help="start, stop, kill, pause, 
             raise LabError(f"{step}: {plain[0]!r} is no KEY=VALUE")
         value = plain[0]
     values = step_arguments(step, value)
-    if step == "policy" and isinstance(values.get("policy"), str):
-        values = {**values, "policy": _rule_base(Path(values["policy"])), "file": values["policy"]}
+    if step == "policy":
+        file = str(values.pop("policy"))
+        values.update(rules=_rule_base(Path(file)), origin=file)
+    read_step(step, values)
     result = asyncio.run(perform(discovery.choose(lab).supervisor_socket, {step: values}, err.print))
     if result is not None:
         print(json.dumps(result, indent=2) if isinstance(result, (dict, list)) else result)

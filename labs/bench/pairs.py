@@ -14,6 +14,7 @@ from labs.network.errors import LabError
 from labs.network.lab import Lab
 from labs.network.members import MemberSettings
 from labs.network.topology import load_topology
+from labs.procedure.step_server import answering
 
 POLICY = {"name": "open", "rules": [{"action": "accept"}]}
 PARAMETERS = {"udp_timeout": 86_400, "connections_limit": 2_000_000}
@@ -29,7 +30,7 @@ async def members(*started: str, **parameters: int) -> AsyncIterator[Lab]:
         name: MemberSettings(started=name in started, policy=POLICY, parameters={**PARAMETERS, **parameters})
         for name in (ACTIVE, STANDBY)
     }
-    async with Lab(load_topology("pair"), settings, name="bench") as lab:
+    async with answering(Lab(load_topology("pair"), settings, name="bench")) as lab:
         for name in started:
             await lab.start(name)
         if len(started) > 1:
@@ -51,7 +52,7 @@ async def _in_sync(lab: Lab) -> bool:
 async def daemons(*, addresses: bool = True) -> AsyncIterator[tuple[Lab, ConntrackdPair]]:
     """A lab whose members do not run, with conntrackd in their nodes; the first has the virtual `addresses`."""
     settings = {name: MemberSettings(started=False) for name in (ACTIVE, STANDBY)}
-    async with Lab(load_topology("pair"), settings, name="bench") as lab:
+    async with answering(Lab(load_topology("pair"), settings, name="bench")) as lab:
         await silence(lab)
         async with ConntrackdPair(lab) as pair:
             if addresses:

@@ -27,6 +27,7 @@ from labs.network.errors import LabError
 from labs.network.lab import Lab
 from labs.network.members import MemberSettings
 from labs.network.topology import load_topology
+from labs.procedure.step_server import answering
 from labs.traffic.driver import Traffic, TrafficError
 from labs.traffic.workload import Flood
 
@@ -94,7 +95,7 @@ def rows(family: str, measured: list[Measured], against: str) -> list[Row]:
 
 async def _round(family: Literal["ipv4", "ipv6"], connections: int) -> Measured:
     members = {name: MemberSettings(started=name == ACTIVE, policy=POLICY) for name in (ACTIVE, STANDBY)}
-    async with Lab(load_topology("pair"), members, name="bench") as lab:
+    async with answering(Lab(load_topology("pair"), members, name="bench")) as lab:
         cluster = lab.topology.cluster.id
         await lab.start(ACTIVE)
         await lab.start(STANDBY)

@@ -27,7 +27,6 @@ from labs.network.members import RUN_DIRECTORY, MemberSettings, configuration_fo
 from labs.network.namespaces import Namespaces, node_sysctls
 from labs.network.private import system_path
 from labs.network.readiness import Readiness
-from labs.network.steps import StepServer
 from labs.network.topology import Topology, link_name
 from labs.python import python_command
 from labs.quantities import Way
@@ -79,18 +78,16 @@ class Lab:
         self._been_ready: set[str] = set()
         self._faults = Faults(topology, self.spawn)
         self._links_lock = asyncio.Lock()
-        self._server = StepServer(self)
 
     # -- the ground ---------------------------------------------------------------------------------------------
 
     async def build(self) -> None:
-        """Namespaces, switches, links, addresses, routes; then the lab answers on its supervisor socket."""
+        """Namespaces, switches, links, addresses, routes."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self._built = True
         await asyncio.to_thread(self._build)
         if not self._epoch_given:
             self.epoch = time.monotonic()
-        await self._server.start(self.directory / "supervisor.sock")
 
     def _build(self) -> None:
         topology = self.topology
@@ -111,7 +108,6 @@ class Lab:
 
     async def close(self) -> None:
         """End every process that was started through the lab, then take the ground away."""
-        await self._server.stop()
         for process in list(self._processes):
             _kill_group(process)
         for process in list(self._processes):
@@ -135,6 +131,11 @@ class Lab:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    @property
+    def world(self) -> Mapping[str, Any]:
+        """What a run's document says of where it ran."""
+        return {"world": "real"}
 
     def lab_time(self) -> float:
         """Lab seconds since the epoch."""

@@ -13,6 +13,7 @@ from syncproto.events import Counters
 from syncproto.joining import NO_FULL_SYNC
 
 FORMAT = 1  # of the document; a reader may rely on the keys of a format
+REAL: Mapping[str, Any] = {"world": "real"}
 
 EMPTY_STATUS: dict[str, Any] = {
     "state": "Stopped", "reason": "", "policy": "", "connections": 0, "peak": 0, "learned": 0, "synced_full": 0,
@@ -141,9 +142,9 @@ def build(
     *, lab: str, title: str, claims: list[str], rate: float, seconds: float, lab_seconds: float,
     members: Mapping[str, MemberAccount], workloads: Mapping[str, tuple[str, Tally]], takeovers: Iterable[Takeover],
     judgements: Iterable[Judgement], timeline: Iterable[Entry], problem: str = "", epoch: float = 0.0,
-    comparisons: Iterable[Comparison] = (),
+    comparisons: Iterable[Comparison] = (), world: Mapping[str, Any] = REAL,
 ) -> dict[str, Any]:  # fmt: skip
-    """The document. `workloads` gives kind and tally a name."""
+    """The document. `workloads` gives kind and tally a name; `world` is the run's world and what it was begun with."""
     comparisons = list(comparisons)
     judgements = list(judgements)
     return {
@@ -151,6 +152,7 @@ def build(
         "lab": lab,
         "title": title,
         "claims": claims,
+        **world,
         "verdict": verdict(judgements, problem),
         "problem": problem,
         "seconds": round(seconds, 3),

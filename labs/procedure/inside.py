@@ -21,6 +21,7 @@ from labs.network.lab import Lab
 from labs.network.members import MemberSettings
 from labs.procedure.model import LabFile, load
 from labs.procedure.runner import Runner
+from labs.procedure.step_server import answering
 from labs.report.terminal import Live
 from labs.traffic.driver import Traffic
 
@@ -47,7 +48,8 @@ async def run(file: LabFile, lab_name: str, evidence: Path | None, keep: bool,
     releases = (file.path.parent / file.header.releases).resolve() if file.header.releases else None
     live = Live()
     live.title(file)
-    async with Lab(file.topology, settings, name=lab_name, rate=file.header.clock.rate, releases=releases) as lab:
+    lab = Lab(file.topology, settings, name=lab_name, rate=file.header.clock.rate, releases=releases)
+    async with answering(lab):
 
         def load_of(name: str) -> Traffic:
             workload = file.workloads[name]
@@ -56,7 +58,7 @@ async def run(file: LabFile, lab_name: str, evidence: Path | None, keep: bool,
             return Traffic(name, workload, spawn=lab.spawn, client=CLIENT, server=SERVER, address=address,
                            rate=lab.rate, epoch=lab.epoch)
 
-        runner = Runner(file, lab, load_of, live.tell)
+        runner = Runner(file, lab, load_of, live.tell, asyncio.get_running_loop().time)
         code = ExitCode.HELD
         try:
             document = await runner.run()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,8 @@ from labs.procedure.catalog import FILE
 from labs.procedure.expectations import Expectation
 from labs.procedure.problems import LabFileError, Problems, from_validation
 from labs.procedure.references import References, declared
-from labs.procedure.steps import VERBS, Part, Policy, Step, legal_parameter
+from labs.procedure.steps import Part, Policy, legal_parameter
+from labs.procedure.verbs import VERBS, Step
 from labs.traffic.workload import AnyWorkload, Workload
 from syncproto.release import Compatibility
 
@@ -121,8 +123,14 @@ class Reading:
             self.releases(extra)
         policy = self.policy(source, "policy") if isinstance(source, str | dict) else {}
         topology = self.topology(shape) if isinstance(shape, str | dict) else None
-        names = References(self, policy, data, set(members), set(workloads))
-        names.check(topology, members, workloads, steps, expect)
+        for step in steps:
+            if isinstance(step.what, Policy) and step.what.patch is not None:
+                step.what.rules = lay_over(policy, step.what.patch)
+                self.check_policy(step.what.rules, f"{step.where}.{step.verb}.patch")
+        names = References(self.problems, self.compatibility, members=self.members | set(members),
+                           workloads=declared(data, "workloads") | set(workloads))
+        releases = {name: member.release for name, member in members.items()}
+        names.check(topology, releases, workloads, steps, expect)
         if self.problems or header is None or topology is None:
             raise LabFileError(str(self.path), self.problems)
         return LabFile(
@@ -186,16 +194,19 @@ class Reading:
         if verb not in VERBS:
             self.problem(f"{where}.{verb}", f"unknown step{self.problems.near(verb, VERBS)}")
             return None
-        what = self.take(VERBS[verb].model, VERBS[verb].fill(raw[verb]), f"{where}.{verb}")
+        model = VERBS[verb].model
+        what = self.take(model, model.filled(raw[verb], VERBS[verb].short), f"{where}.{verb}")
         if not isinstance(note, str):
             self.problem(f"{where}.note", "is no text; put it in quotes")
             return None
         if what is None:
             return None
-        if isinstance(what, Policy) and what.file is not None:
-            what.rules, what.file = self.policy(what.file, f"{where}.policy.file"), None
-        elif isinstance(what, Policy) and what.rules is not None:
-            self.policy(what.rules, f"{where}.policy.rules")
+        if isinstance(what, Policy):
+            what.origin = str(self.path)
+            if what.file is not None:
+                what.rules, what.file = self.policy(what.file, f"{where}.policy.file"), None
+            elif what.rules is not None:
+                self.policy(what.rules, f"{where}.policy.rules")
         return Step(where=where, verb=verb, what=what, note=" ".join(note.split()))
 
     def topology(self, source: str | dict[str, Any]) -> Topology | None:
@@ -237,3 +248,12 @@ class Reading:
             self.compatibility = load_releases(extra, self.path.parent)
         except FileError as error:
             self.problems += [f"releases: {problem}" for problem in error.problems]
+
+
+def lay_over(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings are merged; everything else is replaced."""
+    merged = dict(base)
+    for key, value in patch.items():
+        old = merged.get(key)
+        merged[key] = lay_over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from fwnode.explain import shown
 from fwnode.firewall.verdict import Reason
 from labs.network.topology import Topology
 from labs.procedure import paths
-from labs.procedure.expectations import Expectation, Until
-from labs.procedure.lives import Lives, members_of, workloads_of
-from labs.procedure.problems import one_of
-from labs.procedure.steps import Check, Links, Policy, Step, Upgrade
+from labs.procedure.expectations import Expectation
+from labs.procedure.lives import Lives
+from labs.procedure.problems import Problems, one_of
+from labs.procedure.steps import Await, Check, Links, OneWay, Upgrade
+from labs.procedure.verbs import Step
 from labs.traffic.workload import KINDS, AnyWorkload
 from syncproto.errors import SyncError
-
-if TYPE_CHECKING:
-    from labs.procedure.model import Member, Reading
+from syncproto.release import Compatibility
 
 
 class References:
-    """Every reference of a file, checked against what exists."""
+    """Every reference of a file, checked against what exists. A part that did not parse is still declared: its name is
+    not reported as unknown, too."""
 
-    def __init__(self, reading: Reading, policy: dict[str, Any], data: dict[str, Any], members: set[str],
-                 workloads: set[str]) -> None:  # fmt: skip
-        self.reading = reading
-        # A part that did not parse is still declared: do not report its name as unknown, too.
-        self.members = members | declared(data, "members")
-        self.workloads = workloads | declared(data, "workloads")
-        self.policy = policy
+    def __init__(self, problems: Problems, compatibility: Compatibility | None, members: frozenset[str],
+                 workloads: frozenset[str]) -> None:  # fmt: skip
+        self.problems = problems
+        self.compatibility = compatibility
+        self.members = members
+        self.workloads = workloads
         self.kinds: dict[str, AnyWorkload] = {}
 
-    def check(self, topology: Topology | None, members: dict[str, Member], workloads: dict[str, AnyWorkload],
+    def check(self, topology: Topology | None, releases: Mapping[str, str], workloads: dict[str, AnyWorkload],
               steps: list[Step], expect: list[Expectation]) -> None:  # fmt: skip
         links: set[str] | None = None
         switches: set[str] = set()
@@ -46,8 +45,8 @@ class References:
                 self.say("topology", f"{topology.name} needs the hosts client and server for workloads")
         if topology is not None:
             self.families(topology, workloads)
-        for name, member in members.items():
-            self.release(f"members.{name}.release", member.release)
+        for name, release in releases.items():
+            self.release(f"members.{name}.release", release)
         self.kinds = workloads
         self.ports(workloads)
         for step in steps:
@@ -57,10 +56,10 @@ class References:
             self.expectation(f"expect[{index}]", expectation)
 
     def near(self, word: str, words: Any) -> str:
-        return self.reading.problems.near(word, words)
+        return self.problems.near(word, words)
 
     def say(self, key: str, what: str) -> None:
-        self.reading.problem(key, what)
+        self.problems.say(key, what)
 
     def ports(self, workloads: dict[str, AnyWorkload]) -> None:
         used: dict[tuple[str, str, int], str] = {}
@@ -87,18 +86,18 @@ class References:
                              "routes through; give it one in the topology")
 
     def release(self, key: str, release: str) -> None:
-        if self.reading.compatibility is not None:
+        if self.compatibility is not None:
             try:
-                self.reading.compatibility.release(release)
+                self.compatibility.release(release)
             except SyncError as error:
                 self.say(key, str(error))
 
     def step(self, step: Step, links: set[str] | None, switches: set[str],
              workloads: dict[str, AnyWorkload]) -> None:  # fmt: skip
         what, key = step.what, f"{step.where}.{step.verb}"
-        for member in members_of(what):
+        for member in what.members_named():
             self.known(key, "member", member, self.members)
-        for name in workloads_of(what):
+        for name in what.workloads_named():
             self.known(key, "workload", name, self.workloads)
             kind = workloads.get(name)
             if kind is not None and step.verb not in kind.verbs:
@@ -110,9 +109,7 @@ class References:
             self.way(key, what, switches)
         if isinstance(what, Upgrade):
             self.release(f"{key}.release", what.release)
-        if isinstance(what, Policy) and what.patch is not None:
-            self.reading.check_policy(lay_over(self.policy, what.patch), f"{key}.patch")
-        if isinstance(what, Until):
+        if isinstance(what, Await):
             self.expectation(key, what)
         if isinstance(what, Check):
             for index, expectation in enumerate(what.expectations):
@@ -120,20 +117,19 @@ class References:
 
     def way(self, key: str, what: Links, switches: set[str]) -> None:
         """Only a link has an inside and an outside."""
-        way = getattr(what, "way", "both")
         for link in what.links:
-            if way != "both" and link in switches:
-                self.say(f"{key}.way", f"{link} is a switch and has no way {way}; name a link, such as fw2-{link}")
+            if isinstance(what, OneWay) and what.way != "both" and link in switches:
+                self.say(f"{key}.way", f"{link} is a switch and has no way {what.way}; name a link, such as fw2-{link}")
 
-    def known(self, key: str, kind: str, name: str, names: set[str]) -> None:
+    def known(self, key: str, kind: str, name: str, names: Collection[str]) -> None:
         if name not in names:
             self.say(key, f"unknown {kind} {name!r}; known: {one_of(names)}")
 
     def expectation(self, key: str, expectation: Expectation) -> None:
-        before = len(self.reading.problems)
+        before = len(self.problems)
         for path in expectation.paths():
             self.path(key, path)
-        if len(self.reading.problems) == before:
+        if len(self.problems) == before:
             for mistake in paths.mistakes(expectation):
                 self.say(key, mistake)
 
@@ -142,7 +138,7 @@ class References:
         if first not in PATHS:
             self.say(key, f"nothing in a run is called {shown(path)}; begin with one of {one_of(PATHS)}")
             return
-        before = len(self.reading.problems)
+        before = len(self.problems)
         if first in ("members", "drops") and rest:
             self.known(key, "member", rest[0], self.members)
         elif first == "workloads" and rest:
@@ -157,7 +153,7 @@ class References:
         elif first == "members" and len(rest) > 2 and rest[2] not in paths.FIGURES.get(rest[1], rest[2]):
             self.say(key, f"{path}: {rest[1]} has no {rest[2]!r}{self.near(rest[2], paths.FIGURES[rest[1]])}")
         _, problem = paths.find(path)
-        if problem and len(self.reading.problems) == before:
+        if problem and len(self.problems) == before:
             self.say(key, problem)
 
     def differences(self, key: str, path: str, rest: list[str]) -> None:
@@ -189,15 +185,6 @@ PATHS: dict[str, frozenset[str] | None] = {
     "members": paths.MEMBER_FIELDS,
     "drops": frozenset(Reason.__members__),
 }
-
-
-def lay_over(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings are merged; everything else is replaced."""
-    merged = dict(base)
-    for key, value in patch.items():
-        old = merged.get(key)
-        merged[key] = lay_over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
 
 
 def declared(data: Mapping[str, Any], section: str) -> frozenset[str]:

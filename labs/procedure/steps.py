@@ -1,13 +1,13 @@
-"""The steps of a lab file: one model a verb, the table of verbs, and each step in an operator's words.
+"""What a step is told: one model for each shape of arguments, which says whom it names and what it is in words.
 
-Durations are lab time, except those of wires: a wire's delay is wall time, and says so. It must not know how a step is
-taken.
+Lab files and `fwlab do` are read by the same models. Durations are lab time, except those of wires: a wire's delay is
+wall time, and says so. It must not know how a step is taken: `labs.procedure.verbs` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -22,8 +22,52 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Arguments(Part):
+    """What one step is told."""
+
+    asked: ClassVar[tuple[str, ...]] = ()
+    """The keys that `fwlab do` takes; nothing: those of the model, lists by their singular."""
+    also: ClassVar[Mapping[str, str]] = {}
+    """Other names of keys: `member: fw1` for `members: [fw1]`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _other_names(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        return {key if (name := cls.also.get(key, key)) in data else name: value for key, value in data.items()}
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """The keys as `fwlab do` takes them."""
+        short = {name: key for key, name in cls.also.items()}
+        return cls.asked or tuple(short.get(name, name) for name in cls.model_fields)
+
+    @classmethod
+    def filled(cls, value: Any, short: str | None) -> Any:
+        """The arguments as a mapping; a bare name or list fills the argument `short`."""
+        if value is None:
+            return {}
+        return {short: value} if short is not None and not isinstance(value, Mapping) else value
+
+    def words(self, verb: str) -> str:
+        """The step in an operator's words."""
+        return verb
+
+    def members_named(self) -> list[str]:
+        return []
+
+    def workloads_named(self) -> list[str]:
+        return []
+
+    def targets(self, members: Iterable[str]) -> list[str]:
+        """What the deed is done to, one after the other: members or links. `members` are all that there are."""
+        return self.members_named()
+
+
 def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    """One name, or several with commas, as a list."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
 Names = Annotated[list[str], Field(min_length=1, max_length=100), BeforeValidator(_as_list)]
@@ -39,36 +83,56 @@ def legal_parameter(name: str, value: Any) -> None:
         raise ValueError(f"{name}: {shown(value)} is not legal; legal is {parameter.legal}")
 
 
-# -- steps: one model a verb; `short` is the field that a bare name or list fills
+# -- members
 
 
-class Members(Part):
+class Members(Arguments):
+    also = {"member": "members"}
+
     members: Names
 
+    def words(self, verb: str) -> str:
+        return f"{verb} {', '.join(self.members)}"
 
-class Upgrade(Part):
+    def members_named(self) -> list[str]:
+        return self.members
+
+
+class Upgrade(Arguments):
     member: str
     release: str
 
+    def words(self, verb: str) -> str:
+        return f"{verb} {self.member} to {self.release}"
 
-class Failover(Part):
+    def members_named(self) -> list[str]:
+        return [self.member]
+
+
+class Failover(Arguments):
     member: str | None = None
     """The member that is set down; without a name it is the active one."""
 
+    def words(self, verb: str) -> str:
+        return f"{verb} away from {self.member or 'the active member'}"
 
-class Policy(Part):
+    def members_named(self) -> list[str]:
+        return [self.member] if self.member else []
+
+
+class Policy(Arguments):
+    asked = ("member", "policy")
+    also = {"member": "members", "policy": "file"}
+
     members: Names | None = None
+    """Nothing: every member."""
     rules: dict[str, Any] | None = None
     file: str | None = None
+    """Its reader puts what it holds into `rules`."""
     patch: dict[str, Any] | None = None
-    """Laid over the lab's policy, mapping by mapping."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_member(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "member" in data and "members" not in data:
-            data = {**{key: value for key, value in data.items() if key != "member"}, "members": data["member"]}
-        return data
+    """Laid over the lab's policy, mapping by mapping; the lab file's reader puts the outcome into `rules`."""
+    origin: str = "policy"
+    """The file that a member names when something is wrong with the rules."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Policy:
@@ -76,13 +140,35 @@ class Policy(Part):
             raise ValueError("give one of rules (a whole rule base), file, or patch (laid over the lab's policy)")
         return self
 
+    def words(self, verb: str) -> str:
+        how = f"with {_flat(self.patch)}" if self.patch is not None else "another rule base"
+        return f"install {verb} on {', '.join(self.members or ['every member'])}: {how}"
 
-class Set(BaseModel):
-    """`{member: fw2, fw_allow_out_of_state_tcp: 1}`: kernel parameters on the fly."""
+    def members_named(self) -> list[str]:
+        return self.members or []
+
+    def targets(self, members: Iterable[str]) -> list[str]:
+        return self.members or list(members)
+
+
+class Set(Arguments):
+    """`{member: fw2, fw_allow_out_of_state_tcp: 1}`: kernel parameters on the fly. `fwlab do` has one by its name and
+    value."""
 
     model_config = ConfigDict(extra="allow")
+    asked = ("member", "name", "value")
 
     member: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name_and_value(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or not {"name", "value"} <= set(data):
+            return data
+        value = data["value"]
+        if isinstance(value, str) and value.lstrip("-").isdecimal() and len(value) <= 20:
+            value = int(value) if value.count("-") < 2 else value
+        return {"member": data.get("member"), str(data["name"]): value}
 
     @model_validator(mode="after")
     def _numbers(self) -> Set:
@@ -98,167 +184,11 @@ class Set(BaseModel):
     def parameters(self) -> dict[str, Any]:
         return self.model_extra or {}
 
+    def words(self, verb: str) -> str:
+        return f"{verb} on {self.member}: " + ", ".join(f"{name} = {value}" for name, value in self.parameters.items())
 
-class Workloads(Part):
-    workloads: Names
-
-
-class Reconnect(Part):
-    workload: str
-    which: Literal["all", "ended"] = "all"
-    share: Share = 1.0
-
-
-class Wait(Part):
-    duration: Duration
-
-
-class Transfer(Part):
-    workloads: Names
-    wait: bool = False
-    """Go on only when the transfers have ended; otherwise as soon as their first bytes have arrived."""
-
-
-class Links(Part):
-    """A deed done to wires: links such as fw1-sync, or every link of a switch. `how` is what the deed is told."""
-
-    links: Names
-
-    def how(self) -> dict[str, Any]:
-        return {key: value for key, value in self if key != "links"}
-
-
-class Cut(Links):
-    way: Way = "both"
-    """One way, the link stays up; both ways, its port goes down."""
-
-
-class Limit(Links):
-    rate: Rate
-
-
-class Lose(Links):
-    share: Portion
-    way: Way = "both"
-
-
-class Delay(Links):
-    by: WireDelay
-    """Wall time: wires are wire time."""
-    way: Way = "both"
-
-
-def _legal_service(service: str) -> str:
-    parse_service(service)
-    return service
-
-
-class Block(Part):
-    between: Annotated[list[str], Field(min_length=2, max_length=2)]
-    service: Annotated[str, AfterValidator(_legal_service)]
-
-    @property
-    def protocol_and_port(self) -> tuple[str, int]:
-        return parse_service(self.service)
-
-
-class Check(Part):
-    expectations: Annotated[list[Expectation], Field(min_length=1)]
-
-
-class Verb:
-    """A step's word: its model, and the field that a short form fills."""
-
-    def __init__(self, model: type[BaseModel], short: str | None = None) -> None:
-        self.model = model
-        self.short = short
-
-    def fill(self, value: Any) -> Any:
-        if value is None:
-            return {}
-        if self.short == "expectations" and isinstance(value, Mapping) and self.short not in value:
-            return {self.short: [value]}
-        if self.short is not None and not isinstance(value, Mapping):
-            return {self.short: value}
-        return value
-
-
-VERBS: dict[str, Verb] = {
-    "start": Verb(Members, "members"),
-    "stop": Verb(Members, "members"),
-    "kill": Verb(Members, "members"),
-    "power_cut": Verb(Members, "members"),
-    "power_on": Verb(Members, "members"),
-    "down": Verb(Members, "members"),
-    "up": Verb(Members, "members"),
-    "upgrade": Verb(Upgrade),
-    "failover": Verb(Failover, "member"),
-    "policy": Verb(Policy),
-    "set": Verb(Set),
-    "open": Verb(Workloads, "workloads"),
-    "speak": Verb(Workloads, "workloads"),
-    "finish": Verb(Workloads, "workloads"),
-    "announce": Verb(Workloads, "workloads"),
-    "transfer": Verb(Transfer, "workloads"),
-    "reconnect": Verb(Reconnect),
-    "wait": Verb(Wait, "duration"),
-    "until": Verb(Until),
-    "pause": Verb(Members, "members"),
-    "resume": Verb(Members, "members"),
-    "cut": Verb(Cut, "links"),
-    "restore": Verb(Links, "links"),
-    "limit": Verb(Limit),
-    "unlimit": Verb(Links, "links"),
-    "lose": Verb(Lose),
-    "unlose": Verb(Links, "links"),
-    "delay": Verb(Delay),
-    "undelay": Verb(Links, "links"),
-    "block": Verb(Block),
-    "unblock": Verb(Block),
-    "check": Verb(Check, "expectations"),
-}
-
-
-class Step(BaseModel):
-    """One step: a verb with its arguments, and what the runner tells the learner before it."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    where: str
-    verb: str
-    what: Any  # an instance of the verb's model
-    note: str = ""
-
-
-def describe(step: Step) -> str:
-    """The step in an operator's words."""
-    what, verb = step.what, step.verb.replace("_", " ")
-    if isinstance(what, Members):
-        return f"{verb} {', '.join(what.members)}"
-    if isinstance(what, Upgrade):
-        return f"upgrade {what.member} to {what.release}"
-    if isinstance(what, Failover):
-        return f"failover away from {what.member or 'the active member'}"
-    if isinstance(what, Policy):
-        how = f"with {_flat(what.patch)}" if what.patch is not None else "another rule base"
-        return f"install policy on {', '.join(what.members or ['every member'])}: {how}"
-    if isinstance(what, Set):
-        return f"set on {what.member}: " + ", ".join(f"{name} = {value}" for name, value in what.parameters.items())
-    if isinstance(what, Workloads | Transfer):
-        return f"{verb} {', '.join(what.workloads)}"
-    if isinstance(what, Reconnect):
-        whose = "all sessions" if what.which == "all" else "the sessions that ended"
-        share = "" if what.share == 1 else f"{what.share:.0%} of "
-        return f"reconnect {share}{whose} of {what.workload}"
-    if isinstance(what, Wait):
-        return f"wait {format_duration(what.duration)}"
-    if isinstance(what, Until):
-        return f"wait until {what.says or what.that} (at most {format_duration(what.within)})"
-    if isinstance(what, Links):
-        return f"{verb} {', '.join(what.links)}{_how(what)}"
-    if isinstance(what, Block):
-        return f"{verb} {what.service} between {' and '.join(what.between)}"
-    return verb
+    def members_named(self) -> list[str]:
+        return [self.member]
 
 
 def _flat(patch: Mapping[str, Any], prefix: str = "") -> str:
@@ -268,12 +198,142 @@ def _flat(patch: Mapping[str, Any], prefix: str = "") -> str:
     return ", ".join(parts)
 
 
-def _how(what: Links) -> str:
-    if isinstance(what, Limit):
-        return f" to {format_rate(what.rate)}"
-    told = {"in": ", inwards alone", "out": ", outwards alone", "both": ""}[getattr(what, "way", "both")]
-    if isinstance(what, Lose):
-        return f": {what.share:.0%} of the packets{told}"
-    if isinstance(what, Delay):
-        return f" by {format_duration(what.by)} of wall time{told}"
-    return told
+# -- workloads
+
+
+class Workloads(Arguments):
+    workloads: Names
+
+    def words(self, verb: str) -> str:
+        return f"{verb} {', '.join(self.workloads)}"
+
+    def workloads_named(self) -> list[str]:
+        return self.workloads
+
+
+class Transfer(Workloads):
+    wait: bool = False
+    """Go on only when the transfers have ended; otherwise as soon as their first bytes have arrived."""
+
+
+class Reconnect(Arguments):
+    workload: str
+    which: Literal["all", "ended"] = "all"
+    share: Share = 1.0
+
+    def words(self, verb: str) -> str:
+        whose = "all sessions" if self.which == "all" else "the sessions that ended"
+        share = "" if self.share == 1 else f"{self.share:.0%} of "
+        return f"{verb} {share}{whose} of {self.workload}"
+
+    def workloads_named(self) -> list[str]:
+        return [self.workload]
+
+
+# -- time and expectations
+
+
+class Wait(Arguments):
+    duration: Duration
+
+    def words(self, verb: str) -> str:
+        return f"{verb} {format_duration(self.duration)}"
+
+
+class Await(Until, Arguments):
+    def words(self, verb: str) -> str:
+        return f"wait {verb} {self.says or self.that} (at most {format_duration(self.within)})"
+
+
+class Check(Arguments):
+    expectations: Annotated[list[Expectation], Field(min_length=1)]
+
+    @classmethod
+    def filled(cls, value: Any, short: str | None) -> Any:
+        """A single expectation needs no list."""
+        if isinstance(value, Mapping) and short is not None and short not in value:
+            return {short: [value]}
+        return super().filled(value, short)
+
+
+# -- wires
+
+
+class Links(Arguments):
+    """What is done to wires: links such as fw1-sync, or every link of a switch."""
+
+    also = {"link": "links"}
+
+    links: Names
+
+    def words(self, verb: str) -> str:
+        return f"{verb} {', '.join(self.links)}{self.how()}"
+
+    def how(self) -> str:
+        """What is done to them, in words behind their names."""
+        return ""
+
+    def targets(self, members: Iterable[str]) -> list[str]:
+        return self.links
+
+
+class OneWay(Links):
+    """What can be done to one way of a link alone."""
+
+    way: Way = "both"
+
+    def how(self) -> str:
+        return {"in": ", inwards alone", "out": ", outwards alone", "both": ""}[self.way]
+
+
+class Limit(Links):
+    rate: Rate
+
+    def how(self) -> str:
+        return f" to {format_rate(self.rate)}"
+
+
+class Lose(OneWay):
+    share: Portion
+
+    def how(self) -> str:
+        return f": {self.share:.0%} of the packets{super().how()}"
+
+
+class Delay(OneWay):
+    by: WireDelay
+    """Wall time: wires are wire time."""
+
+    def how(self) -> str:
+        return f" by {format_duration(self.by)} of wall time{super().how()}"
+
+
+def _legal_service(service: str) -> str:
+    parse_service(service)
+    return service
+
+
+def _two(value: object) -> object:
+    members = _as_list(value)
+    if not isinstance(members, list) or len(members) != 2:
+        raise ValueError("name two members, such as fw1,fw2")
+    return members
+
+
+class Block(Arguments):
+    between: Annotated[list[str], BeforeValidator(_two)]
+    service: Annotated[str, AfterValidator(_legal_service)]
+
+    @property
+    def protocol_and_port(self) -> tuple[str, int]:
+        return parse_service(self.service)
+
+    def words(self, verb: str) -> str:
+        return f"{verb} {self.service} between {' and '.join(self.between)}"
+
+    def members_named(self) -> list[str]:
+        return self.between
+
+    def targets(self, members: Iterable[str]) -> list[str]:
+        """Both at once."""
+        return [" and ".join(self.between)]

@@ -12,7 +12,7 @@ from labs.network import faults
 from labs.network.errors import ControlError, FaultError, LabError
 from labs.network.faults import process_state
 from labs.network.lab import Lab
-from labs.network.steps import perform
+from labs.procedure.asked import perform
 
 FW2 = "203.0.113.2"  # on the sync switch
 FW2_LAN6 = "2001:db8:1::12"
@@ -186,7 +186,7 @@ async def by_their_names(lab: Lab) -> None:
         await perform(lab, {step: arguments})
     assert (await lab.info())["faults"] == []
     for wrong, told in (({"limit": {"link": "sync", "rate": "fast"}}, "'fast' is no rate"),
-                        ({"cut": {"link": "fw1-lan", "way": "up"}}, "'up' is no way; write both, in, out"),
+                        ({"cut": {"link": "fw1-lan", "way": "up"}}, "cut: way: is 'up'; write "),
                         ({"block": {"between": "fw1", "service": "FW1"}}, "name two members")):
         with pytest.raises(LabError, match=told):
             await perform(lab, wrong)

@@ -27,6 +27,7 @@ class FakeGround:
     """Members that are Active in the order in which they run; the first running one is the active one."""
 
     def __init__(self, members: list[str]) -> None:
+        self.world = {"world": "fake"}
         self.rate = RATE
         self.epoch = time.monotonic()
         self.members = {name: MemberSettings() for name in members}
@@ -66,6 +67,7 @@ class FakeGround:
 
     async def upgrade(self, member: str, release: str) -> None:
         self.calls.append(f"upgrade {member} {release}")
+        self.members[member].release = release
         self.running.append(member)
 
     def __getattr__(self, deed: str) -> Any:
@@ -182,7 +184,7 @@ class World:
         self.ground = FakeGround(list(self.file.members))
         self.load = FakeLoad(3)
         self.told: list[Entry] = []
-        self.runner = Runner(self.file, self.ground, lambda _: self.load, self.told.append)
+        self.runner = Runner(self.file, self.ground, lambda _: self.load, self.told.append, time.monotonic)
 
     def run(self) -> dict[str, Any]:
         async def go() -> dict[str, Any]:

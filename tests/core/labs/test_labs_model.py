@@ -9,9 +9,8 @@ import yaml
 
 from fwnode.files import FileError
 from labs.procedure import catalog
-from labs.procedure.model import LabFile, load
+from labs.procedure.model import LabFile, lay_over, load
 from labs.procedure.problems import LabFileError
-from labs.procedure.references import lay_over
 from labs.procedure.steps import Policy
 
 GOOD: dict[str, Any] = {

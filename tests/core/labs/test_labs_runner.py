@@ -1,17 +1,16 @@
 """The runner on a fake ground: steps become deeds, figures outlive their member, a failed step ends the run."""
 
+import asyncio
 import json
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_world import World
+from lab_world import FakeGround, World
 
-from labs.network.lab import Lab
-from labs.network.steps import STEPS
-from labs.procedure import runner
-from labs.procedure.steps import VERBS, Links
+from labs.procedure import plays, runner
+from labs.procedure.asked import STEPS, perform
+from labs.procedure.verbs import VERBS
 from labs.report.sentence import sentence
 from labs.traffic.driver import TrafficError
 from labs.traffic.fates import Tally
@@ -22,6 +21,7 @@ START: dict[str, Any] = {"start": ["fw1", "fw2"]}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "POLL_S", 0.001)
+    monkeypatch.setattr(plays, "POLL_S", 0.001)
     monkeypatch.setattr(runner, "EVENTS_SETTLE_S", 0.001)
     monkeypatch.setattr(runner, "TAKEOVER_WAIT_S", 0.02)
 
@@ -214,12 +214,46 @@ def test_faults_of_wires_reach_the_ground_as_they_are_written(tmp_path: Path) ->
     ]  # fmt: skip
 
 
-def test_a_deed_done_to_wires_has_one_name_and_one_signature() -> None:
-    """In lab files, in `fwlab do`, and in what does it."""
-    for verb in (verb for verb, entry in VERBS.items() if issubclass(entry.model, Links)):
-        told = ["link", *(field for field in VERBS[verb].model.model_fields if field != "links")]
-        assert list(signature(getattr(Lab, verb)).parameters) == ["self", *told]
-        assert list(signature(STEPS[verb]).parameters) == ["lab", *told]
+def test_every_verb_is_done_by_a_ground_or_played_by_the_run() -> None:
+    """And `fwlab do` has those that a ground alone can do, with the arguments of a lab file."""
+    assert all((verb.deed or verb.play) for verb in VERBS.values())
+    assert list(STEPS) == [name for name, verb in VERBS.items() if verb.deed is not None]
+    assert {name: verb.model.keys() for name, verb in STEPS.items()} == {
+        **dict.fromkeys(("start", "stop", "kill", "power_cut", "power_on", "pause", "resume"), ("member",)),
+        **dict.fromkeys(("down", "up"), ("member",)),
+        **dict.fromkeys(("restore", "unlimit", "unlose", "undelay"), ("link",)),
+        **dict.fromkeys(("block", "unblock"), ("between", "service")),
+        "upgrade": ("member", "release"), "cut": ("link", "way"), "limit": ("link", "rate"),
+        "lose": ("link", "way", "share"), "delay": ("link", "way", "by"), "set": ("member", "name", "value"),
+        "policy": ("member", "policy"),
+    }  # fmt: skip
+
+
+def test_what_fwlab_do_asks_for_reaches_the_ground_as_a_lab_file_does() -> None:
+    """Words, as they come from a command line; one name, or several with commas."""
+    ground = FakeGround(["fw1", "fw2"])
+
+    async def ask() -> list[Any]:
+        return [await perform(ground, {verb: told}) for verb, told in (
+            ("start", {"member": "fw1,fw2"}), ("cut", "lan"),
+            ("lose", {"link": "fw2-sync", "share": "20%", "way": "in"}),
+            ("delay", {"link": "fw1-sync,fw2-sync", "by": "20ms"}),
+            ("block", {"between": "fw1,fw2", "service": "FW1"}),
+            ("set", {"member": "fw2", "name": "udp_timeout", "value": "7"}),
+            ("policy", {"member": "fw1", "rules": {"name": "p"}, "origin": "p.yaml"}), ("down", "fw1"),
+            ("upgrade", {"member": "fw1", "release": "R80.10"}),
+        )]  # fmt: skip
+
+    assert asyncio.run(ask()) == [None] * 9
+    assert ground.faults == [
+        ("cut", "lan", "both"), ("lose", "fw2-sync", 0.2, "in"), ("delay", "fw1-sync", 0.02, "both"),
+        ("delay", "fw2-sync", 0.02, "both"), ("block", ["fw1", "fw2"], "tcp", 256),
+    ]  # fmt: skip
+    assert [call for call in ground.calls if " fw" in call and call.split()[0] not in ("lose", "delay", "block")] == [
+        "start fw1", "start fw2", "ctl_set fw2 {'name': 'udp_timeout', 'value': 7}",
+        "policy_install fw1 {'policy': {'name': 'p'}, 'file': 'p.yaml'}", "down fw1", "upgrade fw1 R80.10",
+    ]  # fmt: skip
+    assert ground.members["fw1"].policy == {"name": "p"}
 
 
 def test_a_paused_member_keeps_its_last_words_and_is_not_asked(tmp_path: Path) -> None:

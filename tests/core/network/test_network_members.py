@@ -18,8 +18,8 @@ from labs.network.errors import LabError
 from labs.network.lab import Lab
 from labs.network.members import MemberSettings, configuration_text, member_configuration
 from labs.network.probe import OPTIONAL, REQUIRED
-from labs.network.steps import STEPS, step_arguments
 from labs.network.topology import load_topology
+from labs.procedure.asked import STEPS, step_arguments
 
 
 def test_configuration_is_what_a_member_reads():

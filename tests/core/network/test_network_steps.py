@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from labs.network import steps
 from labs.network.errors import LabError
 from labs.network.lab import Lab
-from labs.network.steps import StepServer
 from labs.network.topology import load_topology
+from labs.procedure import step_server
+from labs.procedure.step_server import StepServer
 
 
 def answers(lab: Lab, socket: Path, *lines: bytes) -> list[dict[str, object]]:
@@ -36,16 +36,20 @@ def answers(lab: Lab, socket: Path, *lines: bytes) -> list[dict[str, object]]:
     (b"{", "not a JSON object: "),
     (b"[]", "a request is "),
     (b'{"step": []}', "a step is one name with its arguments"),
-    (b'{"step": {"kill": {"member": ["fw1"]}}}', "the request failed: TypeError"),
+    (b'{"step": {"kill": {"member": ["fw1"]}}}', "fw1 is not running"),
+    (b'{"step": {"kill": {"member": 1}}}', "kill: "),
+    (b'{"step": {"kill": {"node": "fw1"}}}', "kill: "),
     (b'{"step": {"kill": "fw1"}}', "fw1 is not running"),
-    (b'{"step": {"set": {"member": "fw1", "name": "udp_timeout", "value": "--5"}}}', "fw1 is not running"),
-    (b'{"step": {"limit": {"link": "sync", "rate": "100bit"}}}', "'100bit' is no rate that a link can have;"),
-    (b'{"step": {"limit": {"link": "sync", "rate": "%s"}}}' % (b"9" * 400 + b"mbit"), "'99999"),
-    (b'{"step": {"delay": {"link": "sync", "by": "61s"}}}', "'61s' is no delay of a link; write 1ms to 60s"),
-    (b'{"step": {"delay": {"link": "sync", "by": "%s"}}}' % (b"9" * 400 + b"d"), "'99999"),
-    (b'{"step": {"delay": {"link": "sync", "by": "0s"}}}', "'0s' is no delay of a link"),
-    (b'{"step": {"lose": {"link": "sync", "share": 1%s}}}' % (b"0" * 400), "a number of very many digits is no share"),
-    (b'{"step": {"lose": {"link": "sync", "share": NaN}}}', "nan is no share; write one from 0.0001% up to 100%"),
+    (b'{"step": {"set": {"member": "fw1", "name": "udp_timeout", "value": "--5"}}}',
+     "set: udp_timeout: '--5' is not legal; legal is 1 to 86400"),
+    (b'{"step": {"set": {"member": "fw1", "name": "udp_timeout", "value": "5"}}}', "fw1 is not running"),
+    (b'{"step": {"limit": {"link": "sync", "rate": "100bit"}}}', "limit: rate: '100bit' is no rate that a link"),
+    (b'{"step": {"limit": {"link": "sync", "rate": "%s"}}}' % (b"9" * 400 + b"mbit"), "limit: rate: '99999"),
+    (b'{"step": {"delay": {"link": "sync", "by": "61s"}}}', "delay: by: '61s' is no delay of a link; write 1ms to 60s"),
+    (b'{"step": {"delay": {"link": "sync", "by": "%s"}}}' % (b"9" * 400 + b"d"), "delay: by: '99999"),
+    (b'{"step": {"delay": {"link": "sync", "by": "0s"}}}', "delay: by: '0s' is no delay of a link"),
+    (b'{"step": {"lose": {"link": "sync", "share": 1%s}}}' % (b"0" * 400), "lose: share: a number of very many"),
+    (b'{"step": {"lose": {"link": "sync", "share": NaN}}}', "lose: share: nan is no share; write one from 0.0001%"),
 ])
 def test_every_request_has_an_answer(tmp_path, line, problem):
     first, second = answers(Lab(load_topology()), tmp_path / "s.sock", line, b"{}")
@@ -55,7 +59,7 @@ def test_every_request_has_an_answer(tmp_path, line, problem):
 
 
 def test_a_request_that_is_too_long_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(steps, "REQUEST_MAX", 1000)
+    monkeypatch.setattr(step_server, "REQUEST_MAX", 1000)
     answer, = answers(Lab(load_topology()), tmp_path / "s.sock", b" " * 5000)
     assert answer == {"ok": False, "error": "a request has at most 1000 bytes"}
 
