@@ -23,6 +23,10 @@ def render(document: Mapping[str, Any]) -> str:
         errors="1" if document["problem"] else "0",
         time=str(document["seconds"]),
     )
+    if "seed" in document:
+        properties = ElementTree.SubElement(suite, "properties")
+        for name in ("world", "seed"):
+            ElementTree.SubElement(properties, "property", name=name, value=str(document[name]))
     for expectation in expectations:
         name = f"{expectation['text']} (at {expectation['at']})"
         case = ElementTree.SubElement(suite, "testcase", classname=f"fwlab.{document['lab']}", name=name)

@@ -84,7 +84,13 @@ def report(document: Mapping[str, Any], to: Console | None = None) -> None:
     out.print()
     out.print(Text(sentence(document), style="bold"))
     style = {"pass": "bold green", "warn": "bold yellow", "fail": "bold red"}[document["verdict"]]
-    out.print(Text(f"{document['verdict'].upper()}: {document['lab']}, {document['seconds']:.1f} s", style=style))
+    out.print(Text(f"{document['verdict'].upper()}: {document['lab']}, {document['seconds']:.1f} s{_where(document)}",
+                   style=style))
+
+
+def _where(document: Mapping[str, Any]) -> str:
+    """The world of a run that was not on real packets, and what replays it."""
+    return f" of a {document['world']} world, seed {document['seed']}" if "seed" in document else ""
 
 
 def fates(document: Mapping[str, Any]) -> Table:

@@ -1,5 +1,6 @@
 """The runner on a fake ground: steps become deeds, figures outlive their member, a failed step ends the run."""
 
+import ast
 import asyncio
 import json
 from pathlib import Path
@@ -12,6 +13,8 @@ from labs.procedure import plays, runner
 from labs.procedure.asked import STEPS, perform
 from labs.procedure.verbs import VERBS
 from labs.report.sentence import sentence
+from labs.simulation import loop as simulation
+from labs.simulation.loop import VirtualLoop
 from labs.traffic.driver import TrafficError
 from labs.traffic.fates import Tally
 
@@ -31,6 +34,7 @@ def test_the_document_has_what_was_promised(tmp_path: Path) -> None:
     document = world.run()
     assert document["verdict"] == "pass"
     assert document["lab"] == tmp_path.name
+    assert document["world"] == "fake", "the ground's word"
     assert document["seconds"] > 0
     figures = {"sessions", "survived", "hung", "reset", "refused", "finished", "longest_silence_s"}
     assert figures <= set(document["workloads"]["database"])
@@ -324,3 +328,37 @@ def test_a_traffic_process_that_is_gone_costs_no_document(tmp_path: Path, monkey
     assert document["problem"] == "steps[3].finish: labs.traffic.client of workload 'database' has ended"
     assert document["workloads"]["database"]["open"] == 3, "its last account"
     assert document["members"]["fw1"]["state"] == "Active"
+
+
+def test_a_procedure_knows_no_clock_of_its_own_and_no_chance() -> None:
+    """It runs in whatever time its loop and its ground have."""
+    for path in sorted(Path(plays.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            assert not {"time", "random"} & set(names), f"{path.name} imports {names}"
+
+
+def test_a_run_takes_the_time_of_its_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day of waiting costs nothing where time is virtual, and the looks at what is waited for are few."""
+    monkeypatch.undo()  # the pauses as they are
+    day = {"that": "members.fw1.connections", "is": 5, "within": "24h"}
+    steps = [START, {"wait": "24h"}, {"open": "database"}, {"until": day}]
+    world = World(tmp_path, steps, [{"that": "seconds", "at_least": 172_000}], clock={"rate": 1})
+    asked = 0
+
+    def status(member: str) -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        return {**FakeGround.status(world.ground, member), "connections": 5 if loop.time() - begin > 172_000 else 0}
+
+    loop = VirtualLoop(simulation.World(1))
+    begin = loop.time()
+    world.ground.rate, world.ground.epoch, world.runner.clock = 1.0, begin, loop.time
+    world.ground.status = status  # type: ignore[method-assign]
+    document = loop.run_until_complete(world.runner.run())
+    loop.run_until_complete(world.runner.close())
+    loop.close()
+    assert document["verdict"] == "pass"
+    assert document["expectations"][0]["seen"] == pytest.approx(172_000, rel=0.02)
+    assert asked < 3_000
