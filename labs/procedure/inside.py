@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from labs.network import supervisor
 from labs.network.lab import Lab
 from labs.network.members import MemberSettings
 from labs.procedure.model import LabFile, load
+from labs.procedure.playing import play
 from labs.procedure.runner import Runner
 from labs.procedure.step_server import answering
 from labs.report.terminal import Live
@@ -59,13 +59,7 @@ async def run(file: LabFile, lab_name: str, evidence: Path | None, keep: bool,
                            rate=lab.rate, epoch=lab.epoch)
 
         runner = Runner(file, lab, load_of, live.tell, asyncio.get_running_loop().time)
-        code = ExitCode.HELD
-        try:
-            document = await runner.run()
-        except Exception as error:
-            traceback.print_exc()
-            code, runner.problem = ExitCode.INTERNAL, f"an error of fwlab itself: {type(error).__name__}: {error}"
-            document = await runner.document()
+        document, code = await play(runner)
         deliver(document)
         if keep:
             live.say(f"the lab {lab_name} stays until you press Enter; look at it with fwctl from another terminal")

@@ -194,8 +194,7 @@ class Reading:
         if verb not in VERBS:
             self.problem(f"{where}.{verb}", f"unknown step{self.problems.near(verb, VERBS)}")
             return None
-        model = VERBS[verb].model
-        what = self.take(model, model.filled(raw[verb], VERBS[verb].short), f"{where}.{verb}")
+        what = self.take(VERBS[verb].model, VERBS[verb].fill(raw[verb]), f"{where}.{verb}")
         if not isinstance(note, str):
             self.problem(f"{where}.note", "is no text; put it in quotes")
             return None

@@ -52,6 +52,10 @@ class Verb:
     lacks: Mapping[str, str] = field(default_factory=dict)
     """World -> why the verb does not work there."""
 
+    def fill(self, value: Any) -> Any:
+        """The arguments as a mapping, of what a file has behind the verb."""
+        return self.model.filled(value, self.short)
+
 
 class Step(BaseModel):
     """One step: a verb with its arguments, and what the runner tells the learner before it."""
