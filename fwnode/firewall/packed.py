@@ -15,6 +15,8 @@ from sys import intern
 from syncproto.columns import Columns
 from syncproto.record import Record, RecordFlag
 
+from .connection import Connection
+
 _LEARNED = int(RecordFlag.LEARNED)
 
 
@@ -95,3 +97,23 @@ class PackedCopies(dict[bytes, Batch]):
     def drop(self, batch: Batch, n: int) -> None:
         del self[batch.keys[n]]
         self.learned -= batch.flags[n] & _LEARNED
+
+
+class Place:
+    """Where a walk over the rows 0 to `end` - 1 of a table is: in row `row`, at number `n` of the batch there.
+
+    Unpacking moves a copy to a row of its own, which may be one that the walk has passed or will not get to: such a
+    copy is noted in `moved`, and the walk visits it at its end."""
+
+    __slots__ = ("end", "moved", "n", "row")
+
+    def __init__(self, end: int) -> None:
+        self.end = end
+        self.row = self.n = -1
+        self.moved: list[Connection] = []
+
+    def note_unpacked(self, row: int, n: int, connection: Connection) -> None:
+        """Number `n` of the batch in this row became this connection."""
+        is_ahead = (row, n) > (self.row, self.n)
+        if is_ahead and not self.row < connection.row < self.end:
+            self.moved.append(connection)

@@ -2,8 +2,7 @@
 
 The table holds each connection once, under the key of its initiator's direction; a key of the other direction is found
 by a second look-up. (The product has a link there. It would double what the table takes, and the work of filling and of
-emptying it.) Changes that peers must hear of are collected as the connection's *current* state until `take_updates`
-empties them: ten changes in one sync tick are one update.
+emptying it.) What peers must hear of is collected in `telling`.
 
 Times are lab seconds. A connection that came by sync belongs to the member that forwards its packets; only the owner
 announces its end, and how long it lives on (`refreshing`). A copy is kept for a short grace beyond what its owner said.
@@ -16,8 +15,7 @@ is over stays over: an older record that arrives afterwards does not bring it ba
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from heapq import heappop, heappush
-from itertools import count, islice
+from itertools import islice
 from math import inf, nextafter
 from operator import itemgetter
 
@@ -26,14 +24,15 @@ from syncproto.columns import Columns
 from syncproto.limits import FULL_SLICE_RECORDS, SYNC_TICK_S
 from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag, Update
 
-from .audience import NOBODY_HEARD, Audience
+from .audience import NOBODY_HEARD
 from .connection import Connection, columns_of
 from .ended import EndedVersions
 from .expectations import Expectations
-from .packed import Batch, PackedCopies
+from .packed import Batch, PackedCopies, Place
 from .packet import reverse_key
-from .refreshing import GRACE_TICKS, REFRESHES_PER_TIMEOUT, Walk, merged_end
+from .refreshing import GRACE_TICKS, merged_end
 from .tcp import State, further, usual_timeout
+from .telling import Telling
 from .wheel import Wheel
 
 ENDED_MAX = 16_384
@@ -77,12 +76,7 @@ class ConnectionTable:
         """Connections taken from peers at most; who decides on packets looks at it himself."""
         self.over_limit = 0
         """Peers' connections that found no room."""
-        self.audience = Audience()
-        self._changed: dict[bytes, Connection] = {}
-        self._deleted: dict[bytes, Connection] = {}
         self._ended = EndedVersions(ENDED_MAX)
-        self._later: list[tuple[float, int, Connection]] = []
-        self._numbers = count()
         self._unconfirmed: dict[int, set[bytes]] = {}
         self._own_only: set[int] = set()
         self._wheel: Wheel[Connection | Batch] = Wheel(bucket_width)
@@ -91,7 +85,13 @@ class ConnectionTable:
         self._rows: list[Connection | Batch | None] = []
         """Everything that is held, each in a row of its own: a walk by rows goes on while the table changes."""
         self._free_rows: list[int] = []
-        self._walk = Walk(self._rows, tick_s)
+        self._places: list[Place] = []
+        """Where the walks over all connections are that go on now."""
+        self._telling = Telling(self._rows, self.lifetime, tick_s)
+        self._changed, self._deleted = self._telling.changed, self._telling.deleted
+        self.audience = self._telling.audience
+        self.announce = self._telling.announce
+        """Have peers hear of a connection at the next sync tick."""
 
     def __len__(self) -> int:
         return len(self.entries) + len(self._packed)
@@ -107,12 +107,21 @@ class ConnectionTable:
     def __iter__(self) -> Iterator[Connection]:
         """All connections that there are when the walk begins and still are when it gets there, and perhaps later ones.
         What is packed is shown unpacked, and stays packed."""
-        for item in islice(self._rows, len(self._rows)):
-            if isinstance(item, Connection):
-                yield item
-            elif item is not None:
-                for n in self._packed.held(item):
-                    yield self._unpacked(item, n)
+        place = Place(len(self._rows))
+        self._places.append(place)
+        try:
+            for row, item in enumerate(islice(self._rows, place.end)):
+                place.row = row
+                if isinstance(item, Connection):
+                    yield item
+                elif item is not None:
+                    for n in self._packed.held(item):
+                        place.n = n
+                        yield self._unpacked(item, n)
+                    place.n = -1
+            yield from (connection for connection in place.moved if connection.row >= 0)
+        finally:
+            self._places.remove(place)
 
     def find(self, key: bytes) -> Connection | None:
         """The connection of this key, in either direction; from now on unpacked."""
@@ -123,7 +132,7 @@ class ConnectionTable:
             if connection is None:
                 for held in (key, other):
                     if held in self._packed:
-                        return self._put_copy(self._unpacked(*self._packed.take(held)))
+                        return self._unpack(held)
         return connection
 
     def lifetime(self, timeout: float) -> float:
@@ -236,8 +245,7 @@ class ConnectionTable:
                 ended.append(item)
             else:
                 self._wheel.plan(item, end)
-                if self._walk.has_moved(item):
-                    self.announce(item, Op.REFRESH)
+                self._telling.announce_moved(item)
             if len(ended) == ENDED_TOGETHER:
                 self._remove_all(ended)
                 ended = []
@@ -260,47 +268,9 @@ class ConnectionTable:
 
     # -- what peers hear -----------------------------------------------------------------------------------------
 
-    def announce(self, connection: Connection, op: Op) -> None:
-        """Peers hear of it at the next sync tick. A new connection stays SET however often it changes until then."""
-        if connection.pending is None or (connection.pending is Op.REFRESH and op is not Op.REFRESH):
-            connection.pending = op
-            self._changed[connection.key] = connection
-
     def take_updates(self, now: float, room: int = 0) -> list[Update]:
         """What peers must hear of, each once, as it is; connections that end later than they know fill it to `room`."""
-        for connection in self._walk.moved(room - len(self._deleted) - len(self._changed)):
-            self.announce(connection, Op.REFRESH)
-        updates = [Update(Op.DELETE, c.key, None, c.born, c.revision) for c in self._deleted.values()]
-        self._deleted = {}
-        while self._later and self._later[0][0] <= now:
-            connection = heappop(self._later)[2]
-            if connection.row >= 0:
-                self.announce(connection, Op.SET)
-        changed, self._changed, told = self._changed, {}, self.audience.told
-        due: dict[float, tuple[float, float]] = {}  # one number for all of a timeout: less to keep and to look at
-        lag_s, all_hear = self._walk.lag_s, self.audience.all_hear
-        for connection in changed.values():
-            op = connection.pending or Op.MODIFY
-            connection.pending = None
-            timeout = connection.timeout
-            if timeout not in due:
-                whole = self.lifetime(timeout)
-                due[timeout] = now + whole, now + whole / REFRESHES_PER_TIMEOUT
-            end, refresh_at = due[timeout]
-            idle_s, connection.peers_until = end - connection.expires, connection.expires
-            connection.refresh_at = refresh_at if idle_s <= lag_s else refresh_at - idle_s  # of so much less peers hear
-            if connection.sync_at > now and not connection.told:
-                self._postpone(connection, op)
-                continue
-            connection.told = all_hear or told(connection.told, op)
-            connection.revision += 1
-            updates.append(Update(op, connection.key, connection.record(now)))
-        return updates + self.expected.take_updates(now)
-
-    def _postpone(self, connection: Connection, op: Op) -> None:
-        """Its service is not synchronised, or not yet."""
-        if op is Op.SET and connection.sync_at != inf:
-            heappush(self._later, (connection.sync_at, next(self._numbers), connection))
+        return self._telling.take_updates(now, room) + self.expected.take_updates(now)
 
     def snapshot(self, now: float, slice_max: int = FULL_SLICE_RECORDS) -> Iterator[Columns]:
         """Every synchronised connection, in slices: those there when the walk begins and ends, perhaps later ones."""
@@ -450,6 +420,14 @@ class ConnectionTable:
 
     def _unpacked(self, batch: Batch, n: int) -> Connection:
         return self._copy(batch.record(n), batch.came, batch.generation, batch.origin)
+
+    def _unpack(self, key: bytes) -> Connection:
+        """The held connection of this key, as an object from now on."""
+        batch, n = self._packed.take(key)
+        connection = self._put_copy(self._unpacked(batch, n))
+        for place in self._places:
+            place.note_unpacked(batch.row, n, connection)
+        return connection
 
     def _expire_packed(self, batch: Batch, now: float) -> None:
         """End those of a batch whose time has come; the batch is over when none is left."""

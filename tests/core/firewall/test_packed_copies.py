@@ -6,6 +6,7 @@ Two tables are told the same: one gets whole slices, as full sync carries them, 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -273,3 +274,44 @@ def test_nobody_can_tell_a_packed_table_from_another(schedule: list[tuple[str, A
         assert seen(one) == seen(other), f"after {what} {with_what}"
         assert (len(one), one.learned, one.over_limit) == (len(other), other.learned, other.over_limit)
         assert snapshot(one, now) == snapshot(other, now)
+
+
+# -- a walk over a table that changes meanwhile -----------------------------------------------------------------------
+
+
+@given(
+    slices=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    ended_before=st.sets(st.integers(1, 20)),
+    meanwhile=st.lists(st.tuples(st.sampled_from(["find", "find", "end", "add"]), st.integers(1, 20)), max_size=40),
+)
+def test_a_walk_meets_once_whatever_is_there_from_its_begin_to_its_end(
+    slices: list[int], ended_before: set[int], meanwhile: list[tuple[str, int]]
+) -> None:
+    """What is unpacked while the walk goes on moves to another row: one that it has passed, or is still to come to."""
+    table, following = ConnectionTable(member=1), iter(range(1, 21))
+    for size in slices:
+        table.add(connection(next(following)), 0.0)
+        table.apply_slice(Columns.of([record(next(following)) for _ in range(size)]), 0.0, 0, PEER)
+    for number in ended_before:
+        table.clear(key(number))
+    untouched = {c.key for c in table}
+    met, changes = [], iter(meanwhile)
+    for each in table:
+        met.append(each.key)
+        for what, number in islice(changes, 3):
+            if what == "find":
+                table.find(key(number))
+                continue
+            untouched.discard(key(number))
+            table.clear(key(number)) if what == "end" else table.add(connection(number), 0.0)
+    assert sorted(name for name in met if name in untouched) == sorted(untouched)
+
+
+def test_a_joiner_gets_what_is_unpacked_while_the_table_is_sent() -> None:
+    table = packed(*range(1, 9))
+    sent, keys = table.snapshot(0.0, slice_max=2), list[bytes]()
+    for columns in sent:
+        keys += columns.key
+        for number in range(1, 9):
+            table.find(key(number))
+    assert sorted(keys) == [key(number) for number in range(1, 9)]
