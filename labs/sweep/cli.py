@@ -1,0 +1,136 @@
+"""`fwlab sweep`: one simulated lab, many seeds."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from labs.exit_codes import ExitCode
+from labs.network.errors import LabError
+from labs.procedure import catalog
+from labs.report import terminal
+from labs.results import Results
+from labs.sweep import picture
+from labs.sweep.cluster import Cluster
+from labs.sweep.outcome import Outcome
+from labs.sweep.summary import Summary, document
+from labs.sweep.variants import Variant, read_varied, variants
+from labs.sweep.workers import Task, Workers
+
+SEEDS_MAX = 1_000_000
+"""Seeds of one sweep. Lab's own: their outcomes are kept in memory."""
+EPILOG = ("Exit codes: 0 every seed held, 1 a seed failed, 2 usage or file error (nothing was run), 3 warnings, 4 the "
+          "cluster of --dask cannot run it, 70 an error of fwlab itself in a seed, 74 a result could not be written, "
+          "130 interrupted (what was done is shown and written).")  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    app.command("sweep", epilog=EPILOG)(sweep)
+
+
+def sweep(
+    lab: Annotated[str, typer.Argument(metavar="LAB", help="A lab of the catalog, a lab file, or its folder.")],
+    seeds: Annotated[str, typer.Option("--seeds", metavar="N", help="So many seeds, from 1 on; or A..B.")] = "100",
+    vary: Annotated[
+        list[str] | None,
+        typer.Option("--vary", metavar="KEY=V1,V2", help="Values of a key of the lab file, such as "
+                     "members.fw2.release=R80.10,R80.20, steps.6.wait=1s,10s or members=2,3; several give each "
+                     "combination."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="The sweep's document; - is standard output.")
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option("--dask", metavar="ADDRESS", help="Run on this Dask cluster, such as tcp://host:8786.")
+    ] = None,
+) -> None:  # fmt: skip
+    """Simulate a lab with many seeds; tell what becomes of the sessions, and which seeds fail."""
+    wanted = read_seeds(seeds)
+    varied = read_varied(vary or [])
+    found = variants(catalog.find(lab), varied)
+    results = Results(json_file)
+    began = time.monotonic()
+    outcomes: list[list[Outcome]] = [[] for _ in found]
+    tasks = [(index, seed) for seed in wanted for index in range(len(found))]
+    bundles = [variant.bundle for variant in found]
+    with _interruptible(), Cluster(dask, bundles) if dask else Workers(bundles) as workers:
+        interrupted = _run(workers, tasks, outcomes, found[0].file.name)
+        number = workers.number
+    seconds = time.monotonic() - began
+    summaries = [Summary(lab, variant, those) for variant, those in zip(found, outcomes, strict=True)]
+    picture.show(summaries)
+    took = {"seconds": round(seconds, 3), "workers": number, "on": dask or "this machine"}
+    whole = document(found[0].file.name, found[0].file.header.title, wanted, varied, summaries,
+                     interrupted=interrupted, took=took)  # fmt: skip
+    results.write(json_file, json.dumps(whole) + "\n")
+    code = exit_code(summaries, interrupted)
+    _last_line(found, whole["runs"]["done"], summaries, seconds, number, interrupted)
+    raise typer.Exit(results.code(code))
+
+
+def read_seeds(text: str) -> range:
+    """`1000` is 1 to 1000; `500..600` is these."""
+    found = re.fullmatch(r"(?:([0-9]{1,12})\.\.)?([0-9]{1,12})", text.strip())
+    seeds = range(int(found[1] or 1), int(found[2]) + 1) if found else range(0)
+    if not 1 <= len(seeds) <= SEEDS_MAX:
+        raise LabError(f"--seeds {text}: write how many, 1 to {SEEDS_MAX:,}, or the first and the last, such as 1..100")
+    return seeds
+
+
+def exit_code(summaries: Sequence[Summary], interrupted: bool) -> ExitCode:
+    if interrupted:
+        return ExitCode.INTERRUPTED
+    for verdict, code in (("error", ExitCode.INTERNAL), ("fail", ExitCode.FAILED), ("warn", ExitCode.WARNINGS)):
+        if any(summary.verdicts[verdict] for summary in summaries):
+            return code
+    return ExitCode.HELD
+
+
+def _run(workers: Workers | Cluster, tasks: list[Task], outcomes: list[list[Outcome]], lab: str) -> bool:
+    """Takes the outcomes as they come; whether it was interrupted, which keeps what is done."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    failed = 0
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        line = bar.add_task(lab, total=len(tasks))
+        try:
+            for variant, outcome in workers.outcomes(tasks):
+                outcomes[variant].append(outcome)
+                failed += outcome.verdict in ("fail", "error")
+                bar.update(line, advance=1, description=f"{lab}{f', {failed:,} failed' if failed else ''}")
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends a sweep as Ctrl-C does. Where Ctrl-C is ignored, as behind nohup, it stays so."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _last_line(found: Sequence[Variant], done: int, summaries: Sequence[Summary], seconds: float, number: int,
+               interrupted: bool) -> None:  # fmt: skip
+    failed = sum(summary.failures for summary in summaries)
+    runs = f"{done:,} run{'' if done == 1 else 's'}"
+    word = "INTERRUPTED" if interrupted else "FAIL" if failed else "PASS"
+    style = {"INTERRUPTED": "bold yellow", "FAIL": "bold red", "PASS": "bold green"}[word]
+    of = f" of {len(found)} variants" if len(found) > 1 else ""
+    terminal.console().print(Text(f"{word}: {found[0].file.name}, {runs}{of}, {failed:,} failed, {seconds:.1f} s on "
+                                  f"{number} worker{'' if number == 1 else 's'}", style=style))  # fmt: skip
