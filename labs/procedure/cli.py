@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,12 +15,16 @@ from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
 from labs.network.supervisor import run_for_result
 from labs.procedure import catalog
-from labs.procedure.model import LabFile, load
+from labs.procedure.model import LabFile
+from labs.procedure.moments import SEED_MAX
+from labs.procedure.settings import KeyProblem, Settings, load_set, parse
 from labs.report import junit, terminal
 from labs.report.sentence import sentence
 from labs.results import Results
 
 LabName = Annotated[str, typer.Argument(metavar="LAB", help="A lab of the catalog, a lab file, or its folder.")]
+SEED_DRAWN_MAX = 10**6
+"""A run on real packets that is given no seed draws one below this."""
 VERDICTS = {"pass": ExitCode.HELD, "warn": ExitCode.WARNINGS, "fail": ExitCode.FAILED}
 
 
@@ -42,16 +47,26 @@ def run_lab(
         Path | None, typer.Option("--evidence", metavar="DIR", help="A folder for the document and the logs.")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="At the end the lab stays until you press Enter.")] = False,
-) -> None:
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=SEED_MAX, help="What the moments of steps with spans come from.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key of the lab file, such as "
+                     "members.fw2.release=R80.10 or steps.3.wait=10s; several times for several."),
+    ] = None,
+) -> None:  # fmt: skip
     """Play a lab and tell what happened."""
-    file = _load(lab, name)
+    chosen = _settings(settings or [])
+    file = _load(lab, name, chosen)
     try:
         results = Results(json_file, junit_file)
     except LabError as error:
         _fail(str(error), error.exit_code)
     if evidence is not None:
         _must_be_folder(evidence)
-    document, code = _play(file, file.name if name is None else name, evidence, keep)
+    asked = {"seed": secrets.randbelow(SEED_DRAWN_MAX) if seed is None else seed, "settings": chosen}
+    document, code = _play(file, file.name if name is None else name, evidence, keep, asked)
     text = json.dumps(document, indent=2) + "\n"
     results.write(json_file, text)
     results.write(junit_file, junit.render(document))
@@ -81,10 +96,11 @@ def check_file(file: Annotated[str, typer.Argument(metavar="FILE", help="A lab f
     typer.echo(f"{checked.path}: in order; {steps} steps, {expectations} expectations at the end")
 
 
-def _play(file: LabFile, name: str, evidence: Path | None, keep: bool) -> tuple[dict[str, Any], int]:
+def _play(file: LabFile, name: str, evidence: Path | None, keep: bool,
+          asked: dict[str, Any]) -> tuple[dict[str, Any], int]:  # fmt: skip
     """The run's document; and an exit code where something went wrong besides, after the document was there."""
     kept = str(evidence.resolve()) if evidence else ""
-    argv = [str(file.path.resolve()), kept, "keep" if keep else ""]
+    argv = [str(file.path.resolve()), kept, "keep" if keep else "", json.dumps(asked)]
     try:
         code, text = run_for_result(name, "labs.procedure.inside:main", argv)
     except LabError as error:
@@ -96,11 +112,25 @@ def _play(file: LabFile, name: str, evidence: Path | None, keep: bool) -> tuple[
     return json.loads(text), code
 
 
-def _load(lab: str, name: str | None = None) -> LabFile:
+def _load(lab: str, name: str | None = None, settings: Settings | None = None) -> LabFile:
     try:
-        return load(catalog.find(lab), name)
+        return load_set(catalog.find(lab), settings or {}, name)
     except FileError as error:
         _fail(str(error), ExitCode.USAGE)
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    """Each key with the one value that it is given."""
+    settings: dict[str, Any] = {}
+    try:
+        for text in given:
+            key, values = parse(text)
+            if len(values) > 1:
+                raise KeyProblem(f"{key}: has {len(values)} values; give one, or put a list into brackets")
+            settings[key] = values[0]
+    except KeyProblem as problem:
+        _fail(f"--set {problem}", ExitCode.USAGE)
+    return settings
 
 
 def _must_be_folder(path: Path) -> None:

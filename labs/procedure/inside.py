@@ -18,9 +18,10 @@ from labs.exit_codes import ExitCode
 from labs.network import supervisor
 from labs.network.lab import Lab
 from labs.network.members import MemberSettings
-from labs.procedure.model import LabFile, load
+from labs.procedure.model import LabFile
 from labs.procedure.playing import play
 from labs.procedure.runner import Runner
+from labs.procedure.settings import load_set
 from labs.procedure.step_server import answering
 from labs.report.terminal import Live
 from labs.traffic.driver import Traffic
@@ -29,16 +30,18 @@ CLIENT, SERVER = "client", "server"
 
 
 def main(argv: list[str], lab_name: str) -> int:
-    path, evidence, keep, result = Path(argv[0]), argv[1], argv[2] == "keep", int(argv[3])
+    path, evidence, keep, asked, result = Path(argv[0]), argv[1], argv[2] == "keep", json.loads(argv[3]), int(argv[4])
+    file = load_set(path, asked["settings"], lab_name)
 
     def deliver(document: dict[str, Any]) -> None:
         with os.fdopen(result, "w", encoding="utf-8") as out:
             out.write(json.dumps(document))
 
-    return supervisor.run(run(load(path, lab_name), lab_name, Path(evidence) if evidence else None, keep, deliver))
+    folder = Path(evidence) if evidence else None
+    return supervisor.run(run(file, asked["seed"], lab_name, folder, keep, deliver))
 
 
-async def run(file: LabFile, lab_name: str, evidence: Path | None, keep: bool,
+async def run(file: LabFile, seed: int, lab_name: str, evidence: Path | None, keep: bool,
               deliver: Callable[[dict[str, Any]], None]) -> ExitCode:  # fmt: skip
     """Play the lab and deliver its document as soon as it is there: whatever goes wrong later, it is kept."""
     settings = {
@@ -58,7 +61,7 @@ async def run(file: LabFile, lab_name: str, evidence: Path | None, keep: bool,
             return Traffic(name, workload, spawn=lab.spawn, client=CLIENT, server=SERVER, address=address,
                            rate=lab.rate, epoch=lab.epoch)
 
-        runner = Runner(file, lab, load_of, live.tell, asyncio.get_running_loop().time)
+        runner = Runner(file, lab, load_of, live.tell, asyncio.get_running_loop().time, seed)
         document, code = await play(runner)
         deliver(document)
         if keep:

@@ -26,6 +26,7 @@ from labs.procedure.problems import LabFileError, Problems, from_validation
 from labs.procedure.references import References, declared
 from labs.procedure.steps import Part, Policy, legal_parameter
 from labs.procedure.verbs import VERBS, Step
+from labs.traffic.durations import Spread
 from labs.traffic.workload import AnyWorkload, Workload
 from syncproto.release import Compatibility
 
@@ -74,6 +75,8 @@ class LabFile(BaseModel):
     expect: list[Expectation]
 
 
+BESIDE_A_VERB = ("note", "after")
+"""What a step may say besides what it does."""
 _SECTIONS = frozenset({*Header.model_fields, "members", "workloads", "steps", "expect"})
 
 
@@ -186,7 +189,7 @@ class Reading:
             self.problem(where, "is no step; write `- verb: arguments`")
             return None
         note = raw.get("note", "")
-        verbs = [str(key) for key in raw if key != "note"]
+        verbs = [str(key) for key in raw if key not in BESIDE_A_VERB]
         if len(verbs) != 1:
             self.problem(where, f"has {len(verbs)} verbs ({', '.join(verbs) or 'none'}); write one a step")
             return None
@@ -195,10 +198,11 @@ class Reading:
             self.problem(f"{where}.{verb}", f"unknown step{self.problems.near(verb, VERBS)}")
             return None
         what = self.take(VERBS[verb].model, VERBS[verb].fill(raw[verb]), f"{where}.{verb}")
+        after = self.take(Spread, raw["after"], f"{where}.after") if "after" in raw else (0.0, 0.0)
         if not isinstance(note, str):
             self.problem(f"{where}.note", "is no text; put it in quotes")
             return None
-        if what is None:
+        if what is None or after is None:
             return None
         if isinstance(what, Policy):
             what.origin = str(self.path)
@@ -206,7 +210,7 @@ class Reading:
                 what.rules, what.file = self.policy(what.file, f"{where}.policy.file"), None
             elif what.rules is not None:
                 self.policy(what.rules, f"{where}.policy.rules")
-        return Step(where=where, verb=verb, what=what, note=" ".join(note.split()))
+        return Step(where=where, verb=verb, what=what, note=" ".join(note.split()), after=after)
 
     def topology(self, source: str | dict[str, Any]) -> Topology | None:
         if isinstance(source, str) and source.endswith((".yaml", ".yml")):

@@ -19,6 +19,7 @@ from labs.procedure.document import Comparison, Entry, MemberAccount, Takeover, 
 from labs.procedure.expectations import Expectation, Judgement, judge
 from labs.procedure.ground import Ground, Load
 from labs.procedure.model import LabFile
+from labs.procedure.moments import moment, moment_words
 from labs.procedure.plays import RunError, counted
 from labs.procedure.verbs import VERBS, Life, Step, Verb
 from labs.traffic.driver import TrafficError
@@ -34,11 +35,13 @@ ACTIVE = ("Active", "Active Attention")
 
 class Runner:
     def __init__(self, file: LabFile, ground: Ground, load: Callable[[str], Load], tell: Callable[[Entry], None],
-                 clock: Callable[[], float]) -> None:  # fmt: skip
-        """`clock`: wall seconds of the world that the run is in; its zero is that of the ground's epoch."""
+                 clock: Callable[[], float], seed: int = 0) -> None:  # fmt: skip
+        """`clock`: wall seconds of the world that the run is in; its zero is that of the ground's epoch. From `seed`
+        comes the moment of each step that has a span."""
         self.file = file
         self.ground = ground
         self.clock = clock
+        self.seed = seed
         self._make_load = load
         self._tell = tell
         self.accounts = {name: MemberAccount(member.release) for name, member in file.members.items()}
@@ -57,8 +60,8 @@ class Runner:
         """The whole lab; the network is there already, and no member has started."""
         self._begin = self.clock()
         try:
-            for step in self.file.steps:
-                await self._take(step)
+            for index, step in enumerate(self.file.steps):
+                await self._take(step, moment(step.after, self.seed, index))
             await plays.finish_all(self, [name for name in self.loads if name not in self.finished])
             document = await self.look(self.file.expect, at_end=True)
             self.judgements += [judge(expectation, document, "the end") for expectation in self.file.expect]
@@ -83,8 +86,13 @@ class Runner:
             seconds=now - self._begin, lab_seconds=(now - self._begin) * self.ground.rate, members=self.accounts,
             workloads=await self._tallies(), takeovers=self.takeovers, judgements=self.judgements,
             timeline=self.timeline, problem=self.problem, epoch=self.ground.epoch, comparisons=self.comparisons,
-            world=self.ground.world,
+            world=self._world(),
         )  # fmt: skip
+
+    def _world(self) -> Mapping[str, Any]:
+        """With the seed, where something came from it."""
+        drawn = any(step.after[0] != step.after[1] for step in self.file.steps)
+        return {**self.ground.world, "seed": self.seed} if drawn else self.ground.world
 
     async def look(self, expectations: Iterable[Expectation], at_end: bool = False) -> dict[str, Any]:
         """The document as of now; the members' tables are compared only where an expectation asks for it."""
@@ -97,10 +105,12 @@ class Runner:
 
     # -- steps
 
-    async def _take(self, step: Step) -> None:
+    async def _take(self, step: Step, after_s: float) -> None:
+        if after_s:
+            await asyncio.sleep(after_s / self.ground.rate)
         if step.note:
             self.note("note", step.note)
-        self.note("step", step.words())
+        self.note("step", f"{moment_words(step.after, after_s)}{step.words()}")
         verb = VERBS[step.verb]
         before = await self._refresh() if verb.may_take_over else None
         try:

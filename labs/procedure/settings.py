@@ -22,9 +22,9 @@ from fwnode.files import FileError, load_yaml
 from fwnode.firewall.parameters import PARAMETERS
 from fwnode.yaml_reader import ReadError, read
 from labs.network.topology import Cluster, load_topology
-from labs.procedure.model import Clock, Header, LabFile, Member, Reading
+from labs.procedure.model import BESIDE_A_VERB, Clock, Header, LabFile, Member, Reading
 from labs.procedure.problems import LabFileError, one_of
-from labs.procedure.steps import VERBS
+from labs.procedure.verbs import VERBS
 from labs.traffic.workload import KINDS, AnyWorkload
 
 MEMBERS = "members"
@@ -35,7 +35,6 @@ Settings = Mapping[str, Any]
 Tree = dict[str, Any]
 _INDEX = re.compile(r"\[([0-9]+)\]")
 _WORKLOADS: dict[str, type[BaseModel]] = dict(zip(KINDS, AnyWorkload.__args__, strict=True))
-_OF_A_STEP = ("note", "after")
 
 
 class KeyProblem(ValueError):
@@ -105,9 +104,8 @@ def _long(step: Any, folder: Path) -> Any:
         return step
     step = {key: VERBS[key].fill(value) if key in VERBS else value for key, value in step.items()}
     policy = step.get("policy")
-    if isinstance(policy, dict) and isinstance(policy.get("file"), str):
-        file = policy.pop("file")
-        policy["rules"] = _read(folder / file, file)
+    for key in (key for key in ("file", "policy") if isinstance(_mapping(policy).get(key), str)):
+        policy["rules"] = _read(folder / policy[key], policy.pop(key))
     return step
 
 
@@ -149,7 +147,7 @@ def settable(data: Mapping[str, Any]) -> Tree:
     for step in tree["steps"].values():
         for verb in VERBS.keys() & step.keys():
             _grow(step[verb], VERBS[verb].model)
-        step.update({key: {} for key in _OF_A_STEP if key not in step})
+        step.update({key: {} for key in BESIDE_A_VERB if key not in step})
     return tree
 
 
@@ -213,10 +211,10 @@ def _count_members(data: dict[str, Any], count: Any) -> dict[str, Any]:
 
 def _for_all(verb: str, what: Any, old: Iterable[str], new: list[str]) -> Any:
     """A step that names every member names every one of the new ones."""
-    named = what.get("members") if verb in VERBS and isinstance(what, dict) else None
-    if isinstance(named, list) and sorted(map(str, named)) == sorted(old):
-        return {**what, "members": list(new)}
-    return what
+    if verb not in VERBS or not isinstance(what, dict):
+        return what
+    every = {key for key in ("member", "members") if sorted(map(str, _listed(what.get(key)))) == sorted(old)}
+    return {key: list(new) if key in every else value for key, value in what.items()}
 
 
 def _is_plain(text: str) -> bool:

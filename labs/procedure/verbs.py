@@ -64,6 +64,8 @@ class Step(BaseModel):
     verb: str
     what: Any  # an instance of the verb's model
     note: str = ""
+    after: tuple[float, float] = (0.0, 0.0)
+    """Seconds of lab time between the end of the step before it and this one: at least, at most."""
 
     def words(self) -> str:
         """The step in an operator's words."""

@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from labs.procedure.document import Entry
+from labs.procedure.document import REAL, Entry
 from labs.procedure.model import LabFile
 from labs.report.sentence import sentence
 from labs.traffic.durations import format_duration
@@ -90,7 +90,9 @@ def report(document: Mapping[str, Any], to: Console | None = None) -> None:
 
 def _where(document: Mapping[str, Any]) -> str:
     """The world of a run that was not on real packets, and what replays it."""
-    return f" of a {document['world']} world, seed {document['seed']}" if "seed" in document else ""
+    name = document.get("world", REAL["world"])
+    world = "" if name == REAL["world"] else f" of a {name} world"
+    return f"{world}, seed {document['seed']}" if "seed" in document else world
 
 
 def fates(document: Mapping[str, Any]) -> Table:

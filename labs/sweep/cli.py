@@ -19,6 +19,7 @@ from rich.text import Text
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
 from labs.procedure import catalog
+from labs.procedure.moments import SEED_MAX
 from labs.report import terminal
 from labs.results import Results
 from labs.sweep import picture
@@ -81,9 +82,9 @@ def sweep(
 
 def read_seeds(text: str) -> range:
     """`1000` is 1 to 1000; `500..600` is these."""
-    found = re.fullmatch(r"(?:([0-9]{1,12})\.\.)?([0-9]{1,12})", text.strip())
+    found = re.fullmatch(r"(?:([0-9]{1,13})\.\.)?([0-9]{1,13})", text.strip())
     seeds = range(int(found[1] or 1), int(found[2]) + 1) if found else range(0)
-    if not 1 <= len(seeds) <= SEEDS_MAX:
+    if not 1 <= len(seeds) <= SEEDS_MAX or seeds[-1] > SEED_MAX:
         raise LabError(f"--seeds {text}: write how many, 1 to {SEEDS_MAX:,}, or the first and the last, such as 1..100")
     return seeds
 

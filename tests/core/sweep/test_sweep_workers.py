@@ -41,7 +41,9 @@ def tasks(found: list[Variant], seeds: range) -> list[tuple[int, int]]:
     return [(variant, seed) for seed in seeds for variant in range(len(found))]
 
 
-def by_workers(found: list[Variant], seeds: range, simulate: str = fake_simulation.FUNCTION, number: int = 2) -> Outcomes:
+def by_workers(
+    found: list[Variant], seeds: range, simulate: str = fake_simulation.FUNCTION, number: int = 2
+) -> Outcomes:
     with Workers([variant.bundle for variant in found], number, simulate) as workers:
         return {(variant, outcome.seed): outcome for variant, outcome in workers.outcomes(tasks(found, seeds))}
 
@@ -73,7 +75,7 @@ def test_workers_that_do_not_start_end_the_sweep(found: list[Variant]) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_shows_and_writes_what_is_done(how: signal.Signals, tmp_path: Path) -> None:
-    program = ("from labs.sweep import workers; from labs.commands import run\n"
+    program = ("from labs.sweep import cli, workers; from labs.commands import app, run; cli.register(app)\n"
                f"workers.Workers.__init__.__defaults__ = (1, {fake_simulation.SLOW!r})\n"
                "run()")  # fmt: skip
     path = tmp_path / "sweep.json"
