@@ -63,6 +63,11 @@ class ClusterModel(Strict):
     def load_sharing(self) -> bool:
         return self.mode != "high-availability"
 
+    @property
+    def hands_on(self) -> bool:
+        """Unicast: one member, the pivot, receives everything, and hands on what is another's."""
+        return self.mode == "load-sharing-unicast"
+
     @model_validator(mode="after")
     def _members_agree(self) -> ClusterModel:
         names = list(self.interfaces[0].members)

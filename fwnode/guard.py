@@ -1,7 +1,7 @@
 """What the member's loop calls may fail: the kernel refuses, a device is gone, a message cannot be made, we are wrong.
 
 The loop goes on. Each kind of failure is counted, and told when it is new and then ever so often; whoever failed is
-called again at its time, and it is up to it to try again.
+called again at its time, and it is up to it to try again. In a simulated world a failure is a found fault: `fatal`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class Guard:
     def __init__(self, tell: Callable[[str], None], clock: Callable[[], float]) -> None:
         self.failures: Counter[str] = Counter()
         """How often what failed, and how."""
+        self.fatal = False
+        """Whether a failure is raised after it was counted."""
         self._tell = tell
         self._clock = clock
         self._told_at: dict[str, float] = {}
@@ -42,6 +44,8 @@ class Guard:
     def failed(self, what: str, error: Exception) -> None:
         kind = f"{what}: {type(error).__name__}"
         self.failures[kind] += 1
+        if self.fatal:
+            raise error
         now = self._clock()
         if now - self._told_at.get(kind, -inf) < TOLD_EVERY_S:
             return

@@ -11,34 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Generator
-from dataclasses import dataclass
-from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from fwnode.configuration import MemberConfig
 from fwnode.control.protocol import add_piece, pieces, remainder
-from fwnode.explain import shown
 from fwnode.files import FileError
-from fwnode.firewall.policy import Policy
+from fwnode.loaded_policy import CONFIGURED, Loaded, installed_by_hand
 from fwnode.policy_file import build_policy
-
-CONFIGURED = "from the configuration"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The rule base that a member starts with, where it comes from, and what was wrong with the kept one."""
-
-    policy: Policy
-    origin: str
-    problem: str = ""
-
-
-def installed_by_hand(file: str, at: float) -> str:
-    """Where such a rule base comes from, in words."""
-    return f"installed by hand from {shown(file)} on {datetime.fromtimestamp(at).strftime('%a %b %d %H:%M:%S %Y')}"
 
 
 class KeptPolicy:

@@ -1,11 +1,10 @@
-"""The cluster protocol's messages as bytes, for one member: what it says, and of what comes, what is refused."""
+"""The cluster protocol's messages as bytes, for one member: what it says, and of what comes, what is refused. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
 
-from fwnode.links.datagrams import Wire
 from syncproto import codec
 from syncproto.errors import SyncError
 from syncproto.message import Heartbeat, Message
@@ -30,8 +29,8 @@ class Messages:
             message, cluster=self._cluster, sender=self._number, incarnation=self._incarnation, key=self._key
         )
 
-    def read(self, data: bytes, wire: Wire) -> codec.Envelope | None:
-        """What came over this wire; None where it is refused."""
+    def read(self, data: bytes, peer: int, *, sync: bool) -> codec.Envelope | None:
+        """What came from this peer's address, over the sync network or another; None where it is refused."""
         try:
             envelope = codec.decode(data, cluster=self._cluster, key=self._key)
         except SyncError as error:
@@ -40,10 +39,10 @@ class Messages:
             if self.refused[reason] == 1:
                 self._tell(f"a message was refused: {error} (only the first of its kind is shown)")
             return None
-        if envelope.sender != wire.peer:
+        if envelope.sender != peer:
             self.refused["wrong sender"] += 1
             return None
-        if not wire.sync and not isinstance(envelope.message, Heartbeat):
+        if not sync and not isinstance(envelope.message, Heartbeat):
             self.refused["not on the sync network"] += 1
             return None
         return envelope

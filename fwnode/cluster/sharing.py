@@ -17,6 +17,8 @@ from zlib import crc32
 
 SLOTS = 1024
 """Enough for shares that are even within a few percent, and few enough to be drawn anew in some milliseconds."""
+HANDED_ON = 0x100
+"""Mark of a packet that the pivot hands on; the low byte is the number of the member that it goes to."""
 
 
 def slot_of(key: bytes) -> int:

@@ -1,7 +1,7 @@
 """What the control socket's commands do, and the figures that they show. One method a command.
 
-Reads the node's parts; what changes something goes through the node's own methods, and is checked first: a bad
-argument changes nothing.
+Reads the member's parts; what changes something goes through the member's own methods, and is checked first: a bad
+argument changes nothing. Pure: what is asked is answered as of the time that the member was told last.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import fields
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import Field
 
 from fwnode import splits
-from fwnode.clock import wall_now, wire_now
 from fwnode.cluster.membership import ADMIN_DOWN, MemberState
 from fwnode.cluster.sync_network import Reach, status_with, summary
 from fwnode.control import compare
@@ -25,7 +24,8 @@ from fwnode.control.draft import Draft
 from fwnode.control.protocol import ControlError
 from fwnode.control.rows import expected_row, row
 from fwnode.control.watching import log_line
-from fwnode.datapath.rules import DivertError
+from fwnode.core import Core
+from fwnode.edges import DivertError
 from fwnode.files import FileError
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.expectations import Expectation, Expectations
@@ -33,12 +33,9 @@ from fwnode.firewall.load import ENABLED
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, parse_value
 from fwnode.firewall.table import ConnectionTable
 from fwnode.firewall.verdict import LogEntry, Reason
-from fwnode.kept_policy import installed_by_hand
+from fwnode.loaded_policy import installed_by_hand
 from fwnode.policy_file import building
 from syncproto.limits import SYNC_TICK_S
-
-if TYPE_CHECKING:
-    from fwnode.node import Node
 
 TABLE_ID = 8158
 """The product's number of the connections table."""
@@ -64,9 +61,9 @@ FileName = Annotated[str, Field(max_length=4096)]
 class Commands:
     """`handle` is what the control server calls."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._reset_at, self._reset_by = wall_now(), "start of the member"
+    def __init__(self, member: Core) -> None:
+        self._member = member
+        self._reset_at, self._reset_by = member.edges.wall(), "start of the member"
         self._blocked_before = 0
         self._draft = Draft()
 
@@ -81,100 +78,100 @@ class Commands:
 
     def status(self) -> dict[str, Any]:
         """Everything in one answer, for programs."""
-        node = self._node
-        firewall, table, cluster = node.firewall, node.firewall.connections, node.cluster
-        overruns = node.overruns()
+        member = self._member
+        firewall, table, cluster = member.firewall, member.firewall.connections, member.cluster
+        edge = member.edges.figures()
         return {
             "ready": cluster.state is not MemberState.INITIALIZING,
-            "member": node.config.member,
-            "id": node.config.number,
-            "release": node.config.release,
+            "member": member.config.member,
+            "id": member.config.number,
+            "release": member.config.release,
             "state": cluster.state.label,
             "reason": cluster.reason,
             "policy": firewall.policy.name,
-            "policy_origin": node.policy_origin,
+            "policy_origin": member.policy_origin,
             "connections": len(table),
             "peak": table.peak,
             "learned": table.learned,
             "over_limit": table.over_limit,
             "created": firewall.counters.created,
-            "synced_full": node.sync.synced["full"],
-            "synced_delta": node.sync.synced["delta"],
+            "synced_full": member.sync.synced["full"],
+            "synced_delta": member.sync.synced["delta"],
             "sync": self._sync(),
-            "full_sync": node.sync.full_sync,
+            "full_sync": member.sync.full_sync,
             "drops": {reason.name: count for reason, count in firewall.counters.drops.items()},
             "packets": {
                 "accepted": firewall.counters.accepted,
                 "dropped": firewall.counters.dropped,
-                "lost_queue": overruns.queue,
-                "lost_socket": overruns.socket,
+                "lost_queue": edge.lost_queue,
+                "lost_socket": edge.lost_socket,
             },
             "records": self._records(),
             "counters": self._counters(),
             "blocking": self._blocking(),
             "holding": self._holding(),
-            "healed": node.sync.joining.healed,
+            "healed": member.sync.joining.healed,
             "refused_messages": self._refused(),
-            "failures": dict(node.guard.failures),
-            "split_brains": splits.figures(cluster.split_brains, node.config.peers, wire_now()),
-            "lab_time": node.clock.now(),
-            "uptime_s": wire_now() - node.started_at,
+            "failures": dict(member.guard.failures),
+            "split_brains": splits.figures(cluster.split_brains, member.config.peers, member.now),
+            "lab_time": member.lab_now,
+            "uptime_s": member.now - member.started_at,
         }
 
     def _counters(self) -> dict[str, int]:
         """The engine's plain figures."""
-        counters = self._node.sync.engine.counters()
+        counters = self._member.sync.engine.counters()
         values = {field.name: getattr(counters, field.name) for field in fields(counters)}
         return {name: value for name, value in values.items() if not isinstance(value, Counter)}
 
     def _blocking(self) -> dict[str, Any]:
         """Whether new connections are refused because sync is under load, how often that was so, and how long."""
-        firewall, load = self._node.firewall, self._node.firewall.load
+        firewall, load = self._member.firewall, self._member.firewall.load
         return {
-            "enabled": self._node.parameters["fw_sync_block_new_conns"] == ENABLED,
+            "enabled": self._member.parameters["fw_sync_block_new_conns"] == ENABLED,
             "heavy": load.heavy,
             "blocking": load.blocking,
             "threshold": load.threshold,
             "scenarios": load.episodes,
-            "seconds": round(load.blocked_s(wire_now()), 3),
+            "seconds": round(load.blocked_s(self._member.now), 3),
             "packets": firewall.counters.drops[Reason.SYNC_LOAD] - self._blocked_before,
         }
 
     def _holding(self) -> dict[str, Any]:
         """Flush and ack: packets that waited for the other active members."""
-        held = self._node.sync.held
+        held = self._member.sync.held
         return {"pending": len(held), **{f.name: getattr(held.counters, f.name) for f in fields(held.counters)}}
 
     def _records(self) -> dict[str, dict[str, int]]:
         """Records of delta sync, by what they do."""
-        counters = self._node.sync.engine.counters()
+        counters = self._member.sync.engine.counters()
         ways = {"sent": counters.records_sent, "received": counters.records_received}
         return {way: {op.name: count for op, count in counter.items()} for way, counter in ways.items()}
 
     def _refused(self) -> dict[str, int]:
         """Messages that were refused: by the codec, and by a session."""
-        return dict(self._node.messages.refused + self._node.sync.engine.counters().refused)
+        return dict(self._member.messages.refused + self._member.sync.engine.counters().refused)
 
     def _sync(self) -> dict[str, Any]:
         """Sync with every peer; the whole is OK when it is with each that is there."""
-        node = self._node
+        member = self._member
         peers = {}
-        for number, name in node.config.peers.items():
-            peer = node.cluster.peers[number]
-            gate = node.sync.engine.gate(number)
-            status, reach = node.sync.engine.status(number), node.cluster.sync_network.reach(number)
+        for number, name in member.config.peers.items():
+            peer = member.cluster.peers[number]
+            gate = member.sync.engine.gate(number)
+            status, reach = member.sync.engine.status(number), member.cluster.sync_network.reach(number)
             if gate is None or gate.is_open:
                 status = status_with(status, reach)
             peers[name] = {
-                "state": node.cluster.visible_state(peer).label,
+                "state": member.cluster.visible_state(peer).label,
                 "release": peer.heartbeat.release if peer.heartbeat else "",
                 "status": status,
                 "reach": str(reach),
                 "exchange": gate.exchange.name.lower() if gate else "",
                 "reason": gate.reason if gate else "",
             }
-        there = {name: number for number, name in node.config.peers.items() if node.cluster.peers[number].alive}
-        reaches = [node.cluster.sync_network.reach(number) for number in there.values()]
+        there = {name: number for number, name in member.config.peers.items() if member.cluster.peers[number].alive}
+        reaches = [member.cluster.sync_network.reach(number) for number in there.values()]
         return {
             "status": summary({name: peers[name]["status"] for name in there}, len(peers)),
             "reach": str(Reach(all(r.sends for r in reaches), all(r.receives for r in reaches))),
@@ -183,10 +180,10 @@ class Commands:
 
     def stat(self) -> dict[str, Any]:
         """The cluster as this member sees it."""
-        node, cluster = self._node, self._node.cluster
-        interface = node.config.sync_interface or node.config.cluster.interfaces[0]
+        member, cluster = self._member, self._member.cluster
+        interface = member.config.sync_interface or member.config.cluster.interfaces[0]
         members = []
-        for name, number in node.config.members.items():
+        for name, number in member.config.members.items():
             local = number == cluster.number
             state = cluster.state if local else cluster.visible_state(cluster.peers[number])
             heartbeat = None if local else cluster.peers[number].heartbeat
@@ -202,10 +199,10 @@ class Commands:
                 }
             )
         failover = cluster.failovers[-1] if cluster.failovers else None
-        now, wall = wire_now(), wall_now()
-        names = {number: name for name, number in node.config.members.items()}
+        now, wall = member.now, member.edges.wall()
+        names = {number: name for name, number in member.config.members.items()}
         return {
-            "mode": MODES[node.config.cluster.mode],
+            "mode": MODES[member.config.cluster.mode],
             "members": members,
             "devices": [{"name": n, "problem": p} for n, p in cluster.devices.items()],
             "interfaces": [
@@ -215,14 +212,14 @@ class Commands:
                     "sync": i.sync,
                     "virtual": [str(v.ip) for v in i.virtual],
                 }
-                for i in node.config.cluster.interfaces
+                for i in member.config.cluster.interfaces
             ],
-            "policy": {"name": node.firewall.policy.name, "origin": node.policy_origin},
+            "policy": {"name": member.firewall.policy.name, "origin": member.policy_origin},
             "state": cluster.state.label,
             "reason": cluster.reason,
             "changed_at": wall - (now - cluster.changed_at),
             "failovers": cluster.failover_count,
-            "split_brains": splits.figures(cluster.split_brains, node.config.peers, wire_now()),
+            "split_brains": splits.figures(cluster.split_brains, member.config.peers, member.now),
             "last_failover": {
                 "at": wall - (now - failover.at),
                 "former": names.get(failover.former or 0, ""),
@@ -232,50 +229,50 @@ class Commands:
             if failover
             else None,
             "sync": self._sync(),
-            "full_sync": node.sync.full_sync,
+            "full_sync": member.sync.full_sync,
         }
 
     def _load_of(self, number: int, state: MemberState) -> int:
-        sharing = self._node.sharing
+        sharing = self._member.sharing
         return sharing.decision.share(number) if sharing is not None else 100 if state.forwards else 0
 
     def pstat(self) -> dict[str, Any]:
         """Packets, connections and sync packets."""
-        node = self._node
+        member = self._member
         status = self.status()
         return {
             "connections": {k: status[k] for k in ("connections", "peak", "learned", "created")},
             "packets": status["packets"],
             "drops": status["drops"],
-            "queue_buffer_bytes": node.queues[0].buffer_bytes,
+            "queue_buffer_bytes": member.edges.figures().queue_buffer_bytes,
             "sync": status["sync"],
-            "saving": node.sync.engine.saving,
-            "memory_bytes": node.sync.engine.memory_bytes(),
+            "saving": member.sync.engine.saving,
+            "memory_bytes": member.sync.engine.memory_bytes(),
             "counters": self._counters(),
             "holding": self._holding(),
         }
 
     def syncstat(self) -> dict[str, Any]:
         """Delta sync in figures."""
-        node = self._node
+        member, edge = self._member, self._member.edges.figures()
         return {
             "status": self._sync()["status"],
             "peers": self._sync()["peers"],
-            "full_sync": node.sync.full_sync,
+            "full_sync": member.sync.full_sync,
             "records": self._records(),
-            "synced": dict(node.sync.synced),
+            "synced": dict(member.sync.synced),
             "counters": self._counters(),
             "blocking": self._blocking(),
             "holding": self._holding(),
-            "over_limit": node.firewall.connections.over_limit,
-            "healed": node.sync.joining.healed,
-            "heals": bool(node.parameters["fwlab_sync_heal"]),
+            "over_limit": member.firewall.connections.over_limit,
+            "healed": member.sync.joining.healed,
+            "heals": bool(member.parameters["fwlab_sync_heal"]),
             "interval_ms": round(SYNC_TICK_S * 1000),
             "reset": {"at": self._reset_at, "by": self._reset_by},
-            "active_peers": node.active_peers(),
-            "bytes": {"sent": node.datagrams.sent_bytes, "received": node.datagrams.received_bytes},
+            "active_peers": member.active_peers(),
+            "bytes": {"sent": edge.sent_bytes, "received": edge.received_bytes},
             "refused_messages": self._refused(),
-            "send_errors": dict(node.datagrams.errors),
+            "send_errors": dict(edge.send_errors),
         }
 
     def tab(
@@ -286,7 +283,7 @@ class Commands:
         max: Annotated[int, Field(ge=0, le=TABLE_ROWS_MAX)] = TABLE_ROWS_DEFAULT,
     ) -> Iterator[dict[str, Any]]:
         """The connections table, the member's own connections (`local`), or announced data connections (`expected`)."""
-        firewall = self._node.firewall
+        firewall = self._member.firewall
         expected = firewall.connections.expected
         tables: dict[str, ConnectionTable | Expectations] = {
             "connections": firewall.connections, "local": firewall.local, "expected": expected
@@ -308,51 +305,51 @@ class Commands:
         # A connections table bears a walk while it changes; announced connections are few.
         walk: Iterable[Connection | Expectation] = chosen if isinstance(chosen, ConnectionTable) else list(chosen)
         for shown in _slices(islice(walk, 0 if summary else None if unlimited else max), ROWS_A_PART):
-            now = self._node.clock.now()
+            now = self._member.lab_now
             audience = firewall.connections.audience
             yield {"rows": [row(c, now, audience) if isinstance(c, Connection) else expected_row(c, now, audience)
                             for c in shown]}  # fmt: skip
 
     def keys(self) -> Iterator[dict[str, Any]]:
         """All synchronised connections, for a comparison with the other members."""
-        connections = self._node.firewall.connections
+        connections = self._member.firewall.connections
         for shown in _slices(connections, KEYS_A_PART):
-            yield compare.pack(shown, self._node.clock.now())
+            yield compare.pack(shown, self._member.lab_now)
 
     def drops(self, caller: Caller, follow: bool = False) -> Iterator[dict[str, Any]]:
         """Counts by reason and the last dropped packets; with `follow`, the next ones as they come."""
-        counters = self._node.firewall.counters
+        counters = self._member.firewall.counters
         yield {"counts": {reason.name: count for reason, count in counters.drops.items()}, "entries": []}
-        yield from self._log(caller, follow, [e for e in self._node.firewall.log if e.reason is not None])
+        yield from self._log(caller, follow, [e for e in self._member.firewall.log if e.reason is not None])
 
     def log(self, caller: Caller, follow: bool = False) -> Iterator[dict[str, Any]]:
         """The log: drops, and what rules with `track: log` accepted."""
-        return self._log(caller, follow, list(self._node.firewall.log))
+        return self._log(caller, follow, list(self._member.firewall.log))
 
     def _log(self, caller: Caller, follow: bool, entries: list[LogEntry]) -> Iterator[dict[str, Any]]:
         if follow:
             caller.follow("log", past=False)
         yield {"entries": []}
         for shown in _slices(entries, ROWS_A_PART):
-            yield {"entries": [log_line(e, self._node.clock) for e in shown]}
+            yield {"entries": [log_line(e, self._member.date) for e in shown]}
 
     def events(self, caller: Caller, follow: bool = False) -> Iterator[dict[str, Any]]:
         """What happened to this member. With `follow` the past ones come as events, then the next ones."""
         if follow:
             caller.follow("events", past=True)
         yield {"events": []}
-        for shown in _slices([] if follow else list(self._node.events), ROWS_A_PART):
+        for shown in _slices([] if follow else list(self._member.events), ROWS_A_PART):
             yield {"events": shown}
 
     # -- what is changed -----------------------------------------------------------------------------------------
 
     def ctl_get(self, name: Text = "") -> dict[str, Any]:
         """One kernel parameter, or all of them with their legal values."""
-        node = self._node
+        member = self._member
         try:
             names = [name] if name else list(PARAMETERS)
             return {
-                n: {"value": node.parameters.get(n), "legal": PARAMETERS[n].legal, "meaning": PARAMETERS[n].meaning}
+                n: {"value": member.parameters.get(n), "legal": PARAMETERS[n].legal, "meaning": PARAMETERS[n].meaning}
                 for n in names
             }
         except ParameterError as error:
@@ -360,12 +357,12 @@ class Commands:
 
     def ctl_set(self, name: Text, value: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | Text) -> dict[str, Any]:
         """Set a kernel parameter until the member stops."""
-        node = self._node
+        member = self._member
         try:
-            node.set_parameter(name, parse_value(name, str(value)))
+            member.set_parameter(name, parse_value(name, str(value)))
         except ParameterError as error:
             raise ControlError(str(error)) from error
-        return {name: node.parameters[name]}
+        return {name: member.parameters[name]}
 
     def policy_part(self, caller: Caller, part: dict[str, Any]) -> dict[str, Any]:
         """A piece of the rule base that this caller's next `policy_install` completes."""
@@ -376,55 +373,55 @@ class Commands:
         self, caller: Caller, policy: dict[str, Any], file: FileName = "policy"
     ) -> Iterator[dict[str, Any]]:
         """Install a rule base; one with a problem changes nothing. Packets come between the steps of its reading."""
-        node = self._node
+        member = self._member
         policy = self._draft.complete(caller, policy)
         try:
-            built = yield from _in_parts(building(policy, file, frozenset(node.config.members)))
-            node.install_policy(built)
+            built = yield from _in_parts(building(policy, file, frozenset(member.config.members)))
+            member.install_policy(built)
         except (FileError, DivertError) as error:
             raise ControlError(str(error)) from error
-        at, not_kept = wall_now(), ""
-        node.policy_origin = installed_by_hand(file, at)
+        at, not_kept = member.edges.wall(), ""
+        member.policy_origin = installed_by_hand(file, at)
         try:
-            yield from _in_parts(node.kept.writing(policy, file, at))
+            yield from _in_parts(member.edges.keep_policy(policy, file, at))
         except OSError as error:
             not_kept = error.strerror or str(error)
-            node.event("policy", f"policy {built.name} will be lost at the next start: it cannot be kept: {not_kept}")
+            member.event("policy", f"policy {built.name} will be lost at the next start: it cannot be kept: {not_kept}")
         yield {"policy": built.name, "rules": len(built.rules), "on_install": built.on_install.value,
                "not_kept": not_kept}  # fmt: skip
 
     def clear(self, learned: bool = False) -> dict[str, Any]:
         """`fw tab -t connections -x`: the connections (or the learned ones) are over, here and at the peers. It takes
         its time, and `tab` says whether it goes on."""
-        node = self._node
+        member = self._member
         what = "learned connections" if learned else "all connections"
-        node.event("policy", f"{what} are cleared by command, here and at the peers")
-        node.firewall.clearing.begin(learned)
+        member.event("policy", f"{what} are cleared by command, here and at the peers")
+        member.firewall.clearing.begin(learned)
         return {"clearing": True}
 
     def reset(self) -> dict[str, Any]:
         """`cphaprob -reset syncstat`: the figures of synchronisation count from here."""
-        node = self._node
-        node.sync.engine.reset_counters()
-        node.sync.held.reset()
-        node.firewall.load.reset(wire_now())
-        self._blocked_before = node.firewall.counters.drops[Reason.SYNC_LOAD]
-        self._reset_at, self._reset_by = wall_now(), "command"
+        member = self._member
+        member.sync.engine.reset_counters()
+        member.sync.held.reset()
+        member.firewall.load.reset(member.now)
+        self._blocked_before = member.firewall.counters.drops[Reason.SYNC_LOAD]
+        self._reset_at, self._reset_by = member.edges.wall(), "command"
         return {"reset": self._reset_at}
 
     def down(self) -> dict[str, Any]:
         """Administratively down; synchronisation goes on."""
-        self._node.cluster.set_device(ADMIN_DOWN, "the administrator has put this member down", wire_now())
-        return {"state": self._node.cluster.state.label}
+        self._member.cluster.set_device(ADMIN_DOWN, "the administrator has put this member down", self._member.now)
+        return {"state": self._member.cluster.state.label}
 
     def up(self) -> dict[str, Any]:
         """Ends `down`; no full sync follows."""
-        self._node.cluster.unregister_device(ADMIN_DOWN, wire_now())
-        return {"state": self._node.cluster.state.label}
+        self._member.cluster.unregister_device(ADMIN_DOWN, self._member.now)
+        return {"state": self._member.cluster.state.label}
 
     def stop(self) -> dict[str, Any]:
         """End the process in good order; the connections table is gone with it."""
-        self._node.stop_requested = True
+        self._member.stop_requested = True
         return {"stopping": True}
 
 

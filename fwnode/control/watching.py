@@ -1,30 +1,28 @@
-"""What callers of a member may follow: its events, and its log as they read it."""
+"""What callers of a member may follow: its events, and its log as they read it. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fwnode.clock import LabClock
 from fwnode.control.streams import Stream
+from fwnode.core import Core
 from fwnode.firewall.packet import ICMP, ICMPV6, TCP, describe_key, flag_names
 from fwnode.firewall.verdict import Hook, LogEntry, Reason
 
-if TYPE_CHECKING:
-    from fwnode.node import Node
 
-
-def streams(node: Node) -> dict[str, Stream[Any]]:
+def streams(member: Core) -> dict[str, Stream[Any]]:
     """The streams of a member, by name."""
-    log = node.firewall.log
+    firewall = member.firewall
     return {
-        "events": Stream(node.events, lambda: node.events_number, dict),
-        "log": Stream(log, lambda: node.firewall.log_number, partial(log_line, clock=node.clock)),
+        "events": Stream(member.events, lambda: member.events_number, dict),
+        "log": Stream(firewall.log, lambda: firewall.log_number, partial(log_line, date=member.date)),
     }
 
 
-def log_line(entry: LogEntry, clock: LabClock) -> dict[str, Any]:
-    """A log entry for people and programs."""
+def log_line(entry: LogEntry, date: Callable[[float], float]) -> dict[str, Any]:
+    """A log entry for people and programs; `date` gives that of a lab time."""
     text = entry.text
     protocol = entry.key[0] if entry.key else 0
     if protocol == TCP and entry.reason is not Reason.FRAGMENT:
@@ -33,7 +31,7 @@ def log_line(entry: LogEntry, clock: LabClock) -> dict[str, Any]:
         text += f"; icmp_type: {entry.detail}"
     return {
         "number": entry.number,
-        "at": clock.wall(entry.at),
+        "at": date(entry.at),
         "lab_time": entry.at,
         "action": "drop" if entry.reason else "accept",
         "reason": entry.reason.name if entry.reason else "",

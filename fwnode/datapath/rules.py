@@ -15,6 +15,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator, Sequence
 
+from fwnode.edges import DivertError
 from fwnode.firewall.packet import TCP
 from fwnode.firewall.policy import Service
 
@@ -29,10 +30,6 @@ _NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 134, 135, 136, 143)
 """ICMPv6 types that never leave a link: multicast listener, router and neighbour messages (RFC 4861, 2710, 3810)."""
 
 
-class DivertError(RuntimeError):
-    """iptables refused; the message has its words and what to do."""
-
-
 def divert(interfaces: Sequence[str], peers: Sequence[str], inspected: Sequence[Service] = ()) -> None:
     """Send what passes `interfaces` into the queue; `peers` are the other members' IPv4 addresses, `inspected` the
     services whose payload is needed. Idempotent. Raises `DivertError`."""
@@ -44,7 +41,7 @@ def divert(interfaces: Sequence[str], peers: Sequence[str], inspected: Sequence[
 
 
 def remove() -> None:
-    """Take the divert rules out again; what is not there is not missed."""
+    """Take the divert rules out again, as far as they are there."""
     for command in ("iptables", "ip6tables"):
         for hook, chain in (("INPUT", _LOCAL), ("OUTPUT", _LOCAL), ("FORWARD", _FORWARD)):
             _run([command, "-w", "-D", hook, "-j", chain])

@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 
-from fwnode.datapath.rules import DivertError
+from fwnode.cluster.sharing import HANDED_ON
+from fwnode.configuration import InterfaceModel, MemberConfig
+from fwnode.edges import DivertError
 
 SHARING_QUEUE_NUMBER = 2
-HANDED_ON = 0x100
-"""Mark of a packet that is handed on; the low byte is the number of the member that it goes to."""
 _MASK = 0xFF00
 _TABLE = "fwpair"
 _CHAIN = "FWPAIR-SHARING"
@@ -37,6 +37,37 @@ class SharedInterface:
 
     name: str
     members: Mapping[int, Sequence[IPv4Interface | IPv6Interface]]
+
+
+def prepare(config: MemberConfig) -> dict[str, bytes]:
+    """Set the kernel up for this member's mode; the cluster's MAC by interface, where all members receive. Raises
+    `DivertError` where the kernel cannot do it."""
+    if not config.cluster.load_sharing:
+        return {}
+    if config.cluster.hands_on:
+        hand_on(_shared(config))
+        return {}
+    macs = {interface.kernel_name: multicast_mac(interface.virtual) for interface in _with_addresses(config)}
+    accept_multicast(macs)
+    return macs
+
+
+def restore_routes(config: MemberConfig) -> None:
+    """The kernel takes routes away when an interface goes down. Raises `DivertError` where it refuses one, as it does
+    while an address is missing."""
+    for family in (4, 6):
+        route(family, _shared(config))
+
+
+def _with_addresses(config: MemberConfig) -> list[InterfaceModel]:
+    return [interface for interface in config.cluster.interfaces if interface.virtual]
+
+
+def _shared(config: MemberConfig) -> list[SharedInterface]:
+    return [
+        SharedInterface(i.kernel_name, {number: i.members[name] for number, name in config.peers.items()})
+        for i in _with_addresses(config)
+    ]
 
 
 def multicast_mac(virtual: Sequence[IPv4Interface | IPv6Interface]) -> bytes:
@@ -101,7 +132,7 @@ def route(family: int, interfaces: Sequence[SharedInterface]) -> None:
 
 
 def undo() -> None:
-    """Take it all out again; what is not there is not missed."""
+    """Take it all out again, as far as it is there."""
     subprocess.run(["nft", "delete", "table", "inet", _TABLE], capture_output=True, check=False)
     for command in ("iptables", "ip6tables"):
         for words in (

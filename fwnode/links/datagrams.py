@@ -46,20 +46,11 @@ class Datagrams:
         for interface, (own, peers) in addresses.items():
             for peer, address in peers.items():
                 self.wires.append(Wire(peer, interface, interface == sync_interface, _connected(own, address)))
-        self._sync = {wire.peer: wire for wire in self.wires if wire.sync}
+        self._ways = {(wire.peer, wire.interface): wire for wire in self.wires}
 
-    def send_everywhere(self, data: bytes, refused: Callable[[int], None]) -> None:
-        """To every peer over every interface; `refused` hears whose machine has nobody listening."""
-        for wire in self.wires:
-            self._send(wire, data, refused)
-
-    def send_sync(self, peer: int, data: bytes, refused: Callable[[int], None]) -> None:
-        """To one peer over the sync network, and nowhere else."""
-        wire = self._sync.get(peer)
-        if wire is not None:
-            self._send(wire, data, refused)
-
-    def _send(self, wire: Wire, data: bytes, refused: Callable[[int], None]) -> None:
+    def send(self, peer: int, interface: str, data: bytes, refused: Callable[[int], None]) -> None:
+        """To one peer over one interface; `refused` hears whose machine has nobody listening."""
+        wire = self._ways[peer, interface]
         try:
             wire.socket.send(data)
             if wire.sync:

@@ -10,7 +10,8 @@ import fcntl
 import socket
 import struct
 import termios
-from typing import Protocol
+
+from fwnode.edges import FullSyncEnd
 
 CHUNK_BYTES = 16_384
 """Read at once: some 250 records, half a millisecond. Packets wait meanwhile, and come first again afterwards."""
@@ -19,27 +20,14 @@ _SIOCOUTQ = termios.TIOCOUTQ
 """How many bytes the kernel keeps that the other side has not acknowledged."""
 
 
-class FullSyncEnd(Protocol):
-    """What both ends of a full sync look like."""
-
-    @property
-    def finished(self) -> bool: ...
-    @property
-    def failed(self) -> str: ...
-    def receive_data(self, data: bytes, now: float) -> None: ...
-    def outgoing(self, now: float) -> bytes: ...
-    def next_wakeup(self) -> float | None: ...
-    def on_wakeup(self, now: float) -> None: ...
-    def connection_lost(self, reason: str) -> None: ...
-
-
 class Stream:
     """One TCP connection and the protocol object at our end of it."""
 
-    def __init__(self, connection: socket.socket, end: FullSyncEnd, peer: int) -> None:
+    def __init__(self, connection: socket.socket, end: FullSyncEnd, *, accepted: bool = False) -> None:
         self.socket = connection
         self.end = end
-        self.peer = peer
+        self.accepted = accepted
+        """The other side has connected: it asks for the table."""
         self.resume_at = 0.0
         """Nothing is sent before this wire time."""
         self._unsent = b""

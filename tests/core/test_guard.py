@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fwnode.cluster.membership import Cluster
-from fwnode.datapath.rules import DivertError
+from fwnode.edges import DivertError
 from fwnode.guard import TOLD_EVERY_S, Guard
 from syncproto import codec
 from syncproto.errors import Reason, SyncError
@@ -40,6 +40,15 @@ def test_kinds_are_told_apart_and_what_succeeds_is_nobodys_news() -> None:
     assert guard.run("one", done.append, 1)
     assert not guard.run("one", int, "x") and not guard.run("two", int, "x") and not guard.run("two", [].pop)
     assert done == [1] and len(told) == 3 and len(guard.failures) == 3
+
+
+def test_a_world_may_want_to_stop_at_a_failure() -> None:
+    told: list[str] = []
+    guard = Guard(told.append, lambda: 0.0)
+    guard.fatal = True
+    with pytest.raises(ValueError, match="x"):
+        guard.run("one", int, "x")
+    assert guard.failures == {"one: ValueError": 1} and not told
 
 
 @given(st.text(max_size=400), st.lists(st.text(min_size=1, max_size=40), max_size=100), st.text(max_size=300))

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 PURE = ("syncproto", "fwnode/firewall", "fwnode/cluster")
-IMPURE = {"socket", "time", "random", "asyncio", "threading", "os", "subprocess", "scapy"}
+IMPURE = {"socket", "selectors", "select", "time", "random", "asyncio", "threading", "os", "subprocess", "scapy"}
+MEMBER = "fwnode.member"
+READERS = {"fwnode.files"}
+"""What reads people's files for the configuration, whose model the member knows."""
 ALLOWED = {"syncproto": set[str](), "fwnode": {"syncproto"}, "labs": {"fwnode", "syncproto"}}
 """Packages of ours that a package may import besides itself."""
+CIRCLES = {"labs.network.lab, labs.network.steps", "labs.procedure.model, labs.procedure.references"}
+"""Known ones, to be taken apart."""
 
 
 def imports(source: str) -> Iterator[str]:
@@ -63,6 +69,67 @@ def test_the_pure_rooms_of_the_member_know_nothing_of_its_edges() -> None:
                     module = node.module or ""
                     assert node.level < 2, f"{path}: reaches out of its room"
                     assert not module.startswith("fwnode") or module.startswith(allowed), f"{path}: imports {module}"
+
+
+def ours(path: Path) -> Iterator[str]:
+    """Our own modules that a module imports, wherever in it; under `TYPE_CHECKING`, too."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{module}.{alias.name}" for alias in node.names]
+            names = [name if module_path(name) else module for name in names]
+        else:
+            continue
+        yield from (name for name in names if name.partition(".")[0] in ALLOWED and module_path(name))
+
+
+def module_path(name: str) -> Path | None:
+    stem = ROOT.joinpath(*name.split("."))
+    return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()), None)
+
+
+@cache
+def graph() -> dict[str, frozenset[str]]:
+    """Each of our modules, and those that it imports."""
+    found = {}
+    for package in ALLOWED:
+        for path in sources(package):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found[name] = frozenset(ours(path)) - {name}
+    return found
+
+
+def reached(start: str) -> set[str]:
+    """The modules that come with this one, and itself."""
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += graph()[name]
+    return seen
+
+
+def test_the_member_and_all_that_comes_with_it_is_pure() -> None:
+    names = reached(MEMBER) - READERS
+    assert {"fwnode.core", "fwnode.edges", "fwnode.synchronising", "fwnode.control.commands"} <= names
+    rooms = {name for name in names if name.startswith(("fwnode.datapath", "fwnode.links", "fwnode.control.server"))}
+    assert rooms == set()
+    impure = {name: IMPURE & set(imports(path.read_text())) for name in names if (path := module_path(name))}
+    assert {name: found for name, found in impure.items() if found} == {}
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    """Also for types alone: what needs the other's types cannot be read, moved or tested without it."""
+    reach = {name: set[str]().union(*(reached(other) for other in imported)) for name, imported in graph().items()}
+    circles = {frozenset(other for other in reach[name] if name in reach[other]) for name in graph()} - {frozenset()}
+    assert {", ".join(sorted(circle)) for circle in circles} - CIRCLES == set()
 
 
 def test_the_reader_of_imports_sees_them_wherever_they_hide() -> None:

@@ -29,8 +29,9 @@ def test_an_error_of_a_wire_is_counted_by_its_name(name: str) -> None:
     datagrams = Datagrams({}, "sync")
     wire = Wire(2, "sync", True, cast(socket.socket, Refusing(getattr(errno, name))))
     datagrams.wires.append(wire)
+    datagrams._ways[2, "sync"] = wire
     refused: list[Any] = []
-    datagrams.send_everywhere(b"x", refused.append)
+    datagrams.send(2, "sync", b"x", refused.append)
     assert list(datagrams.receive(wire, refused.append)) == []
     assert datagrams.errors == {f"sync: {name}": 2}
     assert datagrams.sent_bytes == 0 and refused == []

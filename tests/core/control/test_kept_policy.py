@@ -9,7 +9,8 @@ import pytest
 
 from fwnode.configuration import MemberConfig
 from fwnode.files import FileError
-from fwnode.kept_policy import CONFIGURED, KeptPolicy, Loaded
+from fwnode.kept_policy import KeptPolicy
+from fwnode.loaded_policy import CONFIGURED, Loaded
 
 CONFIGURED_POLICY: dict[str, Any] = {"name": "standard", "rules": [{"action": "accept"}]}
 BY_HAND: dict[str, Any] = {

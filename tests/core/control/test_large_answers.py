@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from control_world import World
-from test_figures import node
+from test_figures import member as one_member
 
 from fwnode.control import client, commands, compare, render
 from fwnode.control.client import Control, MemberError
@@ -22,7 +22,7 @@ from fwnode.firewall.tcp import State
 
 @pytest.fixture
 def member(tmp_path: Path) -> Iterator[tuple[Any, World]]:
-    made = node()
+    made = one_member()
     world = World(tmp_path, Commands(made).handle)
     yield made, world
     world.close()
@@ -32,7 +32,7 @@ def fill(made: Any, count: int, begin: int = 0) -> None:
     table = made.firewall.connections
     for number in range(begin, begin + count):
         key = b"\x06" + b"\xc0\0\2\x64" + number.to_bytes(4) + b"\x9c\x41\x05\xf1"
-        table.add(Connection(key, State.ESTABLISHED, 3600.0, 3600.0, 0.0), made.clock.now())
+        table.add(Connection(key, State.ESTABLISHED, 3600.0, 3600.0, 0.0), made.lab_now)
 
 
 def ask(world: World, question: Callable[[Control], Any], meanwhile: Callable[[], Any] = lambda: None) -> Any:
@@ -201,7 +201,6 @@ def test_a_rule_base_that_came_in_pieces_is_installed_whole_and_one_with_a_probl
     member: tuple[Any, World],
 ) -> None:
     made, world = member
-    made.install_policy = lambda policy: made.firewall.install(policy)
     policy: dict[str, Any] = {
         "name": "large", "hosts": {f"h{n}": ["192.0.2.7"] for n in range(1_500)},
         "rules": [{"name": f"rule {n}", "source": f"h{n % 1_500}", "action": "drop"} for n in range(2_500)],

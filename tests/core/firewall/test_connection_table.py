@@ -10,12 +10,12 @@ from firewall_wire import firewall, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fwnode.clock import FLOOR_S, LabClock
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.packet import reverse_key
 from fwnode.firewall.refreshing import REFRESHES_PER_TIMEOUT
 from fwnode.firewall.table import ENDED_TOGETHER, EXPIRED_AT_ONCE_MAX, ConnectionTable
 from fwnode.firewall.tcp import State
+from fwnode.lab_clock import FLOOR_S, LabClock
 from syncproto.record import Op, Record, Update
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from firewall_wire import answer, firewall, key_of, play, tcp
 
-from fwnode.clock import LabClock
-from fwnode.control.commands import log_line
+from fwnode.control.watching import log_line
 from fwnode.firewall.tcp import EVENTS, INITIATOR, RESPONDER, TABLE, Event, State
 
 OVERVIEW = """
@@ -248,7 +247,7 @@ def test_a_packet_out_of_state_is_dropped_silently_and_logged_with_its_flags(fla
     fw = firewall()
     verdict = fw.decide(tcp(flags), 2, 0.0)
     assert (verdict.accept, verdict.reply) == (False, b"")
-    line = log_line(fw.log[-1], LabClock())
+    line = log_line(fw.log[-1], lambda at: at)
     assert line["text"] == f"TCP packet out of state: First packet isn't SYN; tcp_flags: {written}"
     assert (line["action"], line["reason"], line["hook"]) == ("drop", "OUT_OF_STATE", "forward")
     assert line["connection"] == "tcp 192.0.2.100:40001 -> 198.51.100.100:80"

@@ -1,35 +1,32 @@
-"""A member's synchronisation: the sync engine between the connections table and the wires.
+"""A member's synchronisation: the sync engine between the connections table and the edges. Pure.
 
-Carries out what `syncproto.engine` decides: sends its messages, applies what peers sent, and moves the bytes of the
-full syncs that `syncproto.joining` begins. It tells the firewall how loaded sync is, and lets held packets go once the
-active peers have acknowledged them. Knows nothing of states or elections: the cluster tells `Joining` who could be
-joined.
+Carries out what `syncproto.engine` decides: sends its messages, applies what peers sent, and opens the full syncs that
+`syncproto.joining` begins. It tells the firewall how loaded sync is, and lets held packets go once the active peers
+have acknowledged them. Knows nothing of states or elections: the cluster tells `Joining` who could be joined. Knows no
+sockets: the edges move the bytes of the ends that it makes.
 """
 
 from __future__ import annotations
 
-import os
-import selectors
-import socket
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 from typing import Any, Protocol
 
-from fwnode.clock import LabClock, wire_now
 from fwnode.cluster.sync_network import ReachChanged
 from fwnode.configuration import MemberConfig
-from fwnode.datapath.queue import PacketQueue
+from fwnode.edges import Edges, FullSyncEnd
 from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.holding import HeldPackets
 from fwnode.firewall.load import LoadChanged
 from fwnode.firewall.refreshing import TOLD_MAX
-from fwnode.links.datagrams import Datagrams
-from fwnode.links.stream import Stream, connect, listen
+from fwnode.lab_clock import LabClock
 from syncproto import engine
 from syncproto.codec import Envelope
 from syncproto.errors import SyncError
 from syncproto.events import NOT_STARTED
+from syncproto.full import FullSource
 from syncproto.joining import Attempt, AttemptEnded, Begin, Joining, Progress
 from syncproto.limits import (
     BEHIND_AFTER_S,
@@ -40,45 +37,43 @@ from syncproto.limits import (
 )
 from syncproto.message import Message
 from syncproto.pacing import Pace
-from syncproto.release import Compatibility, Exchange, Gate, Release
+from syncproto.release import Compatibility, Exchange, Gate
 from syncproto.session import State as SessionState
-
-_READ_WRITE = selectors.EVENT_READ | selectors.EVENT_WRITE
 
 
 class Owner(Protocol):
-    """What the node does for its synchronisation."""
+    """What the member does for its synchronisation."""
 
-    def encode(self, message: Message) -> bytes: ...
-    def peer_refused(self, peer: int) -> None: ...
-    def full_sync_ended(self) -> None: ...
+    @property
+    def now(self) -> float: ...
+    def send_sync(self, messages: Iterable[tuple[int, Message]]) -> None: ...
+    def full_sync_ended(self, now: float) -> None: ...
     def active_peers(self) -> list[int]: ...
     def event(self, kind: str, text: str, **details: Any) -> None: ...
 
 
 class Synchroniser:
-    """Raises `OSError` when the port of full sync is taken."""
+    """`next_wakeup()` may change after every other call."""
 
     def __init__(
         self,
         owner: Owner,
+        edges: Edges,
         config: MemberConfig,
         compatibility: Compatibility,
         firewall: Firewall,
         clock: LabClock,
-        selector: selectors.BaseSelector,
         joining: Joining,
         *,
         incarnation: int,
-        key: bytes | None,
         now: float,
     ) -> None:
         self._owner = owner
+        self._edges = edges
         self._config = config
         self._compatibility = compatibility
         self._firewall = firewall
         self._clock = clock
-        self._selector = selector
         self.joining = joining
         parameters = firewall.parameters
         limits = replace(
@@ -95,9 +90,9 @@ class Synchroniser:
             now=now,
             limits=limits,
             cluster=config.cluster.id,
-            key=key,
+            key=config.key.encode() or None,
         )
-        self.held: HeldPackets[tuple[PacketQueue, int]] = HeldPackets()
+        self.held: HeldPackets[object] = HeldPackets()
         self._load_told_at = -inf
         self._lost: Counter[int] = Counter()
         """Lost updates that nobody was told of yet, by peer."""
@@ -105,21 +100,17 @@ class Synchroniser:
         self.parameters_changed(now)
         self.synced = {"full": 0, "delta": 0}
         """Connections that peers told of and that were news."""
-        self._streams: list[Stream] = []
+        self._ends: list[FullSyncEnd] = []
+        """Of the full syncs whose streams the edges have."""
         self._pace = Pace()
         self._interface = config.sync_interface
-        self._listener: socket.socket | None = None
-        if self._interface:
-            release: Release = compatibility.release(config.release)
-            self._listener = listen(str(config.own_addresses(self._interface)[0].ip), release.full_sync_port)
-            selector.register(self._listener, selectors.EVENT_READ, lambda _mask: self._accept())
 
     # -- time and messages ---------------------------------------------------------------------------------------
 
     def next_wakeup(self) -> float | None:
         wakeups = [
             self.engine.next_wakeup(), self.held.next_wakeup(), self.joining.next_wakeup(),
-            *(s.end.next_wakeup() for s in self._streams), *(s.resume_at for s in self._streams if s.resume_at),
+            *(end.next_wakeup() for end in self._ends),
         ]  # fmt: skip
         return min((w for w in wakeups if w is not None and w != inf), default=None)
 
@@ -132,8 +123,8 @@ class Synchroniser:
     def receive(self, envelope: Envelope, now: float) -> None:
         self.engine.receive_message(envelope, now)
 
-    def advance(self, now: float, datagrams: Datagrams) -> None:
-        """Give the engine and the streams the time, and carry out what they want."""
+    def advance(self, now: float) -> None:
+        """Give the engine and the ends of full syncs the time, and carry out what they want."""
         wakeup = self.engine.next_wakeup()
         if wakeup is not None and now >= wakeup:
             self.engine.on_wakeup(now)
@@ -143,21 +134,21 @@ class Synchroniser:
         self._full_syncs(now)
         if self.held.unflushed:
             self._take_updates(now)
-        self._send(now, datagrams)
+        self._send(now)
         self._weigh(now)
         self._release(now)
-        for stream in list(self._streams):
-            self._serve(stream, now)
+        for end in self._ends:
+            self._wake(end, now)
 
     @property
     def settled(self) -> bool:
         """Every peer that is there has acknowledged every update so far."""
         return not self.engine.backlog and not self.engine.unacknowledged()
 
-    def flush(self, now: float, datagrams: Datagrams) -> None:
+    def flush(self, now: float) -> None:
         """What changed in the table since the last time goes out."""
         if self._take_updates(now, TOLD_MAX if self._keeps_up() else 0):
-            self._send(now, datagrams)
+            self._send(now)
             self._weigh(now)
 
     def _keeps_up(self) -> bool:
@@ -175,7 +166,7 @@ class Synchroniser:
 
     def _take_updates(self, now: float, room: int = 0) -> bool:
         self._look_who_listens()
-        updates = self._firewall.connections.take_updates(self._clock.now(), room)
+        updates = self._firewall.connections.take_updates(self._clock.at(now), room)
         if not updates or not self._config.peers:
             return False
         self.engine.send_updates(updates, now)
@@ -206,24 +197,18 @@ class Synchroniser:
             return
         if not self.engine.backlog:
             self.held.flushed(self.engine.sequence)
-        for queue, packet_id in self.held.acknowledged(self.engine.acknowledged(self._owner.active_peers()), now):
-            queue.release(packet_id)
+        for packet in self.held.acknowledged(self.engine.acknowledged(self._owner.active_peers()), now):
+            self._edges.release(packet, True)
 
-    def _send(self, now: float, datagrams: Datagrams) -> None:
-        encoded: dict[int, bytes] = {}
-        for peer, message in self.engine.outgoing(now):
-            data = encoded.get(id(message))
-            if data is None:
-                data = encoded[id(message)] = self._owner.encode(message)
-            if data:
-                datagrams.send_sync(peer, data, self._owner.peer_refused)
+    def _send(self, now: float) -> None:
+        self._owner.send_sync(self.engine.outgoing(now))
 
     def _drain(self, now: float) -> None:
         while (event := self.engine.next_event()) is not None:
             if isinstance(event, engine.Updates):
                 self._apply(event)
             elif isinstance(event, engine.TableSlice):
-                self._apply_slice(event)
+                self._apply_slice(event, now)
             elif isinstance(event, engine.GateDecided):
                 self._gate_decided(event, now)
             elif isinstance(event, engine.Risk):
@@ -291,9 +276,9 @@ class Synchroniser:
         table, generation = self._firewall.connections, self._firewall.generation
         self.synced["delta"] += sum(table.apply(update, then, generation, event.peer) for update in event.updates)
 
-    def _apply_slice(self, event: engine.TableSlice) -> None:
+    def _apply_slice(self, event: engine.TableSlice, now: float) -> None:
         table, generation = self._firewall.connections, self._firewall.generation
-        self.synced["full"] += table.apply_slice(event.columns, self._clock.now(), generation, event.peer)
+        self.synced["full"] += table.apply_slice(event.columns, self._clock.at(now), generation, event.peer)
 
     # -- full sync: the member that joins, or heals --------------------------------------------------------------
 
@@ -312,27 +297,24 @@ class Synchroniser:
             if isinstance(event, Begin):
                 self._begin_full_sync(event, now)
             else:
-                self._full_sync_ended(event)
+                self._full_sync_ended(event, now)
 
     def _begin_full_sync(self, begin: Begin, now: float) -> None:
-        assert self._interface is not None
         peer, name = begin.peer, self._config.peers[begin.peer]
         if begin.heals:
             self._owner.event("sync", f"updates of {name} were lost: its whole table is taken anew")
         self._owner.event("sync", f"full sync from {name} begins", peer=name)
         self._firewall.connections.await_whole(peer, begin.own_only)
         sink = self.engine.begin_full_sync(peer, now, begin.attempt)
-        own = self._config.own_addresses(self._interface)[0].ip
-        other = self._interface.members[name][0].ip
         try:
             port = self._compatibility.release(self.engine.peer_release(peer)).full_sync_port
-            stream = connect(str(own), str(other), port)
+            self._edges.open_stream(peer, port, sink)
         except (OSError, SyncError) as error:  # no address on the interface, no socket left, a release without a name
             sink.connection_lost(f"{NOT_STARTED}: {error}")
             return
-        self._add_stream(Stream(stream, sink, peer))
+        self._add_end(sink)
 
-    def _full_sync_ended(self, event: AttemptEnded) -> None:
+    def _full_sync_ended(self, event: AttemptEnded, now: float) -> None:
         attempt, name = event.attempt, self._config.peers[event.attempt.peer]
         gone = self._firewall.connections.whole_has_come(attempt.peer, attempt.state is Progress.DONE)
         if gone:
@@ -342,7 +324,7 @@ class Synchroniser:
             return
         if (lacks := self.lacks()) and attempt.state is not Progress.DONE:
             self._owner.event("log", f"Full sync is incomplete: {lacks}")
-        self._owner.full_sync_ended()
+        self._owner.full_sync_ended(now)
 
     def _told(self, attempt: Attempt, name: str) -> str:
         if attempt.state is Progress.DONE:
@@ -359,105 +341,54 @@ class Synchroniser:
         incomplete = self.joining.incomplete
         return incomplete.text(self._config.peers[incomplete.peer]) if incomplete is not None else ""
 
-    def woke(self) -> None:
+    def woke(self, now: float) -> None:
         """The member did not run for so long that others may have taken over: held packets go nowhere, and who asked
         for the table meanwhile, or gets it now, does not get one that may be out of date."""
-        for queue, packet_id in self.held.take_all():
-            queue.refuse(packet_id)
-        while self._listener is not None and self._refuse_waiting(self._listener):
-            pass
-        for stream in [s for s in self._streams if isinstance(s.end, engine.FullSource)]:
-            self._remove_stream(stream)
+        for packet in self.held.take_all():
+            self._edges.release(packet, False)
+        self._edges.refuse_waiting(now)
+        self._ends = [end for end in self._ends if not isinstance(end, FullSource)]
 
-    @staticmethod
-    def _refuse_waiting(listener: socket.socket) -> bool:
-        """Close one connection that waits to be accepted; False when there is none."""
-        try:
-            listener.accept()[0].close()
-        except OSError:
-            return False
-        return True
+    # -- full sync: both ends ------------------------------------------------------------------------------------
 
-    # -- full sync: the member that is asked ---------------------------------------------------------------------
-
-    def _accept(self) -> None:
-        assert self._listener is not None and self._interface is not None
-        try:
-            connection, address = self._listener.accept()
-        except OSError:
-            return
-        connection.setblocking(False)
+    def accept_stream(self, address: str, now: float) -> FullSource | None:
+        """Somebody has connected for a full sync; None: it is no member, and the stream is to be closed."""
+        assert self._interface is not None
         names = {str(self._interface.members[name][0].ip): number for number, name in self._config.peers.items()}
-        peer = names.get(address[0])
+        peer = names.get(address)
         if peer is None:  # the policy let somebody through who is no member
-            self._owner.event("sync", f"full sync was refused to {address[0]}: it is no member's address")
-            connection.close()
-            return
+            self._owner.event("sync", f"full sync was refused to {address}: it is no member's address")
+            return None
         table = self._firewall.connections
         source = self.engine.accept_full_sync(
-            lambda slice_max: table.snapshot(self._clock.now(), slice_max), len(table), wire_now(), peer
+            lambda slice_max: table.snapshot(self._clock.at(self._owner.now), slice_max), len(table), now, peer
         )
-        self._add_stream(Stream(connection, source, peer))
+        self._add_end(source)
+        return source
 
-    def _add_stream(self, stream: Stream) -> None:
-        self._streams.append(stream)
+    def _add_end(self, end: FullSyncEnd) -> None:
+        self._ends.append(end)
         self._pace.begin(self._forwarded())
-        self._selector.register(stream.socket, _READ_WRITE, lambda mask: self._on_stream(stream, mask))
 
-    def _on_stream(self, stream: Stream, mask: int) -> None:
-        now = wire_now()
-        if mask & selectors.EVENT_READ:
-            _yield_processor()
-            stream.on_readable(now)
-        self._serve(stream, now)
+    def _wake(self, end: FullSyncEnd, now: float) -> None:
+        wakeup = end.next_wakeup()
+        if wakeup is None or now < wakeup:
+            return
+        if isinstance(end, FullSource) and self._edges.drains(end):
+            end.moved(now)
+        else:
+            end.on_wakeup(now)
 
-    def _serve(self, stream: Stream, now: float) -> None:
-        if stream not in self._streams:
-            return
-        wakeup = stream.end.next_wakeup()
-        if wakeup is not None and now >= wakeup:
-            if isinstance(stream.end, engine.FullSource) and stream.drains():
-                stream.end.moved(now)
-            else:
-                stream.end.on_wakeup(now)
-        if now < stream.resume_at:
-            return
-        stream.resume_at = 0.0
-        _yield_processor()
-        try:
-            more = stream.pump(now)
-        except SyncError as error:  # a record that no message carries
-            stream.end.connection_lost(str(error))
-            more = False
-        if stream.over:
-            self._remove_stream(stream)
-            self._drain(now)
-            return
-        pause = self._pace.pause(self._forwarded(), now) if more else 0.0
-        if pause:
-            stream.resume_at = now + pause
-        wanted = _READ_WRITE if more and not pause else selectors.EVENT_READ
-        key = self._selector.get_key(stream.socket)
-        if key.events != wanted:
-            self._selector.modify(stream.socket, wanted, key.data)
+    def stream_ended(self, end: FullSyncEnd, now: float) -> None:
+        """The edges have closed the stream of this end, which has finished or failed."""
+        self._ends = [other for other in self._ends if other is not end]
+        self._drain(now)
 
-    def _remove_stream(self, stream: Stream) -> None:
-        self._selector.unregister(stream.socket)
-        stream.close()
-        self._streams.remove(stream)
+    def pause(self, now: float) -> float:
+        """Seconds until a full sync's next slice may follow the one that was sent now: packets come first."""
+        return self._pace.pause(self._forwarded(), now)
 
     def _forwarded(self) -> int:
         """Packets between others that were decided on so far."""
         counters = self._firewall.counters
         return counters.accepted + counters.dropped - counters.local
-
-    def close(self) -> None:
-        for stream in self._streams:
-            stream.close()
-        if self._listener:
-            self._listener.close()
-
-
-def _yield_processor() -> None:
-    """Before the work of a slice: whoever a packet has just woken, on this processor, may handle it first."""
-    os.sched_yield()

@@ -1,0 +1,45 @@
+"""One member of a firewall cluster, whole: the same in a kernel, in a test and in the simulator. Pure.
+
+What comes in: a packet with its hook (`decide`), a datagram with its interface, a full sync's stream, a link state, a
+command, the time. What comes out: verdicts, and effects through `fwnode.edges.Edges`. Nothing here reads a clock or
+touches a socket, so a world decides when anything happens, and the same calls give the same answers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fwnode.configuration import MemberConfig
+from fwnode.control.commands import Commands
+from fwnode.control.conversation import Caller, Result
+from fwnode.control.streams import Stream
+from fwnode.control.watching import streams
+from fwnode.core import Core
+from fwnode.edges import Edges
+from fwnode.loaded_policy import Loaded
+from syncproto.release import Compatibility
+
+
+class Member(Core):
+    """A `Core` that answers its operator."""
+
+    def __init__(
+        self,
+        config: MemberConfig,
+        compatibility: Compatibility,
+        loaded: Loaded,
+        edges: Edges,
+        *,
+        now: float,
+        incarnation: int,
+    ) -> None:
+        super().__init__(config, compatibility, loaded, edges, now=now, incarnation=incarnation)
+        self._commands = Commands(self)
+
+    def handle(self, command: str, arguments: dict[str, Any], caller: Caller) -> Result:
+        """The answer to a command, whole or in parts. Raises `ControlError`."""
+        return self._commands.handle(command, arguments, caller)
+
+    def streams(self) -> dict[str, Stream[Any]]:
+        """What callers may follow, by name."""
+        return streams(self)
