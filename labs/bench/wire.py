@@ -28,7 +28,7 @@ from labs.network.lab import Lab
 from labs.network.members import MemberSettings
 from labs.network.topology import load_topology
 from labs.procedure.step_server import answering
-from labs.traffic.driver import Traffic, TrafficError
+from labs.traffic.driver import Traffic, TrafficError, spawned
 from labs.traffic.workload import Flood
 
 CONNECTIONS = 20_000
@@ -143,7 +143,7 @@ async def _flood(lab: Lab, family: Literal["ipv4", "ipv6"], connections: int) ->
     flood = Flood(kind="flood", port=_PORT, rate=RATE, count=connections, family=family)
     version = 6 if family == "ipv6" else 4
     address = next(str(a) for a in lab.topology.hosts["server"].addresses if a.version == version)
-    traffic = Traffic("bench", flood, spawn=lab.spawn, client="client", server="server", address=address,
+    traffic = Traffic("bench", flood, begin=spawned(lab.spawn), client="client", server="server", address=address,
                       rate=lab.rate, epoch=lab.epoch)  # fmt: skip
     try:
         await traffic.start()

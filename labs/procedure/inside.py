@@ -24,7 +24,7 @@ from labs.procedure.runner import Runner
 from labs.procedure.settings import load_set
 from labs.procedure.step_server import answering
 from labs.report.terminal import Live
-from labs.traffic.driver import Traffic
+from labs.traffic.driver import Traffic, spawned
 
 CLIENT, SERVER = "client", "server"
 
@@ -58,7 +58,7 @@ async def run(file: LabFile, seed: int, lab_name: str, evidence: Path | None, ke
             workload = file.workloads[name]
             version = 6 if workload.family == "ipv6" else 4
             address = next(str(a) for a in file.topology.hosts[SERVER].addresses if a.version == version)
-            return Traffic(name, workload, spawn=lab.spawn, client=CLIENT, server=SERVER, address=address,
+            return Traffic(name, workload, begin=spawned(lab.spawn), client=CLIENT, server=SERVER, address=address,
                            rate=lab.rate, epoch=lab.epoch)
 
         runner = Runner(file, lab, load_of, live.tell, asyncio.get_running_loop().time, seed)

@@ -102,7 +102,7 @@ class Connection(Receiver):
         """SYN or SYN-ACK, at first and again."""
         waits = self._tries if self.state is SYN_RECEIVED else max(0, self._tries - SYN_LINEAR)
         flags = SYN | ACK if self.state is SYN_RECEIVED else SYN
-        self._below.send(bare_segment(self.ends, self._oldest, self._expected, flags, SYN_WINDOW, SYN_OPTIONS))
+        self._below.send(bare_segment(self.ends, self.oldest, self._expected, flags, SYN_WINDOW, SYN_OPTIONS))
         self._head_at = now
         self._retransmit_at = now + RTO_INITIAL_S * 2.0**waits
         self._alarm(self._retransmit_at)
@@ -110,7 +110,7 @@ class Connection(Receiver):
     def _establish(self, now: float) -> None:
         """The other side has acknowledged our SYN."""
         self._measure(now - self._head_at)
-        self._oldest = (self._oldest + 1) & MASK
+        self.oldest = (self.oldest + 1) & MASK
         self._tries, self._retransmit_at = 0, inf
         self.state = ESTABLISHED
         if self._keepalive:
@@ -144,22 +144,22 @@ class Connection(Receiver):
     def abort(self, now: float) -> None:
         """As a process that is ended with SO_LINGER 0: one RST, and nothing is known any more."""
         if self.state not in (SYN_SENT, CLOSING, LAST_ACK, TIME_WAIT, CLOSED):
-            self._emit(RST | ACK, self._oldest + self._top, now)
+            self._emit(RST | ACK, self.oldest + self._top, now)
         self.application = None
         self._go()
 
     def pause_reading(self) -> None:
-        self._reading = False
+        self.reading = False
 
     def resume_reading(self, now: float) -> None:
-        if self._reading:
+        if self.reading:
             return
-        self._reading = True
+        self.reading = True
         inbox, self._inbox, self._kept = self._inbox or [], None, 0
         was_narrow = self._open_window << SCALE < 2 * self.mss
         self._open_window = WINDOW_BYTES >> SCALE
         if was_narrow and self.state in HEARING:
-            self._emit(ACK, self._oldest + self._top, now)
+            self._emit(ACK, self.oldest + self._top, now)
         for data in inbox:
             self._take(data)
         if self.state not in HEARING:
@@ -188,7 +188,7 @@ class Connection(Receiver):
             stamp, echoed = read_timestamps(packet, at + 24)
             if (sequence - self._told_expected - 1) & MASK >= HALF:  # the first since our last word (RFC 7323 4.3)
                 self._echo = stamp
-        number = (acknowledgement - self._oldest) & MASK
+        number = (acknowledgement - self.oldest) & MASK
         if number and number <= self._top:
             self._peer_window = window << SCALE
             self._acknowledged(number, echoed, now)
@@ -238,7 +238,7 @@ class Connection(Receiver):
         return False
 
     def _receive_in_syn_sent(self, sequence: int, acknowledgement: int, bits: int, window: int, now: float) -> None:
-        fits = bits & ACK and acknowledgement == (self._oldest + 1) & MASK
+        fits = bits & ACK and acknowledgement == (self.oldest + 1) & MASK
         if bits & RST:
             if fits:
                 self._fail(errno.ECONNREFUSED)
@@ -255,12 +255,12 @@ class Connection(Receiver):
     def _receive_in_syn_received(self, sequence: int, acknowledgement: int, bits: int, now: float) -> bool:
         if bits & SYN:
             if not bits & ACK and (sequence + 1) & MASK == self._expected:
-                self._below.send(bare_segment(self.ends, self._oldest, self._expected, SYN | ACK, SYN_WINDOW,
+                self._below.send(bare_segment(self.ends, self.oldest, self._expected, SYN | ACK, SYN_WINDOW,
                                               SYN_OPTIONS))  # fmt: skip
             return False
         if not bits & ACK:
             return False
-        if acknowledgement != (self._oldest + 1) & MASK:
+        if acknowledgement != (self.oldest + 1) & MASK:
             self._below.send(bare_segment(self.ends, acknowledgement, 0, RST))
             return False
         self._establish(now)
@@ -326,7 +326,7 @@ class Connection(Receiver):
                 self.state = CLOSING
             else:
                 self._wait(now)
-        if self._reading:
+        if self.reading:
             self._tell_end()
 
     def _tell_end(self) -> None:
@@ -373,12 +373,12 @@ class Connection(Receiver):
         if self.state is TIME_WAIT or (self.state is FIN_WAIT_2 and self.orphan):
             self._go()
         elif self._tries >= KEEPALIVE_PROBES:
-            self._emit(RST | ACK, self._oldest + self._top, now)
+            self._emit(RST | ACK, self.oldest + self._top, now)
             self._fail(self._soft_error or errno.ETIMEDOUT)
         else:
             if not self._top:
                 self._tries += 1
-                self._emit(ACK, self._oldest - 1, now)
+                self._emit(ACK, self.oldest - 1, now)
             self._alarm_idle(now, KEEPALIVE_INTERVAL_S)
 
     # -- the end
@@ -400,7 +400,17 @@ class Connection(Receiver):
         if application is not None:
             application.closed(error)
 
+    def leave(self) -> None:
+        """TIME_WAIT makes room for a new connection of the same ends."""
+        self._go()
+
+    def is_beyond(self, sequence: int) -> bool:
+        """Whether a new connection may begin with this number (RFC 6191)."""
+        return (sequence - self._expected) & MASK < HALF
+
     def _go(self) -> None:
+        if self.state is CLOSED:
+            return
         self.state = CLOSED
         self.application = None
         self._buffer, self._skip, self._ahead, self._inbox = b"", 0, None, None

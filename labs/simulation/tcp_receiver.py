@@ -37,7 +37,7 @@ class Application(Protocol):
 class Receiver(Sender):
     """The receiving half, on top of the sending one."""
 
-    __slots__ = ("_ahead", "_ato_s", "_heard_at", "_inbox", "_kept", "_ping_pong", "_quick", "_reading", "application")
+    __slots__ = ("_ahead", "_ato_s", "_heard_at", "_inbox", "_kept", "_ping_pong", "_quick", "application", "reading")
 
     application: Application | None
 
@@ -49,7 +49,7 @@ class Receiver(Sender):
         self._inbox: list[bytes] | None = None
         """What has come since the application stopped reading."""
         self._kept = 0
-        self._reading = True
+        self.reading = True
         self._ato_s = 0.0
         self._quick = 0
         """So many ACKs go out at once."""
@@ -99,7 +99,7 @@ class Receiver(Sender):
 
     def _take(self, data: bytes) -> None:
         """For the application, as far as it reads."""
-        if self._reading:
+        if self.reading:
             if self.application is not None:
                 self.application.received(data)
             return
@@ -137,7 +137,7 @@ class Receiver(Sender):
         self._alarm(self._ack_at)
 
     def _acknowledge(self, now: float) -> None:
-        self._emit(ACK, self._oldest + self._top, now)
+        self._emit(ACK, self.oldest + self._top, now)
         if self._quick:
             self._quick -= 1
 

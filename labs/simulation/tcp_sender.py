@@ -56,15 +56,15 @@ class Sender:
 
     __slots__ = ("_ack_at", "_alarm_at", "_backoff", "_below", "_buffer", "_congestion",
                  "_duplicates", "_echo", "_expected", "_fin", "_fin_acknowledged", "_head_at",
-                 "_idle_at", "_is_probe", "_oldest", "_open_window", "_peer_window", "_probed",
+                 "_idle_at", "_is_probe", "_open_window", "_peer_window", "_probed",
                  "_recover", "_retransmit_at", "_retried_since", "_rtt", "_rtt_variance", "_sent",
-                 "_skip", "_threshold", "_told_expected", "_top", "ends", "mss", "rto_s")  # fmt: skip
+                 "_skip", "_threshold", "_told_expected", "_top", "ends", "mss", "oldest", "rto_s")  # fmt: skip
 
     def __init__(self, below: Below, ends: bytes, initial: int) -> None:
         self._below = below
         self.ends = ends
         self.mss = MSS[len(ends)]
-        self._oldest = initial & MASK
+        self.oldest = initial & MASK
         """Sequence number of offset 0."""
         self._sent = 0
         """What has been sent, from offset 0 on; less than `_top` while it is sent again."""
@@ -130,7 +130,7 @@ class Sender:
             end, flags = waiting, ACK | FIN
         if end == waiting and end > offset:
             flags |= PSH
-        self._emit(flags, self._oldest + offset, now, self._buffer[self._skip + offset : self._skip + end])
+        self._emit(flags, self.oldest + offset, now, self._buffer[self._skip + offset : self._skip + end])
 
     def _push(self, now: float) -> None:
         """Send what the windows let go."""
@@ -170,7 +170,7 @@ class Sender:
     def _acknowledged(self, number: int, echoed: int, now: float) -> None:
         """So much more has arrived; `echoed`: when we sent what made the other side say so."""
         flight = self._top
-        self._oldest = (self._oldest + number) & MASK
+        self.oldest = (self.oldest + number) & MASK
         self._sent = max(0, self._sent - number)
         self._top = flight - number
         waiting = len(self._buffer) - self._skip
@@ -283,7 +283,7 @@ class Sender:
             self._retransmit_at = inf
             return True
         self._backoff += 1
-        self._emit(ACK, self._oldest - 1, now)
+        self._emit(ACK, self.oldest - 1, now)
         self._retransmit_at = now + self._timeout()
         self._alarm(self._retransmit_at)
         return True

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from typing import Any
 
 from labs.traffic.conversation import Asker, Conversation
 from labs.traffic.fates import FAILED, Session
-from labs.traffic.process import raise_file_limit, say, serve_commands
+from labs.traffic.host import Host, running_host
+from labs.traffic.process import Command, raise_file_limit, say, serve_commands
 
 OPENINGS_AT_ONCE = 1_000
 
 
 class Client:
-    def __init__(self, orders: dict[str, Any]) -> None:
+    def __init__(self, orders: dict[str, Any], host: Host) -> None:
         self.orders = orders
-        self.asker = Asker(orders)
+        self.host = host
+        self.asker = Asker(orders, host)
         if orders.get("speaks_first") == "server":
             self.asker.idle = True  # after the opening exchange, asking is the server's part
         self._sessions = 0
@@ -64,6 +65,10 @@ class Client:
         await self.asker.finish(self.orders.get("open_rate", 0.0))
         return await self.report()
 
+    def commands(self) -> dict[str, Command]:
+        return {"open": self.open, "speak": self.speak, "reconnect": self.reconnect, "finish": self.finish,
+                "report": self.report}  # fmt: skip
+
     async def report(self) -> dict[str, Any]:
         """Where the server asks, only the sessions whose opening failed are the client's to tell."""
         failed = [
@@ -81,9 +86,9 @@ class Client:
 
     async def _open_many(self, count: int) -> dict[str, Any]:
         first = self._sessions
-        begin = time.monotonic()
+        begin = self.host.clock()
         for index in range(count):
-            if (ahead := index / self.orders["open_rate"] - (time.monotonic() - begin)) > 0:
+            if (ahead := index / self.orders["open_rate"] - (self.host.clock() - begin)) > 0:
                 await asyncio.sleep(ahead)
             await self._begin_opening()
         while self._openings:
@@ -95,10 +100,10 @@ class Client:
 
     async def _open_one_by_one(self, count: int | None) -> None:
         """So many, or for ever."""
-        begin = time.monotonic()
+        begin = self.host.clock()
         index = 0
         while count is None or index < count:
-            await asyncio.sleep(max(0.0, index / self.orders["rate"] - (time.monotonic() - begin)))
+            await asyncio.sleep(max(0.0, index / self.orders["rate"] - (self.host.clock() - begin)))
             await self._begin_opening()
             index += 1
 
@@ -106,7 +111,7 @@ class Client:
         while len(self._openings) >= OPENINGS_AT_ONCE:
             await asyncio.wait(self._openings, return_when=asyncio.FIRST_COMPLETED)
         conversation = Conversation(self.asker)
-        self.asker.adopt(conversation, Session(self._sessions, began_at=time.monotonic()))
+        self.asker.adopt(conversation, Session(self._sessions, began_at=self.host.clock()))
         self._sessions += 1
         task = asyncio.create_task(self._open_one(conversation))
         self._openings.add(task)
@@ -115,30 +120,21 @@ class Client:
     async def _open_one(self, conversation: Conversation) -> None:
         session = conversation.session
         assert session is not None
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.asker.patience_s):
-                await loop.create_connection(lambda: conversation, self.orders["address"], self.orders["port"])
+                await self.host.network.connect(lambda: conversation, self.orders["address"], self.orders["port"])
         except OSError as error:  # TimeoutError is one
-            session.fail(error, time.monotonic())
+            session.fail(error, self.host.clock())
         else:
-            session.opened(time.monotonic())
+            session.opened(self.host.clock())
             if session.fate is None:
                 self.asker.ask(conversation)
 
 
 async def main(orders: dict[str, Any]) -> None:
-    client = Client(orders)
+    client = Client(orders, running_host(orders["name"]))
     say({"milestone": "ready"})
-    await serve_commands(
-        {
-            "open": client.open,
-            "speak": client.speak,
-            "reconnect": client.reconnect,
-            "finish": client.finish,
-            "report": client.report,
-        }
-    )
+    await serve_commands(client.commands())
 
 
 if __name__ == "__main__":

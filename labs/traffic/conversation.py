@@ -7,14 +7,13 @@ of them asks is a matter of the workload. The opening exchange is number 0 and a
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 import struct
-import time
 from collections.abc import Callable
 from typing import Any
 
 from labs.traffic.fates import Fate, Session, Tally, WrongAnswer
+from labs.traffic.host import Host, Timer
 
 # No timer that waits for the network fires sooner than this, however fast lab time runs: retransmission is wall time.
 PATIENCE_FLOOR_S = 1.0
@@ -25,10 +24,16 @@ _QUIET_POLL_S = 0.02
 class Conversation(asyncio.Protocol):
     """The lines of one connection. What they mean for a session is its asker's business."""
 
+    __slots__ = ("_buffer", "_on_question", "asker", "patience", "patient_until", "session", "timer", "transport")
+
     def __init__(self, asker: Asker, on_question: Callable[[Conversation, int, int], None] | None = None) -> None:
         self.asker = asker
         self.session: Session | None = None  # set where this end asks
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: Timer | None = None
+        """Of the next question,"""
+        self.patience: Timer | None = None
+        """and of the answer: it looks again when the patience of a later question ends."""
+        self.patient_until = 0.0
         self.transport: asyncio.Transport | None = None
         self._on_question = on_question
         self._buffer = b""
@@ -88,7 +93,8 @@ class Conversation(asyncio.Protocol):
 class Asker:
     """The sessions in which this process asks: their think times, their patience, and their ends."""
 
-    def __init__(self, orders: dict[str, Any]) -> None:
+    def __init__(self, orders: dict[str, Any], host: Host) -> None:
+        self.host = host
         self.rate: float = orders["clock"]["rate"]
         self.epoch: float = orders["clock"]["epoch"]
         self.name: str = orders["name"]
@@ -98,7 +104,6 @@ class Asker:
         self.hold: tuple[float, float] | None = orders.get("hold")
         self.conversations: dict[int, Conversation] = {}
         self.finishing = False
-        self._random = random.Random(self.name)  # the same think times in every run
 
     @property
     def short(self) -> bool:
@@ -116,16 +121,18 @@ class Asker:
         if session.fate is not None or session.asked_at is not None:
             return
         self._cancel(conversation)
-        conversation.send("Q", session.number, session.ask(time.monotonic()))
-        loop = asyncio.get_running_loop()
-        conversation.timer = loop.call_later(self.patience_s, self._out_of_patience, conversation)
+        now = self.host.clock()
+        conversation.send("Q", session.number, session.ask(now))
+        conversation.patient_until = now + self.patience_s
+        if conversation.patience is None:
+            conversation.patience = self.host.later(self.patience_s, self._look_at_patience, conversation)
 
     def answered(self, conversation: Conversation, number: int) -> None:
         session = conversation.session
         assert session is not None
         if session.fate is not None:
             return
-        session.answer(number, time.monotonic())
+        session.answer(number, self.host.clock())
         self._cancel(conversation)
         if self.finishing:
             self._settle(conversation, session)
@@ -147,7 +154,7 @@ class Asker:
         if session.fate is not None:
             return
         self._cancel(conversation)
-        session.fail(error, time.monotonic())
+        session.fail(error, self.host.clock())
 
     def retire(self, conversation: Conversation) -> None:
         """Closed in order, by the application's own wish."""
@@ -164,16 +171,23 @@ class Asker:
         else:
             session.end(Fate.SURVIVED)  # stays open, so that the members' tables can still be compared
 
-    def _out_of_patience(self, conversation: Conversation) -> None:
+    def _look_at_patience(self, conversation: Conversation) -> None:
         session = conversation.session
         assert session is not None
-        conversation.timer = None
-        session.give_up(time.monotonic())
+        conversation.patience = None
+        if session.asked_at is None:
+            return  # nothing is waited for; the next question looks again
+        now = self.host.clock()
+        if now < conversation.patient_until:
+            left_s = conversation.patient_until - now
+            conversation.patience = self.host.later(left_s, self._look_at_patience, conversation)
+            return
+        session.give_up(now)
         conversation.abort()
 
     def _later(self, conversation: Conversation, spread: tuple[float, float]) -> None:
-        delay_s = self._random.uniform(*spread) / self.rate
-        conversation.timer = asyncio.get_running_loop().call_later(delay_s, self.ask, conversation)
+        delay_s = self.host.chance.uniform(*spread) / self.rate
+        conversation.timer = self.host.later(delay_s, self.ask, conversation)
 
     @staticmethod
     def _cancel(conversation: Conversation) -> None:
@@ -224,8 +238,8 @@ class Asker:
         ).as_json()
 
     async def _ask_all(self, conversations: list[Conversation], rate: float) -> None:
-        begin = time.monotonic()
+        begin = self.host.clock()
         for index, conversation in enumerate(conversations):
-            if rate and (ahead := index / rate - (time.monotonic() - begin)) > 0:
+            if rate and (ahead := index / rate - (self.host.clock() - begin)) > 0:
                 await asyncio.sleep(ahead)
             self.ask(conversation)

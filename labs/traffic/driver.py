@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from labs.python import python_command
 from labs.traffic.fates import Fate, Tally
@@ -15,28 +15,48 @@ from labs.traffic.workload import AnyWorkload, Flood, Ping, Sessions, orders
 
 Spawn = Callable[..., Awaitable[asyncio.subprocess.Process]]
 READY_S = 20.0
-MODULES = {"sessions": ("client", "server"), "short": ("client", "server")}
-"""The client's and the server's, of kinds that do not name theirs KIND_client and KIND_server."""
+PARTS = {"sessions": ("client", "server"), "short": ("client", "server")}
+"""The client's part and the server's, of kinds that do not name theirs KIND_client and KIND_server."""
 
 
 class TrafficError(Exception):
     """A traffic process did not do what it was told."""
 
 
+class Process(Protocol):
+    """One of the two processes of a workload. What it cannot do raises `TrafficError`."""
+
+    async def command(self, do: str, **arguments: Any) -> Any: ...
+    async def close(self) -> None: ...
+
+
+Begin = Callable[[str, str, dict[str, Any]], Awaitable[Process]]
+"""Starts a part in a node with its orders, and returns when it is ready. Raises `TrafficError`."""
+
+
+def spawned(spawn: Spawn) -> Begin:
+    """Each part is a program of its own, which `spawn` starts in a node."""
+
+    async def begin(node: str, part: str, told: dict[str, Any]) -> Process:
+        return await _Process.start(spawn, node, f"labs.traffic.{part}", told["name"], told)
+
+    return begin
+
+
 class Traffic:
-    """The processes of one workload. `spawn` starts a program in a node."""
+    """The two processes of one workload, which `begin` starts."""
 
     def __init__(
-        self, name: str, workload: AnyWorkload, *, spawn: Spawn, client: str, server: str, address: str,
+        self, name: str, workload: AnyWorkload, *, begin: Begin, client: str, server: str, address: str,
         rate: float, epoch: float,
     ) -> None:  # fmt: skip
         self.name = name
         self.workload = workload
-        self._spawn = spawn
+        self._begin = begin
         self._nodes = (client, server)
         self._orders = orders(name, workload, address=address, rate=rate, epoch=epoch)
-        self._client: _Process | None = None
-        self._server: _Process | None = None
+        self._client: Process | None = None
+        self._server: Process | None = None
         self._finished = False
 
     @property
@@ -52,12 +72,10 @@ class Traffic:
         """Both processes, the server first; nothing is opened yet. A ping is answered by the server's kernel."""
         client, server = self._nodes
         kind = self.workload.kind
-        modules = MODULES.get(kind, (f"{kind}_client", f"{kind}_server"))
+        of_client, of_server = PARTS.get(kind, (f"{kind}_client", f"{kind}_server"))
         if not isinstance(self.workload, Ping):
-            module = f"labs.traffic.{modules[1]}"
-            self._server = await _Process.start(self._spawn, server, module, self.name, self._orders)
-        module = f"labs.traffic.{modules[0]}"
-        self._client = await _Process.start(self._spawn, client, module, self.name, self._orders)
+            self._server = await self._begin(server, of_server, self._orders)
+        self._client = await self._begin(client, of_client, self._orders)
 
     async def open(self) -> dict[str, Any]:
         self._finished = False
@@ -109,7 +127,7 @@ class Traffic:
                 await process.close()
 
     @staticmethod
-    async def _command(process: _Process | None, do: str, **arguments: Any) -> Any:
+    async def _command(process: Process | None, do: str, **arguments: Any) -> Any:
         if process is None:
             raise TrafficError("the workload was not started")
         return await process.command(do, **arguments)

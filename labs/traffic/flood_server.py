@@ -15,11 +15,12 @@ import socket
 import struct
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from labs.traffic.fates import Tally
 from labs.traffic.flood_packets import flow, packet_filter
-from labs.traffic.process import raise_file_limit, say, serve_commands
+from labs.traffic.process import Command, raise_file_limit, say, serve_commands
 
 FRAME_BYTES = 256
 """Of the ring, for one packet: the kernel's header (some 80 bytes), then ours (60 at most)."""
@@ -76,13 +77,51 @@ class Ring:
         return len(self.flows)
 
 
+class Receiver(Protocol):
+    """What has room for every packet of the flood that arrives."""
+
+    missed: int
+    """Packets for which it had none after all."""
+
+    def look(self) -> int:
+        """Distinct connections so far."""
+
+
 class Server:
+    def __init__(self, receiver: Receiver, clock: Callable[[], float]) -> None:
+        self.receiver = receiver
+        self._clock = clock
+
+    def commands(self) -> dict[str, Command]:
+        return {"finish": self.finish, "report": self.report}
+
+    async def finish(self, offered: int) -> dict[str, Any]:
+        """When every connection that was offered has arrived, or no other one has for a while."""
+        seen, since = self.receiver.look(), self._clock()
+        while seen < offered and self._clock() - since < SETTLED_S:
+            await asyncio.sleep(POLL_S)
+            before, seen = seen, self.receiver.look()
+            if seen != before:
+                since = self._clock()
+        if self.receiver.missed:
+            raise OverflowError(f"{self.receiver.missed} packets came for which the receiver had no room")
+        return await self.report([])
+
+    async def report(self, without: list[int]) -> dict[str, Any]:
+        tally = Tally()
+        tally.figures = {"arrived": self.receiver.look()}
+        return tally.as_json()
+
+
+class Ports:
+    """The flood's ports, bound, and the ring in front of them."""
+
     def __init__(self, orders: dict[str, Any]) -> None:
-        self.ports = range(orders["port"], orders["port"] + orders["server_ports"])
+        ports = range(orders["port"], orders["port"] + orders["server_ports"])
         ipv6 = orders["family"] == "ipv6"
-        self.ring = Ring(ipv6, orders["protocol"], self.ports, orders["count"] * orders["rounds"])
+        self.ring = Ring(ipv6, orders["protocol"], ports, orders["count"] * orders["rounds"])
         kind = socket.SOCK_DGRAM if orders["protocol"] == "udp" else socket.SOCK_STREAM
-        self.sockets = [self._bound("::" if ipv6 else "0.0.0.0", port, ipv6, kind) for port in self.ports]
+        self.sockets = [self._bound("::" if ipv6 else "0.0.0.0", port, ipv6, kind) for port in ports]
 
     @staticmethod
     def _bound(address: str, port: int, ipv6: bool, kind: socket.SocketKind) -> socket.socket:
@@ -100,32 +139,15 @@ class Server:
             raise OSError(f"cannot listen on port {port}: {error}") from None
         return bound
 
-    async def finish(self, offered: int) -> dict[str, Any]:
-        """When every connection that was offered has arrived, or no other one has for a while."""
-        seen, since = self.ring.look(), time.monotonic()
-        while seen < offered and time.monotonic() - since < SETTLED_S:
-            await asyncio.sleep(POLL_S)
-            before, seen = seen, self.ring.look()
-            if seen != before:
-                since = time.monotonic()
-        if self.ring.missed:
-            raise OverflowError(f"{self.ring.missed} packets came for which the receiver had no room")
-        return await self.report([])
-
-    async def report(self, without: list[int]) -> dict[str, Any]:
-        tally = Tally()
-        tally.figures = {"arrived": self.ring.look()}
-        return tally.as_json()
-
 
 async def main(orders: dict[str, Any]) -> None:
     try:
-        server = Server(orders)
+        ports = Ports(orders)
     except OSError as error:
         say({"milestone": "failed", "error": str(error)})
         return
     say({"milestone": "ready"})
-    await serve_commands({"finish": server.finish, "report": server.report})
+    await serve_commands(Server(ports.ring, time.monotonic).commands())
 
 
 if __name__ == "__main__":

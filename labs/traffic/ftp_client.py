@@ -11,7 +11,8 @@ import sys
 from typing import Any
 
 from labs.traffic.process import raise_file_limit
-from labs.traffic.transfers import Heard, NoDataConnection, Transfers, patience_of
+from labs.traffic.threads import serve
+from labs.traffic.transfers import Heard, NoDataConnection, patience_of
 
 FILE = "file"
 CHUNK = 65_536
@@ -133,7 +134,7 @@ class FtpClient:
 
 
 async def main(orders: dict[str, Any]) -> None:
-    await Transfers(orders, lambda: FtpClient(orders)).serve()
+    await serve(orders, lambda: FtpClient(orders))
 
 
 if __name__ == "__main__":

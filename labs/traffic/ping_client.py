@@ -5,21 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from labs.traffic.fates import Fate, Session, Tally
-from labs.traffic.process import raise_file_limit, say, serve_commands
+from labs.traffic.process import Command, raise_file_limit, say, serve_commands
 from labs.traffic.transfers import patience_of
+
+Exchange = Callable[[float], Awaitable[bool]]
+"""One echo exchange: whether the reply came within so many seconds."""
 
 
 class Pinger:
-    def __init__(self, orders: dict[str, Any]) -> None:
+    def __init__(self, orders: dict[str, Any], exchange: Exchange, clock: Callable[[], float]) -> None:
         self.orders = orders
         self.patience_s = patience_of(orders)
+        self._exchange = exchange
+        self._clock = clock
         self.sessions: list[Session] = []
         self._stream: asyncio.Task[None] | None = None
         self._waiting: set[asyncio.Task[None]] = set()
+
+    def commands(self) -> dict[str, Command]:
+        return {"open": self.open, "finish": self.finish, "report": self.report}
 
     async def open(self) -> dict[str, Any]:
         if self._stream is None:
@@ -43,33 +51,42 @@ class Pinger:
 
     async def _send_one_by_one(self, count: int | None) -> None:
         """So many, or for ever."""
-        begin, index = time.monotonic(), 0
+        begin, index = self._clock(), 0
         while count is None or index < count:
-            await asyncio.sleep(max(0.0, index / self.orders["rate"] - (time.monotonic() - begin)))
+            await asyncio.sleep(max(0.0, index / self.orders["rate"] - (self._clock() - begin)))
             index += 1
-            session = Session(len(self.sessions), began_at=time.monotonic())
+            session = Session(len(self.sessions), began_at=self._clock())
             self.sessions.append(session)
-            task = asyncio.create_task(self._exchange(session))
+            task = asyncio.create_task(self._ping(session))
             self._waiting.add(task)
             task.add_done_callback(self._waiting.discard)
 
-    async def _exchange(self, session: Session) -> None:
-        session.ask(time.monotonic())
-        process = await asyncio.create_subprocess_exec(
-            "ping", "-n", "-q", "-c", "1", "-W", f"{self.patience_s:g}", self.orders["address"],
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        if await process.wait() == 0:
-            session.answer(0, time.monotonic())
+    async def _ping(self, session: Session) -> None:
+        session.ask(self._clock())
+        if await self._exchange(self.patience_s):
+            session.answer(0, self._clock())
             session.end(Fate.FINISHED)
         else:
-            session.give_up(time.monotonic())
+            session.give_up(self._clock())
+
+
+def program(address: str) -> Exchange:
+    """The machine's own `ping`."""
+
+    async def exchange(patience_s: float) -> bool:
+        process = await asyncio.create_subprocess_exec(
+            "ping", "-n", "-q", "-c", "1", "-W", f"{patience_s:g}", address,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        return await process.wait() == 0
+
+    return exchange
 
 
 async def main(orders: dict[str, Any]) -> None:
-    pinger = Pinger(orders)
+    pinger = Pinger(orders, program(orders["address"]), asyncio.get_running_loop().time)
     say({"milestone": "ready"})
-    await serve_commands({"open": pinger.open, "finish": pinger.finish, "report": pinger.report})
+    await serve_commands(pinger.commands())
 
 
 if __name__ == "__main__":

@@ -8,18 +8,20 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from typing import Any
 
 from labs.traffic.conversation import Asker, Conversation
 from labs.traffic.fates import Session
-from labs.traffic.process import raise_file_limit, say, serve_commands
+from labs.traffic.host import Host, running_host
+from labs.traffic.process import Command, raise_file_limit, say, serve_commands
 
 BACKLOG = 4096
 
 
 class ServerSide(Conversation):
     """A session whose other end left in order is finished, not reset."""
+
+    __slots__ = ()
 
     def eof_received(self) -> bool | None:
         if self.session is not None:
@@ -28,19 +30,25 @@ class ServerSide(Conversation):
 
 
 class Server:
-    def __init__(self, orders: dict[str, Any]) -> None:
+    def __init__(self, orders: dict[str, Any], host: Host) -> None:
         self.orders = orders
+        self.host = host
         self.asks = orders.get("speaks_first") == "server"
-        self.asker = Asker(orders)
+        self.asker = Asker(orders, host)
 
-    async def listen(self, any_address: str) -> None:
-        await asyncio.get_running_loop().create_server(
-            lambda: ServerSide(self.asker, self._question), any_address, self.orders["port"], backlog=BACKLOG
+    async def listen(self) -> None:
+        """Raises `OSError`."""
+        any_address = "::" if self.orders["family"] == "ipv6" else "0.0.0.0"
+        await self.host.network.listen(
+            lambda: ServerSide(self.asker, self._question), any_address, self.orders["port"], BACKLOG
         )
+
+    def commands(self) -> dict[str, Command]:
+        return {"speak": self.speak, "finish": self.finish, "report": self.report}
 
     def _question(self, conversation: Conversation, number: int, sequence: int) -> None:
         if self.asks and sequence == 0 and conversation.session is None:
-            session = Session(number, began_at=time.monotonic())
+            session = Session(number, began_at=self.host.clock())
             session.opened(session.began_at)
             self.asker.adopt(conversation, session)
             self.asker.ponder(conversation)
@@ -56,14 +64,14 @@ class Server:
 
 
 async def main(orders: dict[str, Any]) -> None:
-    server = Server(orders)
+    server = Server(orders, running_host(orders["name"]))
     try:
-        await server.listen("::" if orders["family"] == "ipv6" else "0.0.0.0")
+        await server.listen()
     except OSError as error:
         say({"milestone": "failed", "error": f"cannot listen on port {orders['port']}: {error}"})
         return
     say({"milestone": "ready"})
-    await serve_commands({"speak": server.speak, "finish": server.finish, "report": server.report})
+    await serve_commands(server.commands())
 
 
 if __name__ == "__main__":

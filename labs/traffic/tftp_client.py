@@ -12,7 +12,8 @@ from typing import Any
 from tftpy import TftpClient, TftpException, TftpTimeout
 
 from labs.traffic.process import raise_file_limit
-from labs.traffic.transfers import Heard, Transfers, patience_of
+from labs.traffic.threads import serve
+from labs.traffic.transfers import Heard, patience_of
 
 FILE = "file"
 TRIES = 3
@@ -52,7 +53,7 @@ class TftpFileClient:
 
 async def main(orders: dict[str, Any]) -> None:
     logging.disable(logging.CRITICAL)
-    await Transfers(orders, lambda: TftpFileClient(orders)).serve()
+    await serve(orders, lambda: TftpFileClient(orders))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,22 @@
 """Clients that fetch a file: their sessions, their transfers, what was complete. FTP and TFTP speak through it.
 
-A client blocks, so each lives in a thread of its own. Both ends make the file from its size, and a transfer is complete
-when every byte is the right one. A client whose session failed opens a new one at its next transfer.
+Both ends make the file from its size, and a transfer is complete when every byte is the right one. A client whose
+session failed opens a new one at its next transfer. Clients that block live in threads (`labs.traffic.threads`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from labs.traffic.conversation import PATIENCE_FLOOR_S
 from labs.traffic.fates import Fate, Session, Tally, WrongAnswer, fate_of
-from labs.traffic.process import say, serve_commands
+from labs.traffic.process import Command
 
 Heard = Callable[[], None]
-"""To be called whenever bytes of the file have arrived."""
+"""To be called whenever bytes of the file have arrived, from whatever thread."""
 
 
 def content(size: int) -> bytes:
@@ -36,15 +34,15 @@ class NoDataConnection(Exception):
 
 
 class FileClient(Protocol):
-    """One application. Every call may block, and raises when it fails."""
+    """One application. Every call but `drop` raises when it fails."""
 
     lasting: bool
     """Whether a session outlives its transfer."""
 
-    def log_in(self) -> None: ...
-    def announce(self) -> None: ...
-    def fetch(self, heard: Heard) -> bytes: ...
-    def log_out(self) -> None: ...
+    async def log_in(self) -> None: ...
+    async def announce(self) -> None: ...
+    async def fetch(self, heard: Heard) -> bytes: ...
+    async def log_out(self) -> None: ...
     def drop(self) -> None:
         """Without a word, and without an error."""
 
@@ -62,21 +60,22 @@ class _Account:
 class Transfers:
     """All clients of a workload, as the commands of its client process."""
 
-    def __init__(self, orders: dict[str, Any], make: Callable[[], FileClient]) -> None:
+    def __init__(self, orders: dict[str, Any], make: Callable[[], FileClient], clock: Callable[[], float]) -> None:
         self.accounts = [_Account(make()) for _ in range(orders["count"])]
         self.sessions: list[Session] = []
         self.figures = {"transfers": 0, "transferred": 0, "failed": 0}
+        self._clock = clock
         self._content = content(orders["size"])
-        self._threads = ThreadPoolExecutor(len(self.accounts))
         self._loop = asyncio.get_running_loop()
 
-    async def serve(self) -> None:
-        say({"milestone": "ready"})
-        await serve_commands({"open": self.open, "announce": self.announce, "transfer": self.transfer,
-                              "finish": self.finish, "report": self.report})
+    def commands(self) -> dict[str, Command]:
+        return {"open": self.open, "announce": self.announce, "transfer": self.transfer, "finish": self.finish,
+                "report": self.report}  # fmt: skip
+
+    def close(self) -> None:
+        """Whoever still waits for the network is freed by it."""
         for account in self.accounts:
-            account.client.drop()  # a thread that still waits for the network is freed by it
-        self._threads.shutdown(wait=False, cancel_futures=True)
+            account.client.drop()
 
     # -- commands
 
@@ -122,11 +121,11 @@ class Transfers:
         """A session that is open: the one it has, or a new one."""
         if account.session is not None and account.session.fate is None:
             return True
-        account.session = Session(len(self.sessions), began_at=time.monotonic())
+        account.session = Session(len(self.sessions), began_at=self._clock())
         self.sessions.append(account.session)
         if not await self._do(account, account.client.log_in):
             return False
-        account.session.opened(time.monotonic())
+        account.session.opened(self._clock())
         return True
 
     async def _announce(self, account: _Account) -> bool:
@@ -143,21 +142,20 @@ class Transfers:
             account.session.end(Fate.FINISHED)
         return complete
 
-    def _fetch(self, account: _Account) -> None:
-        """In the client's thread."""
+    async def _fetch(self, account: _Account) -> None:
         session = account.session
         assert session is not None
-        last = time.monotonic()
+        last = self._clock()
 
         def heard() -> None:
             nonlocal last
-            now = time.monotonic()
+            now = self._clock()
             session.longest_silence_s = max(session.longest_silence_s, now - last)
             session.last_answer_at = last = now
             if not account.began.is_set():
                 self._loop.call_soon_threadsafe(account.began.set)
 
-        data = account.client.fetch(heard)
+        data = await account.client.fetch(heard)
         if data != self._content:
             raise WrongAnswer(f"{len(data)} bytes, and not those of the file of {len(self._content)}")
         session.answers += 1
@@ -167,17 +165,17 @@ class Transfers:
         if session is not None and session.fate is None and await self._do(account, account.client.log_out):
             session.end(Fate.FINISHED)
 
-    async def _do(self, account: _Account, deed: Callable[[], None]) -> bool:
-        """In the client's thread; an error is the session's end, unless it is about a data connection alone."""
+    async def _do(self, account: _Account, deed: Callable[[], Awaitable[None]]) -> bool:
+        """An error is the session's end, unless it is about a data connection alone."""
         session = account.session
         assert session is not None
         try:
-            await self._loop.run_in_executor(self._threads, deed)
+            await deed()
         except NoDataConnection:
             return False
         except Exception as error:
             if isinstance(error, TimeoutError) and session.last_answer_at is not None:
-                session.longest_silence_s = max(session.longest_silence_s, time.monotonic() - session.last_answer_at)
+                session.longest_silence_s = max(session.longest_silence_s, self._clock() - session.last_answer_at)
             session.end(fate_of(error))
             account.client.drop()
             return False

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from labs.traffic.driver import Traffic, TrafficError, _Process
+from labs.traffic.driver import Traffic, TrafficError, _Process, spawned
 from labs.traffic.fates import Fate, Tally
 from labs.traffic.workload import SESSIONS_MAX, AnyWorkload, Sessions, Short
 
@@ -27,7 +27,7 @@ async def spawn(_node: str, argv: list[str], **kw: Any) -> asyncio.subprocess.Pr
 
 def play(workload: AnyWorkload, story: Callable[[Traffic], Awaitable[Tally]], address: str = "127.0.0.1") -> Tally:
     async def run() -> Tally:
-        traffic = Traffic("load", workload, spawn=spawn, client="c", server="s", address=address, rate=RATE,
+        traffic = Traffic("load", workload, begin=spawned(spawn), client="c", server="s", address=address, rate=RATE,
                           epoch=time.monotonic())  # fmt: skip
         try:
             await traffic.start()

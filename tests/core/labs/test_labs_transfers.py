@@ -16,7 +16,8 @@ from test_labs_traffic import free_port, play
 from labs.network.private import system_path
 from labs.traffic.driver import Traffic, TrafficError
 from labs.traffic.fates import Fate, Tally, fate_of
-from labs.traffic.transfers import Transfers, content
+from labs.traffic.threads import threaded
+from labs.traffic.transfers import content
 from labs.traffic.workload import Ftp, Ping, Tftp
 
 
@@ -159,7 +160,7 @@ def test_wrong_bytes_are_not_a_transfer(alter: Callable[[bytes], bytes]) -> None
             return alter(content(1000))
 
     async def story() -> Tally:
-        transfers = Transfers({"count": 1, "size": 1000}, Liar)
+        transfers = threaded({"count": 1, "size": 1000}, Liar)
         assert await transfers.transfer(True) == {"transferred": 0, "failed": 1}
         return Tally.from_json((await transfers.report())["tally"])
 
@@ -197,7 +198,7 @@ def test_a_session_outlives_a_data_connection_that_cannot_be_opened() -> None:
     lucky: list[int] = []
 
     async def story(traffic: Traffic) -> Tally:
-        transfers = Transfers(traffic._orders, lambda: Unlucky(traffic._orders))
+        transfers = threaded(traffic._orders, lambda: Unlucky(traffic._orders))
         assert await transfers.open() == {"opened": 1, "failed": 0}
         assert await transfers.transfer(True) == {"transferred": 0, "failed": 1}
         assert await transfers.transfer(True) == {"transferred": 1, "failed": 0}
