@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -93,6 +94,7 @@ def _is_name(text: Any) -> bool:
     return isinstance(text, str) and text.isprintable() and len(text.encode()) <= NAME_MAX
 
 
+@lru_cache(maxsize=64)  # asked for with every heartbeat
 def version_numbers(version: str) -> tuple[int, ...] | None:
     """`R80.10` -> (80, 10); None for what is not a version."""
     parts = version[1:].split(".")

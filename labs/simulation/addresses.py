@@ -21,7 +21,7 @@ _ERRORS = {
     16: {NET_UNREACHABLE: (1, 0), HOST_UNREACHABLE: (1, 3), PORT_UNREACHABLE: (1, 4), TIME_EXCEEDED: (3, 0)},
 }
 _ERROR_TYPES = {4: frozenset((3, 4, 5, 11, 12)), 16: frozenset(range(128))}
-_LESS_TTL = [bytes((max(0, ttl - 1),)) for ttl in range(256)]
+_LESS = [bytes((max(0, ttl - 1),)) for ttl in range(256)]
 
 
 def packed(address: str) -> bytes:
@@ -42,10 +42,10 @@ def payload_of(packet: bytes) -> bytes:
 
 
 def less_ttl(packet: bytes) -> bytes:
-    """The packet with one hop less to go; nothing where none is left."""
-    at = 8 if packet[0] < 0x60 else 7
-    ttl = packet[at]
-    return packet[:at] + _LESS_TTL[ttl] + packet[at + 1 :] if ttl > 1 else b""
+    """The packet with one hop less to go."""
+    if packet[0] < 0x60:
+        return packet[:8] + _LESS[packet[8]] + packet[9:]
+    return packet[:7] + _LESS[packet[7]] + packet[8:]
 
 
 def ip_packet(source: bytes, destination: bytes, protocol: int, payload: bytes, ttl: int = TTL) -> bytes:

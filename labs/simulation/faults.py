@@ -100,15 +100,18 @@ class Faults:
 
     def lose(self, link: str, share: float, way: Way = "both") -> None:
         """Lose packets at random. Over a switch by its name, each packet is lost with this probability once."""
-        self._set(link, way, loss=share)
+        links = self.links_of(link, way)
+        self._clear(link, loss=0.0)
+        self._change(links, way, link in self._network.topology.switches, {"loss": share})
 
     def unlose(self, link: str) -> None:
         self._clear(link, loss=0.0)
 
     def delay(self, link: str, by_s: float, way: Way = "both") -> None:
         """Each packet comes `by_s` later, in order."""
+        links = self.links_of(link, way)
         self.undelay(link)
-        self._set(link, way, delay_s=by_s)
+        self._change(links, way, link in self._network.topology.switches, {"delay_s": by_s})
 
     def undelay(self, link: str) -> None:
         """What is kept back goes on at once."""
@@ -119,11 +122,8 @@ class Faults:
     def disturb(self, link: str, *, jitter_s: float = 0.0, duplication: float = 0.0, reordering: float = 0.0) -> None:
         """Packets come up to `jitter_s` later, twice, or after others: shares from 0 to 1. All 0: no more of it."""
         self._clear(link, jitter_s=0.0, duplication=0.0, reordering=0.0)
-        self._set(link, "both", jitter_s=jitter_s, duplication=duplication, reordering=reordering)
-
-    def _set(self, link: str, way: Way, **values: float) -> None:
-        whole_switch = link in self._network.topology.switches
-        self._change(self.links_of(link, way), way, whole_switch, values)
+        values = {"jitter_s": jitter_s, "duplication": duplication, "reordering": reordering}
+        self._change(self.links_of(link), "both", link in self._network.topology.switches, values)
 
     def _clear(self, link: str, **values: float) -> None:
         self._change(self.links_of(link), "both", False, values)

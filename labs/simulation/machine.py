@@ -28,11 +28,14 @@ from labs.simulation.addresses import (
 )
 from labs.simulation.loop import World
 from labs.simulation.neighbours import Neighbour, Neighbours
-from labs.simulation.wires import IP, NEIGHBOUR, Interface, Neighbourly, Switch
+from labs.simulation.wires import BROADCAST, IP, NEIGHBOUR, Interface, Neighbourly, Switch
 
 Receive = Callable[[bytes], object]
 """Takes a whole IP packet."""
 
+ERROR_EVERY_S = 1.0
+ERRORS_AT_ONCE = 6
+"""Linux: icmp_ratelimit, XRLIM_BURST_FACTOR; ICMP errors to one machine."""
 _ECHO = {ICMP: (8, 0), ICMPV6: (128, 129)}
 _LOOPBACK = (bytes((127, 0, 0, 1)), bytes(15) + b"\x01")
 
@@ -52,6 +55,8 @@ class Machine:
         self._hops: dict[bytes, Neighbour] = {}
         """Destination -> the next machine on the way to it."""
         self._receivers: dict[int, Receive] = {}
+        self._errors: dict[bytes, tuple[float, float]] = {}
+        """To whom ICMP errors went: how many more may go at once, as of when."""
         self.blocked: list[tuple[frozenset[bytes], int, int]] = []
         """Packets for this machine that are dropped: sources, protocol, and the port on either side."""
 
@@ -179,8 +184,17 @@ class Machine:
         """An ICMP error to the packet's sender, which may be this machine itself."""
         source, destination = ends(packet)
         speaker = destination if destination in self.addresses else self.source_for(source)
-        if speaker and (error := icmp_error(packet, speaker, reason)):
+        if speaker and self._may_complain(source) and (error := icmp_error(packet, speaker, reason)):
             self.answer(error)
+
+    def _may_complain(self, to: bytes) -> bool:
+        if to in self.addresses:
+            return True
+        now = self.world.now
+        left, since = self._errors.get(to, (float(ERRORS_AT_ONCE), now))
+        left = min(ERRORS_AT_ONCE, left + (now - since) / ERROR_EVERY_S)
+        self._errors[to] = (left - 1 if left >= 1 else left, now)
+        return left >= 1
 
     def reset(self, packet: bytes) -> None:
         """A RST to a segment that no connection here knows."""
@@ -211,9 +225,11 @@ class Machine:
         asked_me = message.is_request and message.wanted in interface.addresses and message.sender != message.wanted
         self.neighbours.learn(message, interface, asked_me=asked_me)
         if asked_me:
-            to = message.sender and message.mac
-            reply = Neighbourly(False, interface.mac, message.wanted, message.sender, to_all=not to)
-            interface.send((to or b"\xff" * 6, interface.mac, NEIGHBOUR, reply), self.world.now)
+            if message.sender:
+                to, reply = message.mac, Neighbourly(False, interface.mac, message.wanted, message.sender)
+            else:  # a probe: the answer goes to everybody
+                to, reply = BROADCAST, Neighbourly(False, interface.mac, message.wanted, message.wanted, to_all=True)
+            interface.send((to, interface.mac, NEIGHBOUR, reply), self.world.now)
 
     def overhear(self, message: Neighbourly, interface: Interface) -> None:
         """What a process sees through a packet socket; a host runs none that looks."""

@@ -114,6 +114,21 @@ def test_nobody_listens_is_said_for_udp_and_reset_for_tcp() -> None:
     assert [payload_of(packet)[13] & 4 for packet in resets] == [4]
 
 
+def test_a_kernel_complains_six_times_at_once_and_then_once_a_second() -> None:
+    segment = Segment()
+    host = Machine(segment.world, "d")
+    host.plug(segment.switch, "lan", "d-lan", b"\x02\0\0\0\0\x09", [ip_interface("192.0.2.9/24")])
+    errors = errors_at(segment.hosts["a"])
+    for _ in range(100):
+        segment.send("a", "192.0.2.9", b"x")
+        segment.run(0.01)
+    assert len(errors) == 6
+    for _ in range(100):
+        segment.send("a", "192.0.2.9", b"x")
+        segment.run(0.05)
+    assert len(errors) == pytest.approx(6 + 5, abs=1)
+
+
 def test_a_host_answers_an_echo_and_forwards_nothing() -> None:
     segment = Segment()
     replies: list[bytes] = []
