@@ -2,14 +2,14 @@
 
 Keeps the set of active members, says whether this one answers for the virtual addresses, and gives the pivot's packets
 their verdicts. Which states members have is the cluster's business, what may pass the firewall's, and what the kernel
-must do for it `fwnode.datapath.sharing`'s.
+must do for it `fwnode.datapath.sharing_rules`'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fwnode.cluster.sharing import HANDED_ON, Sharing
+from fwnode.cluster.decision_function import HANDED_ON, DecisionFunction
 from fwnode.configuration import ClusterModel
 from fwnode.firewall.packet import MalformedPacket, parse
 from fwnode.firewall.sharing_key import SharingKeys
@@ -23,7 +23,7 @@ class LoadSharing:
         self._number = number
         self._keys = SharingKeys()
         self.hands_on = cluster.hands_on
-        self.decision = Sharing(
+        self.decision = DecisionFunction(
             number, asymmetric=cluster.sharing == "asymmetric", all_receive=cluster.load_sharing and not self.hands_on
         )
 

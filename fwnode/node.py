@@ -23,7 +23,7 @@ from fwnode import process
 from fwnode.clock import wall_now, wire_now
 from fwnode.configuration import MemberConfig, load, load_releases
 from fwnode.control.server import ControlServer
-from fwnode.datapath import sharing
+from fwnode.datapath import sharing_rules
 from fwnode.datapath.addresses import VirtualAddress, place_on_loopback, prepare_kernel
 from fwnode.datapath.interfaces import LinkStates
 from fwnode.datapath.queue import HEADER_BYTES, PAYLOAD_BYTES, Overruns, PacketQueue
@@ -84,10 +84,10 @@ class Node:
             self._open_queue(QUEUE_NUMBER, member.decide, HEADER_BYTES),
             self._open_queue(INSPECTION_QUEUE_NUMBER, member.decide_inspected, PAYLOAD_BYTES),
         ]
-        macs = sharing.prepare(self.config)
+        macs = sharing_rules.prepare(self.config)
         if member.sharing is not None and member.sharing.hands_on:
             whose = member.sharing.decide_whose
-            self._queues.append(self._open_queue(sharing.SHARING_QUEUE_NUMBER, whose, HEADER_BYTES))
+            self._queues.append(self._open_queue(sharing_rules.SHARING_QUEUE_NUMBER, whose, HEADER_BYTES))
         self._poll.register(self._selector, select.EPOLLIN)
         self._neighbours = Neighbours(interfaces, macs, self._selector)
         self._datagrams = Datagrams(self.config.wires(), sync.name if sync else "")
@@ -217,7 +217,7 @@ class Node:
         divert([i.kernel_name for i in interfaces], peers, list(policy.inspected.values()))
 
     def restore_sharing(self) -> None:
-        sharing.restore_routes(self.config)
+        sharing_rules.restore_routes(self.config)
 
     def open_stream(self, peer: int, port: int, end: FullSyncEnd) -> None:
         interface = self.config.sync_interface
@@ -277,7 +277,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     if options.remove_rules:
         remove()
-        sharing.undo()
+        sharing_rules.undo()
         return
     try:
         config = load(options.config)

@@ -32,7 +32,7 @@ from fwnode.firewall.expectations import Expectation, Expectations
 from fwnode.firewall.load import ENABLED
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, parse_value
 from fwnode.firewall.table import ConnectionTable
-from fwnode.firewall.verdict import LogEntry, Reason
+from fwnode.firewall.verdict import DropReason, LogEntry
 from fwnode.loaded_policy import installed_by_hand
 from fwnode.policy_file import building
 from syncproto.limits import SYNC_TICK_S
@@ -134,7 +134,7 @@ class Commands:
             "threshold": load.threshold,
             "scenarios": load.episodes,
             "seconds": round(load.blocked_s(self._member.now), 3),
-            "packets": firewall.counters.drops[Reason.SYNC_LOAD] - self._blocked_before,
+            "packets": firewall.counters.drops[DropReason.SYNC_LOAD] - self._blocked_before,
         }
 
     def _holding(self) -> dict[str, Any]:
@@ -405,7 +405,7 @@ class Commands:
         member.sync.engine.reset_counters()
         member.sync.held.reset()
         member.firewall.load.reset(member.now)
-        self._blocked_before = member.firewall.counters.drops[Reason.SYNC_LOAD]
+        self._blocked_before = member.firewall.counters.drops[DropReason.SYNC_LOAD]
         self._reset_at, self._reset_by = member.edges.wall(), "command"
         return {"reset": self._reset_at}
 

@@ -9,7 +9,7 @@ from typing import Any
 from fwnode.control.streams import Stream
 from fwnode.core import Core
 from fwnode.firewall.packet import ICMP, ICMPV6, TCP, describe_key, flag_names
-from fwnode.firewall.verdict import Hook, LogEntry, Reason
+from fwnode.firewall.verdict import DropReason, Hook, LogEntry
 
 
 def streams(member: Core) -> dict[str, Stream[Any]]:
@@ -25,9 +25,9 @@ def log_line(entry: LogEntry, date: Callable[[float], float]) -> dict[str, Any]:
     """A log entry for people and programs; `date` gives that of a lab time."""
     text = entry.text
     protocol = entry.key[0] if entry.key else 0
-    if protocol == TCP and entry.reason is not Reason.FRAGMENT:
+    if protocol == TCP and entry.reason is not DropReason.FRAGMENT:
         text += f"; tcp_flags: {flag_names(entry.detail)}"
-    elif protocol in (ICMP, ICMPV6) and entry.reason is not Reason.FRAGMENT:
+    elif protocol in (ICMP, ICMPV6) and entry.reason is not DropReason.FRAGMENT:
         text += f"; icmp_type: {entry.detail}"
     return {
         "number": entry.number,

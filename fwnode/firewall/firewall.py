@@ -22,7 +22,7 @@ from .connection import Connection
 from .data_connections import NotInspectable, find_announced, inspect
 from .fragments import FRAGMENT_TIMEOUT_S, AcceptedFragments
 from .icmp import LINK_ONLY, objection, runs_that_way
-from .load import Kind, SyncLoad
+from .load import ConnectionKind, SyncLoad
 from .packet import (
     ACK,
     ECHO_REPLY,
@@ -47,14 +47,14 @@ from .reject import rejection
 from .sharing_key import SharingKeys
 from .table import ConnectionTable
 from .tcp import EVENTS, INITIATOR, RESPONDER, SIGNS_OF_NO_LIFE, START_STATES, TABLE, Event, State
-from .verdict import ACCEPT, DROP, HOLD, Counters, Hook, LogEntry, Reason, Verdict
+from .verdict import ACCEPT, DROP, HOLD, Counters, DropReason, Hook, LogEntry, Verdict
 
 LOG_MAX = 2_000
 """Log entries that a member keeps; older ones make room."""
 
 
 class Shares(Protocol):
-    """The decision function of load sharing (`fwnode.cluster.sharing`)."""
+    """The decision function of load sharing (`fwnode.cluster.decision_function`)."""
 
     @property
     def all_receive(self) -> bool: ...
@@ -169,13 +169,13 @@ class Firewall:
         try:
             packet = parse(data)
         except MalformedPacket as error:
-            self._log(now, Reason.MALFORMED, hook, None, 0, str(error))
-            return DROP[Reason.MALFORMED]
+            self._log(now, DropReason.MALFORMED, hook, None, 0, str(error))
+            return DROP[DropReason.MALFORMED]
         if not self._may_process(packet, hook):
-            self._log(now, Reason.NOT_ACTIVE, hook, packet, 0, Reason.NOT_ACTIVE.value)
-            return DROP[Reason.NOT_ACTIVE]
+            self._log(now, DropReason.NOT_ACTIVE, hook, packet, 0, DropReason.NOT_ACTIVE.value)
+            return DROP[DropReason.NOT_ACTIVE]
         if self.sharing is not None and self._is_others(packet, hook, self.sharing, now):
-            return DROP[Reason.OTHER_MEMBER]
+            return DROP[DropReason.OTHER_MEMBER]
         if packet.fragment:
             return self._decide_fragment(packet, data, hook, now)
         return self._decide_whole(packet, data, hook, now)
@@ -212,11 +212,11 @@ class Firewall:
             return verdict
         if self._fragments.passes(packet.fragment, now):
             return ACCEPT
-        return self._drop_fragment(packet, hook, now, Reason.FRAGMENT.value)
+        return self._drop_fragment(packet, hook, now, DropReason.FRAGMENT.value)
 
     def _drop_fragment(self, packet: Packet, hook: int, now: float, text: str) -> Verdict:
-        self._log(now, Reason.FRAGMENT, hook, packet, 0, text)
-        return DROP[Reason.FRAGMENT]
+        self._log(now, DropReason.FRAGMENT, hook, packet, 0, text)
+        return DROP[DropReason.FRAGMENT]
 
     def _decide_whole(self, packet: Packet, data: bytes, hook: int, now: float) -> Verdict:
         table = self.connections if hook == Hook.FORWARD else self.local
@@ -242,8 +242,8 @@ class Firewall:
                 return self._drop_fragment(packet, hook, now, str(error))
             except AnnouncementRefused as error:
                 known = table.find(packet.key)
-                self._log(now, Reason.ANNOUNCEMENT, hook, packet, known.rule if known else 0, str(error))
-                return DROP[Reason.ANNOUNCEMENT]
+                self._log(now, DropReason.ANNOUNCEMENT, hook, packet, known.rule if known else 0, str(error))
+                return DROP[DropReason.ANNOUNCEMENT]
         return verdict
 
     def _decide_icmp_error(self, packet: Packet, hook: int, now: float) -> Verdict:
@@ -256,8 +256,8 @@ class Firewall:
         own = hook == Hook.OUTPUT and self.policy.outgoing
         if not text or own or self.parameters["fw_allow_out_of_state_icmp_error"]:
             return ACCEPT
-        self._log(now, Reason.OUT_OF_STATE, hook, packet, 0, text)
-        return DROP[Reason.OUT_OF_STATE]
+        self._log(now, DropReason.OUT_OF_STATE, hook, packet, 0, text)
+        return DROP[DropReason.OUT_OF_STATE]
 
     # -- a connection that is known ------------------------------------------------------------------------------
 
@@ -318,7 +318,7 @@ class Firewall:
         return session_timeout
 
     def _refuse_segment(self, connection: Connection, packet: Packet, event: Event, hook: int, now: float) -> Verdict:
-        reason = Reason.SYN_ON_ESTABLISHED if event is Event.SYN else Reason.OUT_OF_STATE
+        reason = DropReason.SYN_ON_ESTABLISHED if event is Event.SYN else DropReason.OUT_OF_STATE
         text = reason.value if event is Event.SYN else f"TCP packet out of state in {connection.state.name}"
         self._log(now, reason, hook, packet, connection.rule, text)
         return DROP[reason]
@@ -360,15 +360,15 @@ class Firewall:
             # A RST ends what it is about: there is nothing left to learn.
             return self._judge(match, packet, data, hook, now)
         if len(table) >= self.parameters["connections_limit"] and packet.key not in table:
-            self._log(now, Reason.TABLE_FULL, hook, packet, match.rule, Reason.TABLE_FULL.value)
-            return DROP[Reason.TABLE_FULL]
+            self._log(now, DropReason.TABLE_FULL, hook, packet, match.rule, DropReason.TABLE_FULL.value)
+            return DROP[DropReason.TABLE_FULL]
         if (
             self.load.blocking
             and hook == Hook.FORWARD
             and self.load.refuses(_kind_of(packet.protocol, announced is not None))
         ):
-            self._log(now, Reason.SYNC_LOAD, hook, packet, match.rule, Reason.SYNC_LOAD.value)
-            return DROP[Reason.SYNC_LOAD]
+            self._log(now, DropReason.SYNC_LOAD, hook, packet, match.rule, DropReason.SYNC_LOAD.value)
+            return DROP[DropReason.SYNC_LOAD]
         connection = self._create(packet, match, table, learn, now)
         if announced:
             connection.parent = announced.by.parent
@@ -382,8 +382,8 @@ class Firewall:
 
     def _drop_out_of_state(self, packet: Packet, hook: int, now: float, text: str) -> Verdict:
         if packet.protocol != TCP or self.parameters["fw_log_out_of_state_tcp"]:
-            self._log(now, Reason.OUT_OF_STATE, hook, packet, 0, text)
-        return DROP[Reason.OUT_OF_STATE]
+            self._log(now, DropReason.OUT_OF_STATE, hook, packet, 0, text)
+        return DROP[DropReason.OUT_OF_STATE]
 
     def _create(
         self, packet: Packet, match: Match, table: ConnectionTable, learned: bool, now: float
@@ -442,9 +442,9 @@ class Firewall:
                 self._log(now, None, hook, packet, match.rule, match.rule_name)
             return ACCEPT
         text = f"rule {match.rule} ({match.rule_name})" if match.rule > 0 else match.rule_name
-        reason = Reason.REJECTED if match.action is Action.REJECT else Reason.POLICY
+        reason = DropReason.REJECTED if match.action is Action.REJECT else DropReason.POLICY
         self._log(now, reason, hook, packet, match.rule, text)
-        if reason is Reason.REJECTED:
+        if reason is DropReason.REJECTED:
             return Verdict(False, reason, rejection(packet, data))
         return DROP[reason]
 
@@ -470,7 +470,7 @@ class Firewall:
         return self.local.expire(now) or more
 
     def _log(
-        self, now: float, reason: Reason | None, hook: int, packet: Packet | None, rule: int, text: str
+        self, now: float, reason: DropReason | None, hook: int, packet: Packet | None, rule: int, text: str
     ) -> None:
         self.log_number += 1
         key, detail = (packet.key, packet.detail) if packet else (b"", 0)
@@ -483,10 +483,10 @@ _STATE_FLAGS = SYN | FIN | RST | ACK
 _SESSION_TIMEOUTS = {
     TCP: "tcp_session_timeout", UDP: "udp_timeout", ICMP: "icmp_timeout", ICMPV6: "icmp_timeout",
 }  # fmt: skip
-_KINDS = {TCP: Kind.TCP, UDP: Kind.UDP, ICMP: Kind.ICMP, ICMPV6: Kind.ICMP}
-_DATA_KINDS = {TCP: Kind.TCP_DATA, UDP: Kind.UDP_DATA}
+_KINDS = {TCP: ConnectionKind.TCP, UDP: ConnectionKind.UDP, ICMP: ConnectionKind.ICMP, ICMPV6: ConnectionKind.ICMP}
+_DATA_KINDS = {TCP: ConnectionKind.TCP_DATA, UDP: ConnectionKind.UDP_DATA}
 
 
-def _kind_of(protocol: int, announced: bool) -> Kind:
+def _kind_of(protocol: int, announced: bool) -> ConnectionKind:
     """A new connection's kind; `announced`: it is the data connection of a control connection."""
-    return (_DATA_KINDS if announced else _KINDS).get(protocol, Kind.OTHER)
+    return (_DATA_KINDS if announced else _KINDS).get(protocol, ConnectionKind.OTHER)

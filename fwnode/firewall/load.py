@@ -19,7 +19,7 @@ ENABLED = 0
 """The value of `fw_sync_block_new_conns` that enables blocking; -1 (0xFFFFFFFF) disables it. As in the product."""
 
 
-class Kind(IntFlag):
+class ConnectionKind(IntFlag):
     """Kinds of new connections, as `fw_sync_allowed_protocols` adds them up. OTHER has no flag: never allowed."""
 
     OTHER = 0
@@ -79,7 +79,7 @@ class SyncLoad:
         self.heavy, self.blocking = heavy, blocking
         return LoadChanged(heavy, blocking, unacknowledged, threshold)
 
-    def refuses(self, kind: Kind) -> bool:
+    def refuses(self, kind: ConnectionKind) -> bool:
         """Whether a new connection of this kind is to be dropped now."""
         return self.blocking and not kind & self._parameters["fw_sync_allowed_protocols"]
 

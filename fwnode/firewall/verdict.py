@@ -15,7 +15,7 @@ class Hook(IntEnum):
     OUTPUT = 3
 
 
-class Reason(Enum):
+class DropReason(Enum):
     """Why a packet was dropped."""
 
     MALFORMED = "the headers cannot be read"
@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
     """`reply` is a packet to send to the source (a reject), empty otherwise."""
 
     accept: bool
-    reason: Reason | None = None
+    reason: DropReason | None = None
     reply: bytes = b""
     hold: bool = False
     """Accepted, but only once the active peers know what it changed (flush and ack)."""
@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
 
 ACCEPT = Verdict(True)
 HOLD = Verdict(True, hold=True)
-DROP = {reason: Verdict(False, reason) for reason in Reason}
+DROP = {reason: Verdict(False, reason) for reason in DropReason}
 
 
 class LogEntry(NamedTuple):
@@ -53,7 +53,7 @@ class LogEntry(NamedTuple):
 
     number: int
     at: float
-    reason: Reason | None
+    reason: DropReason | None
     hook: int
     key: bytes
     detail: int
@@ -70,4 +70,4 @@ class Counters:
     """Of all of them, packets from or to the member itself."""
     created: int = 0
     learned: int = 0
-    drops: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
+    drops: dict[DropReason, int] = field(default_factory=lambda: dict.fromkeys(DropReason, 0))

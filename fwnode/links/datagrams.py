@@ -15,7 +15,7 @@ from dataclasses import dataclass
 PORT = 8116
 RECEIVE_BUFFER_BYTES = 4 << 20
 """Asked for; holds a burst of about two thousand full datagrams while the loop is at its packets."""
-DATAGRAM_MAX = 65_535
+UDP_PAYLOAD_MAX = 65_535
 TURN_MAX = 256
 """Datagrams read in a row before the loop may look elsewhere."""
 WAITING_MAX = 16_384
@@ -67,7 +67,7 @@ class Datagrams:
     def receive(self, wire: Wire, refused: Callable[[int], None]) -> Iterator[bytes]:
         for _ in range(TURN_MAX):
             try:
-                data = wire.socket.recv(DATAGRAM_MAX)
+                data = wire.socket.recv(UDP_PAYLOAD_MAX)
             except BlockingIOError:
                 return
             except ConnectionRefusedError:

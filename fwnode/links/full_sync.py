@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 
 from fwnode.edges import FullSyncEnd
-from fwnode.links.stream import Stream, connect, listen
+from fwnode.links.stream import FullSyncStream, connect, listen
 from syncproto.errors import SyncError
 
 _READ_WRITE = selectors.EVENT_READ | selectors.EVENT_WRITE
@@ -36,7 +36,7 @@ class FullSyncStreams:
         self._accept = accept
         self._ended = ended
         self._pause = pause
-        self._streams: list[Stream] = []
+        self._streams: list[FullSyncStream] = []
         self._listener: socket.socket | None = None
 
     def listen(self, address: str, port: int) -> None:
@@ -46,7 +46,7 @@ class FullSyncStreams:
 
     def open(self, own: str, peer: str, port: int, end: FullSyncEnd) -> None:
         """Connect; what comes of it, the end hears. Raises `OSError` where it cannot be begun."""
-        self._add(Stream(connect(own, peer, port), end))
+        self._add(FullSyncStream(connect(own, peer, port), end))
 
     def _let_in(self) -> None:
         assert self._listener is not None
@@ -59,13 +59,13 @@ class FullSyncStreams:
         if end is None:
             connection.close()
         else:
-            self._add(Stream(connection, end, accepted=True))
+            self._add(FullSyncStream(connection, end, accepted=True))
 
-    def _add(self, stream: Stream) -> None:
+    def _add(self, stream: FullSyncStream) -> None:
         self._streams.append(stream)
         self._selector.register(stream.socket, _READ_WRITE, lambda mask: self._on_stream(stream, mask))
 
-    def _on_stream(self, stream: Stream, mask: int) -> None:
+    def _on_stream(self, stream: FullSyncStream, mask: int) -> None:
         now = self._clock()
         if mask & selectors.EVENT_READ:
             _yield_processor()
@@ -81,7 +81,7 @@ class FullSyncStreams:
         """When a slice that had to wait may follow."""
         return min((s.resume_at for s in self._streams if s.resume_at), default=None)
 
-    def _serve(self, stream: Stream, now: float) -> None:
+    def _serve(self, stream: FullSyncStream, now: float) -> None:
         if stream not in self._streams or now < stream.resume_at:
             return
         stream.resume_at = 0.0
@@ -103,7 +103,7 @@ class FullSyncStreams:
         if key.events != wanted:
             self._selector.modify(stream.socket, wanted, key.data)
 
-    def _remove(self, stream: Stream) -> None:
+    def _remove(self, stream: FullSyncStream) -> None:
         self._selector.unregister(stream.socket)
         stream.close()
         self._streams.remove(stream)

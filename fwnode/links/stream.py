@@ -20,7 +20,7 @@ _SIOCOUTQ = termios.TIOCOUTQ
 """How many bytes the kernel keeps that the other side has not acknowledged."""
 
 
-class Stream:
+class FullSyncStream:
     """One TCP connection and the protocol object at our end of it."""
 
     def __init__(self, connection: socket.socket, end: FullSyncEnd, *, accepted: bool = False) -> None:

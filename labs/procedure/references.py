@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from fwnode.explain import shown
-from fwnode.firewall.verdict import Reason
+from fwnode.firewall.verdict import DropReason
 from labs.network.topology import Topology
 from labs.procedure import paths
 from labs.procedure.expectations import Expectation
@@ -183,7 +183,7 @@ PATHS: dict[str, frozenset[str] | None] = {
     **dict.fromkeys(paths.DOCUMENT),
     "workloads": paths.workload_fields(None),
     "members": paths.MEMBER_FIELDS,
-    "drops": frozenset(Reason.__members__),
+    "drops": frozenset(DropReason.__members__),
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 from fwnode.cluster.membership import MemberState
 from fwnode.firewall.parameters import PARAMETERS
 from fwnode.firewall.tcp import TABLE, Event, State
-from fwnode.firewall.verdict import Reason
+from fwnode.firewall.verdict import DropReason
 from labs.bench.figures import COLUMNS, FIGURES, Row, cells
 from labs.exit_codes import ExitCode
 from labs.procedure import catalog
@@ -82,7 +82,7 @@ def parameters() -> str:
 
 
 def reasons() -> str:
-    return table("reason", "meaning", rows=((f"`{r.name}`", r.value) for r in Reason))
+    return table("reason", "meaning", rows=((f"`{r.name}`", r.value) for r in DropReason))
 
 
 def exit_codes() -> str:

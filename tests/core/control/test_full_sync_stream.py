@@ -7,7 +7,7 @@ import select
 import socket
 from types import SimpleNamespace
 
-from fwnode.links.stream import Stream
+from fwnode.links.stream import FullSyncStream
 
 
 def test_what_the_kernel_still_sends_counts_as_moving() -> None:
@@ -17,7 +17,7 @@ def test_what_the_kernel_still_sends_counts_as_moving() -> None:
         receiver, _ = server.accept()
     with sender, receiver:
         sender.setblocking(False)
-        stream = Stream(sender, SimpleNamespace())  # type: ignore[arg-type]
+        stream = FullSyncStream(sender, SimpleNamespace())  # type: ignore[arg-type]
         assert not stream.drains()
         with contextlib.suppress(BlockingIOError):
             while True:

@@ -8,7 +8,7 @@ from typing import Any
 from fwnode.control import render
 from fwnode.control.watching import log_line
 from fwnode.firewall.holding import HoldCounters
-from fwnode.firewall.verdict import LogEntry, Reason
+from fwnode.firewall.verdict import DropReason, LogEntry
 from syncproto.events import Counters
 from syncproto.joining import NO_FULL_SYNC
 
@@ -217,7 +217,7 @@ def test_rows_of_the_table_show_both_ends_and_how_many_are_left_out() -> None:
 def test_a_dropped_packet_is_one_line_of_the_log() -> None:
     key = b"\x06" + bytes([192, 0, 2, 100, 198, 51, 100, 100]) + (40001).to_bytes(2, "big") + (80).to_bytes(2, "big")
     text = "TCP packet out of state: First packet isn't SYN"
-    entry = log_line(LogEntry(1, 5.0, Reason.OUT_OF_STATE, 2, key, 0x18, 0, text), lambda at: 100.0 + at)
+    entry = log_line(LogEntry(1, 5.0, DropReason.OUT_OF_STATE, 2, key, 0x18, 0, text), lambda at: 100.0 + at)
     assert (entry["lab_time"], entry["at"]) == (5.0, 105.0)
     assert render.log_entry(entry).partition(" ")[2] == (
         "drop OUT_OF_STATE tcp 192.0.2.100:40001 -> 198.51.100.100:80 (forward): "

@@ -30,7 +30,7 @@ from scapy.packet import Raw
 
 from fwnode.firewall.firewall import LOG_MAX, Firewall
 from fwnode.firewall.tcp import State
-from fwnode.firewall.verdict import Hook, Reason
+from fwnode.firewall.verdict import DropReason, Hook
 from fwnode.policy_file import build_policy
 
 OPENING = "> S ACCEPT SYN_SENT\n < SA ACCEPT SYN_RECEIVED\n > A ACCEPT ESTABLISHED\n"
@@ -122,7 +122,7 @@ def test_the_short_way_decides_as_the_long_way(packet: bytes, damage: list[tuple
 def test_malformed_packets_are_counted_and_logged_with_what_is_wrong() -> None:
     fw = firewall()
     assert answer(fw, tcp("S")[:30]) == "MALFORMED"
-    assert fw.counters.drops[Reason.MALFORMED] == 1
+    assert fw.counters.drops[DropReason.MALFORMED] == 1
     assert fw.log[-1].text == "TCP header cut short"
 
 
@@ -259,7 +259,7 @@ def test_a_full_table_refuses_new_connections_and_keeps_those_it_has() -> None:
 def reply_to(fw: Firewall, packet: bytes) -> Any:
     """The reject's packet, after scapy has recomputed its checksums and found them the same."""
     verdict = fw.decide(packet, Hook.FORWARD, 0.0)
-    assert verdict.reason is Reason.REJECTED
+    assert verdict.reason is DropReason.REJECTED
     if not verdict.reply:
         return None
     layer = IP if verdict.reply[0] >> 4 == 4 else IPv6
@@ -317,13 +317,13 @@ def test_no_reject_is_sent_where_none_is_due(packet: bytes) -> None:
 def test_a_reject_of_a_long_header_chain_fits_the_smallest_ipv6_link() -> None:
     long = bytes(ip(CLIENT, SERVER, 6) / IPv6ExtHdrDestOpt(options=[], len=200) / Raw(bytes(1598)) / UDP(dport=9))
     verdict = firewall(policy=REJECT_ALL).decide(long, Hook.FORWARD, 0.0)
-    assert verdict.reason is Reason.REJECTED
+    assert verdict.reason is DropReason.REJECTED
     assert len(verdict.reply) <= 1280
 
 
 def test_a_drop_says_nothing_on_the_wire() -> None:
     verdict = firewall().decide(tcp("S", server_port=9999), Hook.FORWARD, 0.0)
-    assert (verdict.reason, verdict.reply) == (Reason.POLICY, b"")
+    assert (verdict.reason, verdict.reply) == (DropReason.POLICY, b"")
 
 
 # -- installing a policy ---------------------------------------------------------------------------------------------

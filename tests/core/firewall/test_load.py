@@ -7,9 +7,9 @@ from control_wire import FtpControl, control_firewall
 from firewall_wire import answer, firewall, tcp
 
 from fwnode.firewall.holding import HELD_MAX, RELEASE_TIMEOUT_S, HeldPackets
-from fwnode.firewall.load import Kind, SyncLoad
+from fwnode.firewall.load import ConnectionKind, SyncLoad
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, Parameters, parse_value
-from fwnode.firewall.verdict import Hook, Reason
+from fwnode.firewall.verdict import DropReason, Hook
 
 
 def load(**parameters: int) -> SyncLoad:
@@ -23,10 +23,10 @@ def test_410_unacknowledged_updates_are_allowed_and_411_are_load() -> None:
     made = load()
     assert made.threshold == 410
     assert made.update(410, 1.0) is None
-    assert not made.refuses(Kind.TCP)
+    assert not made.refuses(ConnectionKind.TCP)
     changed = made.update(411, 2.0)
     assert changed is not None and changed.blocking
-    assert made.refuses(Kind.TCP)
+    assert made.refuses(ConnectionKind.TCP)
 
 
 def test_it_ends_at_the_threshold_and_says_how_often_and_how_long() -> None:
@@ -45,7 +45,7 @@ def test_disabled_it_is_load_that_blocks_nothing_until_it_is_enabled() -> None:
     made = load(fw_sync_block_new_conns=-1)
     changed = made.update(411, 1.0)
     assert changed is not None and changed.heavy and not changed.blocking
-    assert not made.refuses(Kind.TCP)
+    assert not made.refuses(ConnectionKind.TCP)
     made._parameters.set("fw_sync_block_new_conns", 0)
     changed = made.update(411, 2.0)
     assert changed is not None and changed.blocking
@@ -85,9 +85,9 @@ def test_a_queue_size_cannot_change_while_the_member_runs() -> None:
 def test_each_flag_lets_its_kind_pass_and_no_other(mask: int) -> None:
     made = load(fw_sync_allowed_protocols=mask)
     made.update(411, 1.0)
-    for kind in (Kind.ICMP, Kind.TCP, Kind.UDP, Kind.TCP_DATA, Kind.UDP_DATA):
+    for kind in set(ConnectionKind) - {ConnectionKind.OTHER}:
         assert made.refuses(kind) is not bool(mask & kind)
-    assert made.refuses(Kind.OTHER), "other protocols have no flag"
+    assert made.refuses(ConnectionKind.OTHER), "other protocols have no flag"
 
 
 def test_only_new_connections_are_blocked() -> None:
@@ -98,8 +98,8 @@ def test_only_new_connections_are_blocked() -> None:
     assert fw.decide(tcp("A", ">"), Hook.FORWARD, 0.2).accept
     assert fw.decide(tcp("PA", ">"), Hook.FORWARD, 0.3).accept
     verdict = fw.decide(tcp("S", ">", client_port=40002), Hook.FORWARD, 0.4)
-    assert (verdict.accept, verdict.reason) == (False, Reason.SYNC_LOAD)
-    assert fw.log[-1].reason is Reason.SYNC_LOAD
+    assert (verdict.accept, verdict.reason) == (False, DropReason.SYNC_LOAD)
+    assert fw.log[-1].reason is DropReason.SYNC_LOAD
     fw.load.update(410, 0.5)
     assert fw.decide(tcp("S", ">", client_port=40002), Hook.FORWARD, 0.6).accept
 
@@ -109,10 +109,10 @@ def test_the_log_does_not_say_that_what_is_blocked_was_accepted() -> None:
     fw = firewall(policy={"rules": [rule]}, fw_sync_block_new_conns=0)
     fw.load.update(411, 0.0)
     fw.decide(tcp("S", ">", server_port=1521), Hook.FORWARD, 0.4)
-    assert [entry.reason for entry in fw.log] == [Reason.SYNC_LOAD]
+    assert [entry.reason for entry in fw.log] == [DropReason.SYNC_LOAD]
     fw.load.update(0, 0.5)
     fw.decide(tcp("S", ">", server_port=1521), Hook.FORWARD, 0.6)
-    assert [entry.reason for entry in fw.log] == [Reason.SYNC_LOAD, None]
+    assert [entry.reason for entry in fw.log] == [DropReason.SYNC_LOAD, None]
 
 
 @pytest.mark.parametrize(("mask", "verdict"), [(24, "ACCEPT"), (8, "ACCEPT"), (16, "SYNC_LOAD"), (2, "SYNC_LOAD")])
@@ -129,14 +129,14 @@ def test_a_data_connection_has_a_flag_of_its_own(mask: int, verdict: str) -> Non
 def test_what_the_rule_base_drops_is_dropped_by_the_rule_base() -> None:
     fw = firewall(fw_sync_block_new_conns=0)
     fw.load.update(411, 0.0)
-    assert fw.decide(tcp("S", ">", server_port=9999), Hook.FORWARD, 0.0).reason is Reason.POLICY
+    assert fw.decide(tcp("S", ">", server_port=9999), Hook.FORWARD, 0.0).reason is DropReason.POLICY
 
 
 def test_the_members_own_connections_are_not_blocked() -> None:
     """A full sync is what helps a member that is behind."""
     fw = firewall(fw_sync_block_new_conns=0)
     fw.load.update(411, 0.0)
-    assert fw.decide(tcp("S", ">"), Hook.OUTPUT, 0.0).reason is not Reason.SYNC_LOAD
+    assert fw.decide(tcp("S", ">"), Hook.OUTPUT, 0.0).reason is not DropReason.SYNC_LOAD
 
 
 # -- flush and ack ----------------------------------------------------------------------------------------------------

@@ -8,9 +8,8 @@ from member_world import ACK, FIN, SYN, Machine, World, tcp
 from fwnode.control.protocol import ControlError
 from fwnode.edges import DivertError
 from fwnode.firewall.tcp import State
-from fwnode.firewall.verdict import Reason
-from syncproto.errors import Reason as ErrorReason
-from syncproto.errors import SyncError
+from fwnode.firewall.verdict import DropReason
+from syncproto.errors import Reason, SyncError
 
 
 def pair(*, standby: str = "Standby", **given: object) -> tuple[World, Machine, Machine]:
@@ -38,7 +37,7 @@ def test_state_comes_before_the_address_and_both_only_at_the_active_one() -> Non
     assert not fw2.member.firewall.forwarding and not fw2.answering
     world.run(5.0)
     assert fw1.announced >= 6
-    assert fw2.packet(tcp(SYN)).reason is Reason.NOT_ACTIVE
+    assert fw2.packet(tcp(SYN)).reason is DropReason.NOT_ACTIVE
 
 
 def test_a_connection_that_one_decides_on_is_known_to_the_other_with_its_state_and_its_end() -> None:
@@ -88,7 +87,7 @@ def test_down_moves_the_traffic_and_the_connections_go_on() -> None:
     world.run_until(lambda: (fw1.state, fw2.state) == ("Down", "Active"))
     assert fw2.answering and not fw1.answering
     assert fw2.packet(tcp(ACK, 40001)).accept
-    assert fw1.packet(tcp(ACK, 40001)).reason is Reason.NOT_ACTIVE
+    assert fw1.packet(tcp(ACK, 40001)).reason is DropReason.NOT_ACTIVE
     world.run_until(lambda: fw1.sees(fw2) == "Active")
     fw1.ask("up")
     world.run_until(lambda: (fw1.state, fw2.state) == ("Standby", "Active"))
@@ -186,7 +185,7 @@ def test_a_message_that_cannot_be_said_keeps_no_heartbeat_from_going_out(monkeyp
 
     def refuses(message: object) -> bytes:
         if type(message).__name__ == "Delta":
-            raise SyncError(ErrorReason.BAD_FIELD, "too long")
+            raise SyncError(Reason.BAD_FIELD, "too long")
         return encode(message)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fw1.member.messages, "encode", refuses)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fwnode.cluster.sharing import SLOTS, Sharing
+from fwnode.cluster.decision_function import SLOTS, DecisionFunction
 from fwnode.firewall.packet import reverse_key
 
 members = st.sets(st.integers(1, 5), min_size=1)
@@ -22,8 +22,8 @@ def key(number: int) -> bytes:
     return b"\x06" + bytes((192, 0, 2, 100, 198, 51, 100, 100)) + (10_000 + number).to_bytes(2, "big") + b"\x00\x50"
 
 
-def sharing(*active: int, **kw: bool) -> Sharing:
-    made = Sharing(1, **kw)
+def sharing(*active: int, **kw: bool) -> DecisionFunction:
+    made = DecisionFunction(1, **kw)
     made.set_active(active)
     return made
 
@@ -68,7 +68,7 @@ def test_when_a_member_leaves_only_its_own_share_moves(active: set[int], leaving
 
 
 def test_every_member_computes_the_same() -> None:
-    one, other = Sharing(1), Sharing(3)
+    one, other = DecisionFunction(1), DecisionFunction(3)
     one.set_active([3, 1, 2])
     other.set_active([2, 3, 1])
     mine = [(one.is_mine(key(n)), other.is_mine(key(n))) for n in range(100)]
@@ -77,7 +77,7 @@ def test_every_member_computes_the_same() -> None:
 
 
 def test_without_active_members_nothing_is_anybodys() -> None:
-    made = Sharing(1)
+    made = DecisionFunction(1)
     assert (made.member_of(key(1)), made.is_mine(key(1)), made.pivot, made.share(1)) == (0, False, 0, 0)
     assert made.set_active([1]) and not made.set_active([1])
     assert made.is_mine(key(1))

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 
-from fwnode.cluster.sharing import HANDED_ON
+from fwnode.cluster.decision_function import HANDED_ON
 from fwnode.configuration import InterfaceModel, MemberConfig
 from fwnode.edges import DivertError
 

@@ -36,7 +36,7 @@ def runs_back(key: bytes) -> bool:
     return (key[1 : 1 + half], key[-4:-2]) > (key[1 + half : 1 + 2 * half], key[-2:])
 
 
-class Sharing:
+class DecisionFunction:
     """Who processes what, as member `number` sees it. With no active member, nobody does."""
 
     def __init__(self, number: int, *, asymmetric: bool = False, all_receive: bool = True) -> None:
