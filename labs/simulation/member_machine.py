@@ -320,7 +320,7 @@ _CLUSTER_PORT = CLUSTER_PORT.to_bytes(2)
 
 
 def multicast_mac(virtual: Sequence[IPv4Interface | IPv6Interface]) -> bytes:
-    """The cluster's MAC on an interface, as `fwnode.datapath.sharing` makes it."""
+    """The cluster's MAC on an interface, as `fwnode.datapath.sharing_rules` makes it."""
     for address in virtual:
         if address.version == 4:
             return b"\x01\x00\x5e" + (int(address.ip) & 0x7F_FFFF).to_bytes(3, "big")

@@ -13,7 +13,7 @@ from simulated_cluster import CLIENT, SERVER, Cluster, chancy_run
 from simulated_wires import udp
 
 from fwnode.datapath import queue, sharing
-from fwnode.firewall.verdict import Reason
+from fwnode.firewall.verdict import DropReason
 from labs.simulation.addresses import ICMP, ip_packet, packed, payload_of
 from labs.simulation.member_life import QUEUE_LENGTH_MAX, MemberLife
 from labs.simulation.member_machine import MemberMachine, multicast_mac
@@ -144,7 +144,7 @@ def test_what_waits_for_a_process_that_is_paused_too_long_goes_nowhere() -> None
     machine = cluster.member("fw1")
     assert life(machine).figures().lost_queue == 100, "the queue holds no more than a real one"
     after = life(machine).member.firewall.counters.drops
-    assert after[Reason.NOT_ACTIVE] - drops[Reason.NOT_ACTIVE] >= QUEUE_LENGTH_MAX - 50
+    assert after[DropReason.NOT_ACTIVE] - drops[DropReason.NOT_ACTIVE] >= QUEUE_LENGTH_MAX - 50
     assert len(cluster.arrived) == arrived
     assert cluster.states() == ["Standby", "Active"]
 
