@@ -20,8 +20,9 @@ lab: provision
 	.venv/bin/fwlab run upgrade-careless
 	.venv/bin/fwlab run upgrade-out-of-state
 
+# Most tests wait for members, so more of them run side by side than there are processors; see tests/conftest.py.
 test: provision-dev
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 6 --dist loadgroup --no-loadscope-reorder
 
 # Without caches in the tree: a clone may be read-only.
 check: provision-dev

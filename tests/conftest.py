@@ -1,29 +1,40 @@
-"""Fixtures for tests on real packets.
+"""Fixtures for tests on real packets, and the order in which all tests run side by side.
 
 What a failed test leaves for the reader (logs, tables, rules, a lab's output) goes to the folder `evidence/`.
 """
 
 from __future__ import annotations
 
+import fcntl
+import inspect
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import EVIDENCE, UpLab
+from hypothesis import settings
+from properties import examples
 
 from labs.python import python_command
 
 # A shell that runs us in the background lets us ignore Ctrl-C, and every program that a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+settings.register_profile("suite", examples())
+settings.load_profile("suite")
+
 Document = dict[str, Any]
+BUSY = ("test_bench_small.py", "test_bench_wire.py", "test_member_load.py", "test_large_policies.py")
+"""Modules whose tests take a whole processor: one after the other, so that they do not starve the rest."""
 _numbers = itertools.count(1)
 
 
@@ -40,8 +51,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 @contextmanager
 def _running_pair() -> Iterator[UpLab]:
     lab = UpLab(f"test-{os.getpid()}-{next(_numbers)}")
-    lab.fwlab("up", "--name", lab.name)
     try:
+        lab.up()
         yield lab
     finally:
         lab.close()
@@ -61,21 +72,60 @@ def shared_pair() -> Iterator[UpLab]:
         yield lab
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs longest begins first. What shares a lab stays together, and so do the short tests without packets."""
+    items.sort(key=_rank)
+    for item in items:
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _rank(item: pytest.Item) -> int:
+    if item.path.parent.name not in ("claims", "netns"):
+        return 3
+    return 0 if item.path.name in BUSY else 1 if "run_lab" in _fixtures(item) else 2
+
+
+def _group(item: pytest.Item) -> str:
+    if item.path.name in BUSY:
+        return "busy"
+    if "run_lab" in _fixtures(item):
+        named = re.findall(r'run_lab\("([^"]+)"', inspect.getsource(item.function))  # type: ignore[attr-defined]
+        return f"lab {named[0]}" if named else ""
+    shares = {"shared_pair", "clock"} & set(_fixtures(item))
+    return str(item.path) if shares or item.path.parent.name not in ("claims", "netns") else ""
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return getattr(item, "fixturenames", [])
+
+
 @pytest.fixture(scope="session")
 def run_lab(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Document]:
-    """`fwlab run LAB --json`: its document. Each lab runs once a session, as a learner would run it."""
+    """`fwlab run LAB --json`: its document. Each lab runs once, as a learner would run it, for all who ask."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     @cache
     def run(lab: str) -> Document:
-        file = tmp_path_factory.mktemp("labs") / f"{lab}.json"
-        line = python_command("labs.cli", "run", lab, "--json", str(file))
-        done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
-        said = done.stdout + done.stderr
-        if done.returncode != 0:
-            EVIDENCE.mkdir(exist_ok=True)
-            (EVIDENCE / f"{lab}.txt").write_text(said)
-        assert done.returncode == 0, f"fwlab run {lab} ended with {done.returncode}:\n{said[-4000:]}"
+        file = shared / f"lab-{lab}.json"
+        with file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not file.exists():
+                _run(lab, file)
         document: Document = json.loads(file.read_text())
         return document
 
     return run
+
+
+def _run(lab: str, file: Path) -> None:
+    result = file.with_suffix(".new")
+    line = python_command("labs.cli", "run", lab, "--json", str(result))
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    said = done.stdout + done.stderr
+    if done.returncode != 0:
+        EVIDENCE.mkdir(exist_ok=True)
+        (EVIDENCE / f"{lab}.txt").write_text(said)
+    assert done.returncode == 0, f"fwlab run {lab} ended with {done.returncode}:\n{said[-4000:]}"
+    result.replace(file)

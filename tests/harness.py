@@ -1,4 +1,7 @@
-"""A lab that is up, for tests on real packets: commands are typed as a person would type them."""
+"""A lab that is up, for tests on real packets: commands are typed as a person would type them.
+
+What is asked again and again goes straight to the control sockets, and programs in nodes straight into the nodes.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import warm
+
 from fwnode.control.client import Control, run_directory
+from labs.network import discovery
+from labs.network.lab import node_environment
 from labs.python import python_command
 
 EVIDENCE = Path(__file__).parents[1] / "evidence"
 TALK = Path(__file__).with_name("talk.py")
 UDP = Path(__file__).with_name("udp.py")
+UP_TRIES = 5
 GATEWAY = "192.0.2.1"
 """The cluster's virtual address on the clients' side."""
 
@@ -85,6 +93,24 @@ def _say(process: subprocess.Popen[str], line: str) -> str:
     return process.stdout.readline()
 
 
+def time_passes(lab: UpLab, seconds: float) -> None:
+    """Both members have run for so long: expiry, heartbeats and sync ticks have had their turns."""
+    for member in ("fw1", "fw2"):
+        begin = lab.control(member)["lab_time"]
+        until(lambda m=member, b=begin: lab.control(m)["lab_time"] >= b + seconds, f"time passes at {member}")
+
+
+QUESTIONS: dict[tuple[str, ...], tuple[str, dict[str, Any], str]] = {
+    ("stat",): ("stat", {}, ""),
+    ("pstat",): ("pstat", {}, ""),
+    ("syncstat",): ("syncstat", {}, ""),
+    ("status",): ("status", {}, ""),
+    ("tab",): ("tab", {"table": "connections", "summary": False, "unlimited": False, "max": 16}, ""),
+    ("events",): ("events", {}, "events"),
+}
+"""Commands whose JSON is the member's answer as it came, or a part of it: nothing has to be started for them."""
+
+
 class UpLab:
     """A running pair. Commands raise nothing; their exit codes and words are the caller's to judge."""
 
@@ -92,20 +118,38 @@ class UpLab:
         self.name = name
         self._background: list[subprocess.Popen[str]] = []
 
+    def up(self, *arguments: str) -> None:
+        """fw1 Active, fw2 Standby. On a busy machine fw2 may be there first, and stays active: then once more."""
+        for _ in range(UP_TRIES):
+            self.fwlab("up", *arguments, "--name", self.name)
+            until(lambda: {self.status(m)["state"] for m in ("fw1", "fw2")} == {"Active", "Standby"}, "roles are found")
+            if self.status("fw1")["state"] == "Active":
+                return
+            self.fwlab("down", self.name)
+        raise AssertionError(f"fw1 was not the first in {UP_TRIES} tries")
+
     def fwlab(self, *arguments: str, check: bool = True, **kw: Any) -> subprocess.CompletedProcess[str]:
         done = command("labs.cli", *arguments, **kw)
         assert not check or done.returncode == 0, f"fwlab {' '.join(arguments)}: {done.stderr}{done.stdout}"
         return done
 
     def exec(self, node: str, *command: str, check: bool = False) -> subprocess.CompletedProcess[str]:
-        return self.fwlab("exec", "--lab", self.name, node, "--", *command, check=check)
+        """A program in a node, as `fwlab exec` enters it."""
+        line, environment = self._in_node(node, command)
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert not check or done.returncode == 0, f"{' '.join(command)} in {node}: {done.stderr}{done.stdout}"
+        return done
 
     def background(self, node: str, *command: str) -> subprocess.Popen[str]:
         """A program that runs in a node until the lab goes."""
-        line = python_command("labs.cli", "exec", "--lab", self.name, node, "--", *command)
-        process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        line, environment = self._in_node(node, command)
+        process = subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._background.append(process)
         return process
+
+    def _in_node(self, node: str, command: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+        line = discovery.choose(self.name).enter(node, list(command))
+        return line, {**os.environ, **node_environment(self.name, node)}
 
     def do(self, step: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.fwlab("do", "--lab", self.name, step, *arguments, check=check)
@@ -117,10 +161,14 @@ class UpLab:
 
     def ask(self, member: str, *arguments: str) -> Any:
         """What `fwctl MEMBER … --json` prints."""
+        if arguments in QUESTIONS:
+            command, questions, part = QUESTIONS[arguments]
+            answer = self.control(member, command, **questions)
+            return answer[part] if part else answer
         return json.loads(self.fwctl(member, *arguments, "--json").stdout)
 
     def status(self, member: str) -> dict[str, Any]:
-        return dict(self.ask(member, "status"))
+        return dict(self.control(member))
 
     def wait_for_state(self, member: str, state: str, timeout_s: float = 30.0) -> None:
         until(lambda: self.status(member)["state"] == state, f"{member} is {state}", timeout_s)
@@ -196,6 +244,9 @@ class UpLab:
 
 
 def command(module: str, *arguments: str, **kw: Any) -> subprocess.CompletedProcess[str]:
+    """Run `fwlab` (`labs.cli`) or `fwctl` (`fwnode.control`)."""
+    if not kw:
+        return warm.run(module, arguments)
     line = python_command(module, *arguments)
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, **kw)
 

@@ -128,7 +128,8 @@ class Table:
         for packet in self._spread:  # the first packet after an announcement has more to do
             self._meet(packet)
         for _ in range(ENDED_MAX // IN_USE + 1):  # as one that runs for long: it remembers all the ends that it can
-            self.end()
+            self._end_some()
+            self._expire()
 
     def _packets(self, first: int, count: int) -> Iterator[bytes]:
         made = frames(bytes(6), bytes(6), _SOURCE, _DESTINATION, first, count)
@@ -166,12 +167,17 @@ class Table:
 
     def end(self) -> float:
         """Nanoseconds for each of some connections that begin one after the other, and end after a while."""
+        self._end_some()
+        _sweep_caches()
+        return self._expire()
+
+    def _end_some(self) -> None:
+        """Connections that the next call of `_expire` ends."""
         table = self._firewall.connections
         for number in range(IN_USE):
             key = bytes((UDP, 203, 0, 113, 1, 203, 0, 113, 2)) + number.to_bytes(4, "big")
             table.add(Connection(key, State.NONE, LIFE_S, LIFE_S, self._now), self._now)
         table.take_updates(self._now)
-        return self._expire()
 
     def random_end(self) -> float:
         """Nanoseconds for each of as many connections all over the table; they are there again afterwards."""
@@ -182,6 +188,7 @@ class Table:
             assert connection is not None
             connection.timeout = LIFE_S
             table.refresh(connection, self._now)
+        _sweep_caches()
         took = self._expire()
         for packet in packets:
             self._meet(packet)
@@ -191,7 +198,6 @@ class Table:
     def _expire(self) -> float:
         before = len(self._firewall.connections)
         self._now += 2 * LIFE_S
-        _sweep_caches()
         begin = time.perf_counter_ns()
         while self._firewall.expire(self._now):
             pass

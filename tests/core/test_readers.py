@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from properties import examples
 
 from fwnode.configuration import load as load_configuration
 from fwnode.configuration import load_releases
@@ -112,18 +113,18 @@ def test_what_is_no_file_is_told_at_once(reader: Reader, tmp_path: Path) -> None
 def test_of_very_many_problems_the_first_and_a_count_are_told(reader: Reader, tmp_path: Path) -> None:
     path = tmp_path / "many.yaml"
     begun = time.process_time()
-    lines = told(path, "".join(f"key{number}: 1\n" for number in range(100_000)), reader)
+    lines = told(path, "".join(f"key{number}: 1\n" for number in range(20_000)), reader)
     assert len(lines) == PROBLEMS_SHOWN + 1
     assert lines[-1].startswith("… and ") and lines[-1].endswith(" more problems")
     assert len("\n".join(lines)) < 10_000
-    assert time.process_time() - begun < 30  # minutes, where each word is compared with every legal one
+    assert time.process_time() - begun < 10  # minutes, where each word is compared with every legal one
 
 
 @ALL
-def test_two_megabytes_of_numbers_are_refused_in_seconds(reader: Reader, tmp_path: Path) -> None:
+def test_half_a_megabyte_of_numbers_is_refused_in_seconds(reader: Reader, tmp_path: Path) -> None:
     begun = time.process_time()
-    told(tmp_path / "numbers.yaml", "claims: [" + "1, " * 700_000 + "1]\n", reader)
-    assert time.process_time() - begun < 15
+    told(tmp_path / "numbers.yaml", "claims: [" + "1, " * 170_000 + "1]\n", reader)
+    assert time.process_time() - begun < 5
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ TREES = st.recursive(
     PLAIN, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS | PLAIN, inner, max_size=5), max_leaves=25
 )
 DOCUMENTS = st.dictionaries(WORDS | st.text(max_size=4), TREES, max_size=8) | TREES
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def must_read_or_say(reader: Reader, path: Path) -> None:
@@ -187,7 +188,7 @@ def test_any_object_that_a_socket_brings_is_a_policy_or_refused(document: Any) -
         assert all(line.isprintable() for line in str(error).splitlines())
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.recursive(
     st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(codec="utf-8", exclude_categories=("C", "Zl", "Zp")), max_size=8),

@@ -14,10 +14,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from harness import command
+
 from labs.network.lab import Lab
 from labs.network.supervisor import load_function, run, run_in_lab
 from labs.network.topology import load_topology
-from labs.python import python_command
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("network_member.py"))]
 """A member command that needs nothing of fwnode."""
@@ -67,8 +68,7 @@ async def output(lab: Lab, node: str, *argv: str) -> str:
 
 def fwlab(*arguments: str, check: bool = True, **kw: Any) -> "subprocess.CompletedProcess[str]":
     """Run `fwlab` as a person would."""
-    done = subprocess.run(python_command("labs.cli", *arguments), capture_output=True, text=True,
-                          timeout=60, check=False, **kw)
+    done = command("labs.cli", *arguments, **kw)
     if check:
         assert done.returncode == 0, f"fwlab {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}"
     return done

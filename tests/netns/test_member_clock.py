@@ -2,45 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from harness import Talk, UpLab, until
-
-HOUR_S = 3600
-SHIM = Path(__file__).parents[1] / "stepped_clock.c"
-MEMBER = Path(__file__).parents[1] / "stepped_member.py"
-
-
-class Clock:
-    """The wall clock of one lab's members, each to be set on its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        library = folder / "stepped_clock.so"
-        subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(library), str(SHIM)], check=True)
-        self.member_command = folder / "member"
-        line = shlex.join([sys.executable, "-P", str(MEMBER), str(folder)])
-        self.member_command.write_text(f'#!/bin/sh\nexec {line} "$@"\n')
-        self.member_command.chmod(0o755)
-
-    def step(self, member: str, seconds: int) -> None:
-        new = self._folder / f"{member}.new"
-        new.write_text(f"{seconds}\n")
-        new.replace(self._folder / member)
-
-    def begin(self, member: str, epoch: float | None) -> None:
-        """Where the member's lab time has its zero, from its next start on; None: where the lab has it."""
-        file = self._folder / f"{member}.zero"
-        file.unlink(missing_ok=True)
-        if epoch is not None:
-            file.write_text(f"{epoch}")
+from harness import UpLab, time_passes, until
+from stepped import HOUR_S, Clock, established, left, stepped_pair, two_talks
 
 
 @pytest.fixture(scope="module")
@@ -50,44 +17,8 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
 
 @pytest.fixture
 def stepped(clock: Clock, request: pytest.FixtureRequest) -> Iterator[UpLab]:
-    """A pair on real clocks; by parameter, with lab times that began at different times."""
-    lab = UpLab(f"test-{os.getpid()}-clock")
-    for member in ("fw1", "fw2"):
-        clock.step(member, 0)
-        clock.begin(member, 0.0 if member == getattr(request, "param", "") else None)
-    lab.fwlab("up", "--name", lab.name, "--member-command", str(clock.member_command))
-    try:
-        lab.wait_for_state("fw2", "Standby")
+    with stepped_pair(clock, getattr(request, "param", "")) as lab:
         yield lab
-    finally:
-        lab.close()
-
-
-def two_talks(lab: UpLab) -> list[Talk]:
-    """Two connections with a timeout of an hour, that both members know."""
-    lab.serve(1521)
-    talks = [lab.talk(1521), lab.talk(1521)]
-    assert [talk.ask() for talk in talks] == ["hello", "hello"]
-    until(lambda: established(lab, "fw2") == 2, "fw2 knows both")
-    return talks
-
-
-def established(lab: UpLab, member: str) -> int:
-    rows = lab.control(member, "tab", unlimited=True)["rows"]
-    return sum(row["destination_port"] == 1521 and row["state"] == "ESTABLISHED" for row in rows)
-
-
-def left(lab: UpLab) -> list[float]:
-    """Seconds until they end, on both members."""
-    rows = [row for member in ("fw1", "fw2") for row in lab.control(member, "tab", unlimited=True)["rows"]]
-    return [row["ttl_s"] for row in rows if row["destination_port"] == 1521]
-
-
-def ticks_pass(lab: UpLab, seconds: float = 3.0) -> None:
-    """Expiry, heartbeats and sync of both members have had so long to see the clock's new date."""
-    for member in ("fw1", "fw2"):
-        begin = lab.control(member)["lab_time"]
-        until(lambda m=member, b=begin: lab.control(m)["lab_time"] >= b + seconds, f"time passes at {member}")
 
 
 @pytest.mark.parametrize("seconds", [HOUR_S, -HOUR_S])
@@ -99,7 +30,7 @@ def test_a_step_of_the_clock_leaves_both_tables_alone(
     talks = two_talks(stepped)
     before = stepped.control(member)["lab_time"], time.monotonic()
     clock.step(member, seconds)
-    ticks_pass(stepped)
+    time_passes(stepped, 3.0)
     passed = stepped.control(member)["lab_time"] - before[0]
     assert 3.0 <= passed <= time.monotonic() - before[1] + 0.1, "lab time goes on as if nothing were"
     assert [established(stepped, m) for m in ("fw1", "fw2")] == [2, 2]

@@ -5,55 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from harness import UpLab, sharing_lab, until
-
-GATEWAYS = ("192.0.2.1", "2001:db8:1::1")
-SERVERS = ("198.51.100.100", "2001:db8:2::100")
-DEAF = ("-t", "raw", "PREROUTING", "-p", "udp", "--dport", "8116", "-j", "DROP")
-
-
-def deafen(lab: UpLab, member: str) -> None:
-    """From now on the member hears no other one."""
-    lab.exec(member, "iptables", "-w", *DEAF[:2], "-I", *DEAF[2:], check=True)
-
-
-def hear(lab: UpLab, member: str) -> None:
-    lab.exec(member, "iptables", "-w", *DEAF[:2], "-D", *DEAF[2:], check=True)
-
-
-def mac(lab: UpLab, node: str, interface: str) -> str:
-    return str(json.loads(lab.exec(node, "ip", "-j", "link", "show", interface, check=True).stdout)[0]["address"])
-
-
-def neighbours(lab: UpLab, node: str, interface: str) -> dict[str, str]:
-    """What a host has learned, without asking anew."""
-    rows = json.loads(lab.exec(node, "ip", "-j", "neigh", "show", "dev", interface, check=True).stdout or "[]")
-    return {row["dst"]: row.get("lladdr", "") for row in rows}
-
-
-def point_hosts_to(lab: UpLab, member: str) -> None:
-    """As after a takeover that the hosts have seen: they know this member's MAC for the virtual addresses."""
-    for host, interface, virtual in (("client", "lan", GATEWAYS), ("server", "wan", ("198.51.100.1", "2001:db8:2::1"))):
-        for address in virtual:
-            lab.exec(host, "ip", "neigh", "replace", address, "lladdr", mac(lab, member, interface), "dev", interface,
-                     "nud", "reachable", check=True)  # fmt: skip
-
-
-def hosts_point_to(lab: UpLab, member: str) -> bool:
-    lan, wan = neighbours(lab, "client", "lan"), neighbours(lab, "server", "wan")
-    return all(lan.get(a) == mac(lab, member, "lan") for a in GATEWAYS) and all(
-        wan.get(a) == mac(lab, member, "wan") for a in ("198.51.100.1", "2001:db8:2::1")
-    )
-
-
-def heard(lab: UpLab, member: str) -> bool:
-    """Whether a member sees all others."""
-    return all(row["state"] != "Lost" for row in lab.ask(member, "stat")["members"])
-
-
-def split(lab: UpLab, *members: str) -> None:
-    for member in members:
-        deafen(lab, member)
+from harness import sharing_lab, time_passes, until
+from splits import SERVERS, hear, heard, hosts_point_to, point_hosts_to, split, texts
 
 
 @pytest.mark.parametrize("order", [("fw2", "fw1"), ("fw1", "fw2")])
@@ -102,14 +55,11 @@ def test_in_unicast_mode_hosts_find_the_pivot_after_a_split_brain(order, tmp_pat
             assert "8 received" in done.stdout, done.stdout
 
 
-def texts(lab: UpLab, member: str, beginning: str) -> list[str]:
-    return [e["text"] for e in lab.ask(member, "events") if e["text"].startswith(beginning)]
-
-
 def test_both_members_tell_of_a_split_brain_and_agree_on_the_failovers(pair):
     udp = pair.udp()
     udp.open(5)
     until(lambda: pair.status("fw1")["connections"] == pair.status("fw2")["connections"] >= 5, "both know all")
+    time_passes(pair, 0.5)  # heartbeats have said so
     split(pair, "fw1", "fw2")
     pair.wait_for_state("fw2", "Active")
     for member, other in (("fw1", "fw2"), ("fw2", "fw1")):
@@ -119,6 +69,7 @@ def test_both_members_tell_of_a_split_brain_and_agree_on_the_failovers(pair):
     point_hosts_to(pair, "fw2")
     udp.open(7)
     until(lambda: pair.status("fw2")["created"] == 7, "fw2 accepts them")
+    time_passes(pair, 1.0)  # a shorter split brain is none; and heartbeats have said so
     hear(pair, "fw2")
     hear(pair, "fw1")
     pair.wait_for_state("fw2", "Standby")

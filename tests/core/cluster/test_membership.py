@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from cluster_world import World, pair
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from fwnode.cluster.membership import Cluster, MemberState, PeerChanged
 
@@ -421,7 +422,7 @@ def happen(world: World, fate: str, number: int) -> None:
         world.partition()
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     st.integers(2, 5),
     st.lists(st.tuples(st.sampled_from(FATES), st.integers(1, 5), PAUSES), max_size=14),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from cluster_world import World, pair
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from fwnode.cluster.split_brain import Activity, PossibleSplit, SplitBrain
 
@@ -84,7 +85,7 @@ def test_a_member_that_was_frozen_did_not_forward() -> None:
     assert [event for _, event in world.splits if isinstance(event, SplitBrain)] == []
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.lists(st.tuples(st.sampled_from([(1, 2), (2, 1)]), st.sampled_from((0.1, 0.6, 3.0))), max_size=8))
 def test_after_any_cuts_both_have_told_of_as_many_ends_as_beginnings(cuts: list[tuple[tuple[int, int], float]]) -> None:
     world = pair()

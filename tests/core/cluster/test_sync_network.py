@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from cluster_world import World, pair
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from fwnode.cluster.sync_network import Reach, status_with, summary
 
@@ -97,7 +98,7 @@ def test_of_three_members_only_the_one_concerned_is_named() -> None:
     assert len(world.reaches) == 2
 
 
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(
     st.lists(
         st.tuples(

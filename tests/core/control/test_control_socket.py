@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from control_world import Peer, World
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from fwnode.control import conversation, server
 from fwnode.control.conversation import Caller
@@ -316,7 +317,7 @@ LINES = st.lists(
 
 
 @given(LINES, st.lists(st.integers(1, 200), max_size=40))
-@settings(deadline=None)
+@examples()
 def test_answers_do_not_depend_on_how_the_bytes_arrive(lines: list[bytes], cuts: list[int]) -> None:
     sent = b"".join(lines)
     caller, said, at = Caller(echo, {}), b"", 0

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from firewall_wire import firewall, play
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.packet import reverse_key
@@ -155,7 +156,7 @@ def test_a_copy_never_goes_back_to_an_older_state() -> None:
     assert table.entries[key(1)].state is State.SYN_SENT
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.permutations([told(born=float(b), revision=r, ttl=100.0 * b + r) for b in (1, 2) for r in (1, 2, 3)]))
 def test_records_in_any_order_end_in_the_newest(updates: list[Update]) -> None:
     table = ConnectionTable()
@@ -209,7 +210,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.lists(STEP, max_size=40), st.sampled_from((1.0, 0.3, 7.0)), st.sampled_from((0.0, 5.0)))
 def test_connections_end_when_a_naive_table_ends_them(steps: list[Any], width: float, floor: float) -> None:
     """The naive table looks at every entry; the real one may be late by one bucket and never early."""

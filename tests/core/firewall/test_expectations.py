@@ -6,8 +6,9 @@ import msgpack
 import pytest
 from control_wire import ONLY_CONTROL, FtpControl, control_firewall, datagram, sent
 from firewall_wire import CLIENT, POLICY, SERVER, ip
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from scapy.layers.inet import TCP
 
 from fwnode.firewall.announcements import FTP_LIFETIME_S, Announcement
@@ -284,7 +285,7 @@ def test_the_oldest_of_a_member_makes_room(by_peer: bool) -> None:
     assert len(store.take_updates(0.0)) == (0 if by_peer else EXPECTED_MAX)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(st.sampled_from(["announce", "use", "end", "tick", "lost"]), st.integers(0, 3)), max_size=25))
 def test_members_agree_after_any_history_once_all_was_told(history: list[tuple[str, int]]) -> None:
     """`lost` is a member's table that was copied anew by full sync."""

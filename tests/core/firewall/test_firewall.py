@@ -22,8 +22,9 @@ from firewall_wire import (
     udp,
     unreachable,
 )
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from properties import examples
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6, IPv6ExtHdrDestOpt
 from scapy.packet import Raw
@@ -60,7 +61,7 @@ def anything(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(
     st.lists(st.tuples(anything(), st.sampled_from(list(Hook)), st.floats(0, 5000)), max_size=8),
     st.booleans(),
@@ -84,7 +85,7 @@ def test_decide_answers_to_anything(
     assert sum(fw.counters.drops.values()) == fw.counters.dropped
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     st.sampled_from([tcp("A"), tcp("PA", "<"), tcp("A", family=6), udp(), udp("<"), udp(family=6)]),
     st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=2),

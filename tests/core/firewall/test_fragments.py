@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from control_wire import FtpControl, control_firewall, datagram, invite, sent
 from firewall_wire import CLIENT, POLICY, SERVER, answer, firewall, fragments, ip, udp
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from scapy.layers.inet import IP, TCP, UDP, fragment
 from scapy.layers.inet6 import IPv6ExtHdrFragment
 from scapy.packet import Raw
@@ -67,7 +68,7 @@ def test_fragments_of_what_an_older_policy_accepted_do_not_pass() -> None:
 IDENTITIES = st.integers(0, 2_000).map(lambda n: n.to_bytes(2))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.tuples(IDENTITIES, st.floats(0, 100)), max_size=3_000))
 def test_no_more_is_remembered_than_may_be_and_the_newest_is(accepted: list[tuple[bytes, float]]) -> None:
     known = AcceptedFragments()

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from firewall_wire import CLIENT, SERVER, answer, echo, firewall, fragments, ip, play, tcp, udp, unreachable
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from scapy.layers.inet import ICMP
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
@@ -112,7 +113,7 @@ def test_two_hosts_that_ping_each_other_by_one_number_are_two_exchanges() -> Non
 ABOUT = [tcp("PA"), tcp("PA", "<"), udp(), udp("<"), echo(), echo("<", reply=True), udp(client_port=9)]
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.sampled_from(ABOUT), st.sampled_from((CLIENT, SERVER, STRANGER)), st.sampled_from(ERRORS[4]))
 def test_who_gets_an_error_has_sent_what_it_is_about(about: bytes, to: dict[int, str], error: Any) -> None:
     fw = firewall()

@@ -7,8 +7,9 @@ from itertools import pairwise
 import pytest
 from control_wire import FtpControl, control_firewall, datagram, invite, sent
 from firewall_wire import CLIENT, SERVER, address, answer, ip, unreachable
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from properties import examples
 from scapy.layers.inet import TCP
 
 from fwnode.firewall.announcements import (
@@ -314,7 +315,7 @@ def segment(sequence: int, text: bytes, flags: int = 0x18) -> bytes:
     return b"\x45\0" + length + bytes(5) + b"\x06" + bytes(2) + b"".join(ENDS[4]) + header + text
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(deliveries(), st.booleans(), st.integers(0, 2**32 - 1))
 @example([(0, len(STREAM))], True, 0)
 def test_whatever_becomes_of_the_segments_nothing_is_announced_that_was_not_said(
@@ -434,7 +435,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.integers(20, len(data)))] if draw(st.booleans()) else data)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(damaged(), max_size=4))
 def test_an_inspected_connection_takes_any_packet(packets: list[bytes]) -> None:
     fw = control_firewall()
@@ -454,7 +455,7 @@ def test_a_copy_that_names_the_wrong_service_is_not_taken_at_its_word() -> None:
     assert sent(fw, datagram(">", b"", 40001, 53)) == "ACCEPT"
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(ANYTHING, st.sampled_from([4, 6]), st.booleans())
 def test_the_parsers_take_any_bytes(data: bytes, family: int, whole: bool) -> None:
     client, server = ENDS[family]

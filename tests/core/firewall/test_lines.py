@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from fwnode.firewall.lines import AHEAD_BYTES_MAX, HELD_BYTES_MAX, HELD_SEGMENTS_MAX, LINE_BYTES_MAX, LineFollower
 
@@ -18,7 +19,7 @@ def test_lines_end_with_lf_and_lose_their_cr() -> None:
     assert follower().feed(100, b"one\r\ntwo\n\rthree", 15) == [b"one", b"two"]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(st.integers(0, 20_000), st.integers(1, 3_000), st.booleans()), max_size=40))
 def test_memory_stays_in_the_caps(segments: list[tuple[int, int, bool]]) -> None:
     made = follower()

@@ -10,8 +10,9 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from test_connection_table import connection, deleted, key, record, said, told
 
 from fwnode.firewall.connection import Connection
@@ -251,7 +252,7 @@ def _packet(table: ConnectionTable, found: Connection, now: float) -> None:
     table.announce(found, Op.MODIFY)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(100)
 @given(st.lists(moves, max_size=30))
 def test_nobody_can_tell_a_packed_table_from_another(schedule: list[tuple[str, Any]]) -> None:
     tables = (ConnectionTable(member=1, limit=lambda: 6), ConnectionTable(member=1, limit=lambda: 6))

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from firewall_wire import CLIENT, SERVER, echo, ip, tcp, udp, unreachable
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from properties import examples
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR, fragment
 from scapy.layers.inet6 import (
     IPv6,
@@ -70,7 +71,7 @@ def built_packets(draw: st.DrawFn) -> tuple[Built, bytes]:
     return head / make / Raw(b"payload"), key
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(built_packets())
 def test_the_key_is_what_scapy_built(case: tuple[Built, bytes]) -> None:
     built, key = case
@@ -84,7 +85,7 @@ def test_the_key_is_what_scapy_built(case: tuple[Built, bytes]) -> None:
     assert parse(data[: -len(b"payload")]).key == key, "the headers alone are enough"
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=120))
 @example(b"")
 @example(b"\x45")
@@ -94,7 +95,7 @@ def test_any_bytes_are_a_packet_or_malformed(data: bytes) -> None:
         parse(data)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     built_packets(),
     st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=4),

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from firewall_wire import answer, firewall, key_of, play, tcp, udp
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from test_connection_table import connection, key, told
 
 from fwnode.control.rows import row
@@ -278,7 +279,7 @@ def test_expiry_tells_of_an_end_that_has_moved_before_copies_of_it_are_gone() ->
     assert 0 < active["ttl_s"] < 8
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.01, 8.0)), max_size=25), st.sampled_from([3, 10, 40]))
 def test_no_copy_ends_later_than_its_owners_entry_nor_much_sooner(
     packets: list[tuple[int, float]], timeout: int

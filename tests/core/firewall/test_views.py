@@ -6,8 +6,9 @@ from dataclasses import replace
 from itertools import product
 from math import inf
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.table import ENDED_MAX, ConnectionTable
@@ -81,7 +82,7 @@ def exchange(*tables: ConnectionTable, now: float = 6.0) -> None:
     raise AssertionError("they go on and on")
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(TCP_STATES), st.booleans()), max_size=12))
 def test_three_members_that_saw_different_packets_agree(changes: list[tuple[int, State, bool]]) -> None:
     """Both directions on different members: whoever saw what, all know the same in the end, and it was never less."""

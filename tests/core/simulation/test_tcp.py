@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from tcp_pipe import CLIENT, DELAY_S, SERVER, Pipe, opened
 
 from labs.simulation.segments import ACK, RST, SYN
@@ -255,7 +256,7 @@ def test_a_bottleneck_is_filled_and_not_flooded() -> None:
 Copies = st.lists(st.floats(0.0005, 0.4), max_size=2)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     fates=st.lists(Copies, max_size=60), sizes=st.lists(st.integers(1, 6_000), min_size=1, max_size=12),
     initial=st.sampled_from([100, 0xFFFFFF00, 0xFFFFFFFF, 0x7FFFFF00]), ends=st.sampled_from([(CLIENT, SERVER), IPV6]),
@@ -283,7 +284,7 @@ def test_every_byte_arrives_once_and_in_order_in_both_directions(
     assert pipe.client.is_gone and pipe.server.is_gone, "nothing is left on either side"
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(loss=st.floats(0, 1), seed=st.integers(0, 1 << 30), size=st.integers(0, 60_000))
 def test_all_arrives_or_the_connection_fails(loss: float, seed: int, size: int) -> None:
     text = bytes(index % 251 for index in range(size))
@@ -305,7 +306,7 @@ def test_all_arrives_or_the_connection_fails(loss: float, seed: int, size: int) 
         assert pipe.client.app.error is not None
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(st.integers(0, 0xFFFFFFFF), st.integers(0, 0xFFFFFFFF), st.integers(0, 63)), max_size=20))
 def test_strange_segments_break_nothing(strangers: list[tuple[int, int, int]]) -> None:
     pipe = Pipe()

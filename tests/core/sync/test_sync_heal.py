@@ -8,8 +8,9 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from hypothesis import event, example, given, settings
+from hypothesis import event, example, given
 from hypothesis import strategies as st
+from properties import examples
 from sync_world import TICK_S, key_of
 from table_world import TableWorld
 
@@ -102,7 +103,7 @@ class Play:
                 self.world.tick(member)
 
 
-@settings(max_examples=120, deadline=None)
+@examples(40)
 @example(seed=5772684, loss=0.2, double=0.0, delay=(0.0, 0.05), members=2,
          what=["mend", "mend", "mend", "restart", "burst", "restart", "restart"])  # fmt: skip
 @given(**network, what=faults, members=st.sampled_from([2, 2, 3]))
@@ -170,7 +171,7 @@ messages = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(st.lists(messages, min_size=20, max_size=150), st.integers(0, 2**32))
 def test_memory_stays_in_its_caps_whatever_a_peer_sends(said: list[tuple[str, object, object]], seed: int) -> None:
     world = TableWorld({1: "R77.30", 2: "R77.30"}, limits=SMALL, seed=seed)

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from joining_world import JoiningWorld
+from properties import examples
 from sync_world import key_of, record_of
 
 from syncproto.columns import Columns
@@ -230,7 +231,7 @@ def the_event(what: str, one: Any, other: Any, number: int, peer: int) -> object
     return FullSyncDone(peer, 10, number) if what == "done" else FullSyncFailed(peer, TERMINATED, other, "", number)
 
 
-@settings(max_examples=500, deadline=None)
+@examples(250)
 @given(st.lists(words, max_size=60))
 def test_whatever_comes_one_attempt_runs_and_it_ends(said: list[tuple[str, object, object]]) -> None:
     joining, now, running, was_over = Joining(), 0.0, dict[int, int](), False
@@ -351,7 +352,7 @@ faults = st.lists(st.sampled_from(["kill 1", "kill 2", "stop 1", "down 1", "down
                                    "cut", "mend", "wait", "wait"]), max_size=8)  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@examples(12)
 @given(faults, st.integers(0, 2**32))
 def test_whatever_happens_during_a_join_it_ends_and_nobody_forwards_before(what: list[str], seed: int) -> None:
     world = joined_world(3, 3, seed=seed)

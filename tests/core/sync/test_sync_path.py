@@ -7,8 +7,9 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from sync_world import TICK_S, World, key_of, record_of
 from test_sync_session import NOW, OURS, events, hello, in_state, said, say, set_of
 from test_sync_world import settle, traffic
@@ -280,7 +281,7 @@ ways = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(
     seed=st.integers(0, 2**32), largest=ways, loss=st.sampled_from([0.0, 0.05, 0.3]),
     delay=st.sampled_from([(0.0005, 0.0005), (0.0, 0.05), (0.0, 0.4)]), ticks=st.integers(1, 12),

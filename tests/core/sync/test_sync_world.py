@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from sync_world import TICK_S, World, key_of
 
 from syncproto.events import FullSyncDone, TableSlice, Updates
@@ -55,7 +56,7 @@ def settle(world: World) -> None:
         assert node.table == nodes[0].table, f"seed, tables: {len(nodes[0].table)} and {len(node.table)}"
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(**network, ticks=st.integers(1, 12), keys=st.sampled_from([5, 60, 400]))
 def test_two_members(seed: int, loss: float, double: float, delay: tuple[float, float], ticks: int, keys: int) -> None:
     world = World({1: "R77.30", 2: "R77.30"}, seed=seed, loss=loss, double=double, delay=delay)
@@ -65,7 +66,7 @@ def test_two_members(seed: int, loss: float, double: float, delay: tuple[float, 
     assert world.nodes[2].went_back == 0, "the stream alone keeps the order"
 
 
-@settings(max_examples=100, deadline=None)
+@examples(15)
 @given(**network, ticks=st.integers(1, 10), restarted=st.integers(1, 2), count=st.sampled_from([0, 30, 1500]))
 def test_full_sync_and_restart_in_the_middle(
     seed: int, loss: float, double: float, delay: tuple[float, float], ticks: int, restarted: int, count: int
@@ -94,7 +95,7 @@ def test_full_sync_and_restart_in_the_middle(
     assert node.engine.status(writer) == world.nodes[writer].engine.status(restarted) == "OK"
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(**network, ticks=st.integers(1, 8))
 def test_three_members_one_joins_late(
     seed: int, loss: float, double: float, delay: tuple[float, float], ticks: int
@@ -115,7 +116,7 @@ def test_three_members_one_joins_late(
     settle(world)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(**network, ticks=st.integers(1, 8))
 def test_three_members_all_write(seed: int, loss: float, double: float, delay: tuple[float, float], ticks: int) -> None:
     """Load sharing: each member changes connections of its own, all have all."""
