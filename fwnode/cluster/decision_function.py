@@ -11,8 +11,9 @@ different ones. That is what a network with several ways out does to a cluster, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from ipaddress import IPv4Interface, IPv6Interface
 from zlib import crc32
 
 SLOTS = 1024
@@ -85,3 +86,13 @@ def _winner(slot: int, members: tuple[int, ...]) -> int:
     number = slot.to_bytes(2, "big")
     draws = [(blake2b(number + bytes((member,)), digest_size=8).digest(), member) for member in members]
     return max(draws, default=(b"", 0))[1]
+
+
+def multicast_mac(virtual: Sequence[IPv4Interface | IPv6Interface]) -> bytes:
+    """The cluster's MAC on an interface: of its first IPv4 virtual address as RFC 1112 maps groups, or of the IPv6 one
+    as RFC 2464 does."""
+    for address in virtual:
+        if address.version == 4:
+            low = int(address.ip) & 0x7F_FFFF
+            return b"\x01\x00\x5e" + low.to_bytes(3, "big")
+    return b"\x33\x33" + virtual[0].ip.packed[-4:]

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 
-from fwnode.cluster.decision_function import HANDED_ON
+from fwnode.cluster.decision_function import HANDED_ON, multicast_mac
 from fwnode.configuration import InterfaceModel, MemberConfig
 from fwnode.edges import DivertError
 
@@ -68,16 +68,6 @@ def _shared(config: MemberConfig) -> list[SharedInterface]:
         SharedInterface(i.kernel_name, {number: i.members[name] for number, name in config.peers.items()})
         for i in _with_addresses(config)
     ]
-
-
-def multicast_mac(virtual: Sequence[IPv4Interface | IPv6Interface]) -> bytes:
-    """The cluster's MAC on an interface: of its first IPv4 virtual address as RFC 1112 maps groups, or of the IPv6 one
-    as RFC 2464 does."""
-    for address in virtual:
-        if address.version == 4:
-            low = int(address.ip) & 0x7F_FFFF
-            return b"\x01\x00\x5e" + low.to_bytes(3, "big")
-    return b"\x33\x33" + virtual[0].ip.packed[-4:]
 
 
 def accept_multicast(macs: Mapping[str, bytes]) -> None:

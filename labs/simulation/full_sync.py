@@ -13,12 +13,11 @@ from typing import Protocol
 
 from fwnode.configuration import MemberConfig
 from fwnode.edges import FullSyncEnd
-from fwnode.firewall.packet import TCP
 from fwnode.member import Member
 from labs.simulation.kernel import Kernel
-from labs.simulation.segments import ACK, RST, SYN, ends_of, turned
+from labs.simulation.loop import World
 from labs.simulation.tcp import CLOSED, SYN_SENT, Connection
-from labs.simulation.tcp_sender import Sender
+from labs.simulation.tcp_receiver import Application
 from syncproto.errors import SyncError
 from syncproto.release import Compatibility
 
@@ -29,16 +28,11 @@ SEND_BUFFER_BYTES = 256 << 10
 where it is on a fast link."""
 BYTE_S = 30e-9
 """Seconds of work for a byte of a slice, at either end: half a millisecond for a chunk."""
-FIRST_PORT = 32_768
-_PORTS = 28_232
-_FLAGS = 13
-"""Offset of a TCP header's flags."""
 
 
 class Process(Protocol):
     """The life of the member whose streams these are."""
 
-    over: bool
     member: Member
 
     def works(self, seconds: float) -> None:
@@ -86,6 +80,22 @@ class _Stream:
             self._streams.life.soon()
 
 
+class _Refused:
+    """Somebody who is no member: the connection is closed at once."""
+
+    def __init__(self, connection: Connection, world: World) -> None:
+        self._connection = connection
+        self._world = world
+
+    def opened(self) -> None:
+        self._connection.close(self._world.now)
+
+    def received(self, data: bytes) -> None: ...
+    def ended(self) -> None: ...
+    def sent(self) -> None: ...
+    def closed(self, error: int) -> None: ...
+
+
 class FullSyncStreams:
     """Those of one life of a member."""
 
@@ -97,25 +107,20 @@ class FullSyncStreams:
         self.streams: list[_Stream] = []
         self._config = config
         self._interface = config.sync_interface
-        self._port = compatibility.release(config.release).full_sync_port
-        self._connections: dict[bytes, Connection] = {}
-        self._opened = 0
-        machine.register(TCP, self._receive)
+        if self._interface is not None:
+            own = config.own_addresses(self._interface)[0].ip.packed
+            machine.stack.listen(own, compatibility.release(config.release).full_sync_port, self._accept)
 
     # -- for the life ---------------------------------------------------------------------------------------------
 
     def open(self, peer: int, port: int, end: FullSyncEnd) -> None:
+        """Connect; what comes of it, the end hears. Raises `OSError` where it cannot be begun."""
         assert self._interface is not None
-        own = self._config.own_addresses(self._interface)[0].ip.packed
         other = self._interface.members[self._config.peers[peer]][0].ip.packed
-        number = FIRST_PORT + self._opened % _PORTS
-        self._opened += 1
-        ends = ends_of(own, other, number, port)
         stream = _Stream(self, end, accepted=False)
-        self.streams.append(stream)
-        stream.connection = Connection.connect(self, ends, self._initial(), stream, self.machine.world.now)
+        stream.connection = self.machine.stack.connect(other, port, stream)
         stream.connection.tell_sent = True
-        self._connections[ends] = stream.connection
+        self.streams.append(stream)
 
     def advance(self, now: float) -> None:
         """After the member had the time: send what there is, and close what is over."""
@@ -136,6 +141,18 @@ class FullSyncStreams:
     def refuse_waiting(self) -> None:
         for stream in [s for s in self.streams if s.accepted]:
             self._remove(stream)
+
+    def _accept(self, connection: Connection) -> Application:
+        """Somebody has connected."""
+        address = str(ip_address(connection.ends[4:8]))
+        end = self.life.member.accept_stream(address, self.machine.wire())
+        if end is None:
+            return _Refused(connection, self.machine.world)
+        stream = _Stream(self, end, accepted=True)
+        stream.connection = connection
+        connection.tell_sent = True
+        self.streams.append(stream)
+        return stream
 
     # -- streams --------------------------------------------------------------------------------------------------
 
@@ -163,56 +180,3 @@ class FullSyncStreams:
         self.streams.remove(stream)
         if stream.connection.state is not CLOSED:
             stream.connection.close(self.machine.world.now)
-
-    # -- the kernel's TCP -----------------------------------------------------------------------------------------
-
-    def _initial(self) -> int:
-        return self.machine.world.random.getrandbits(32)
-
-    def _receive(self, packet: bytes) -> None:
-        if packet[0] >= 0x60 or self.life.over:
-            self.machine.reset(packet)
-            return
-        at = (packet[0] & 15) << 2
-        ends = turned(packet[12:20] + packet[at : at + 4])
-        connection = self._connections.get(ends)
-        now = self.machine.world.now
-        if connection is not None:
-            connection.receive(packet, at, now)
-        elif packet[at + _FLAGS] & (SYN | ACK | RST) == SYN and self._listens(ends):
-            self._connections[ends] = Connection.answer(self, ends, self._initial(), packet, at, now)
-        else:
-            self.machine.reset(packet)
-
-    def _listens(self, ends: bytes) -> bool:
-        if self._interface is None:
-            return False
-        own = self._config.own_addresses(self._interface)[0].ip.packed
-        return ends[0:4] == own and int.from_bytes(ends[8:10]) == self._port
-
-    def send(self, packet: bytes) -> None:
-        self.machine.send_ip(packet)
-
-    def arm(self, when: float, connection: Sender) -> None:
-        self.machine.world.at(when, self._wake, connection)
-
-    def _wake(self, connection: Connection) -> None:
-        if not self.life.over:
-            connection.on_wakeup(self.machine.world.now)
-
-    def established(self, connection: Connection) -> None:
-        """Somebody has connected."""
-        address = str(ip_address(connection.ends[4:8]))
-        end = self.life.member.accept_stream(address, self.machine.wire())
-        if end is None:
-            connection.close(self.machine.world.now)
-            return
-        stream = connection.application = _Stream(self, end, accepted=True)
-        stream.connection = connection
-        connection.tell_sent = True
-        self.streams.append(stream)
-        self.life.soon()
-
-    def gone(self, connection: Sender) -> None:
-        self._connections.pop(connection.ends, None)
-

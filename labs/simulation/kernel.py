@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from fwnode.configuration import MemberConfig
 from labs.simulation.loop import World
+from labs.simulation.stack import Stack
 from labs.simulation.wires import Interface, Neighbourly
 
 
@@ -15,6 +16,7 @@ class Kernel(Protocol):
     """The machine, as its process sees it."""
 
     world: World
+    stack: Stack
     interfaces: dict[str, Interface]
     virtual: dict[str, list[bytes]]
     """The virtual addresses by interface."""
@@ -38,16 +40,10 @@ class Kernel(Protocol):
     def hand_on(self, packet: bytes, member: int, interface: Interface | None, when: float) -> None:
         """It is another member's share (load sharing by unicast)."""
 
-    def send_ip(self, packet: bytes) -> None:
-        """A packet of the machine's own; the rule base is asked."""
-
     def send_beneath(self, packet: bytes) -> None:
         """A packet of the machine's own that no rule base is asked about."""
 
     def send_datagram(self, peer: int, interface: str, data: bytes) -> None: ...
-    def register(self, protocol: int, receive: Callable[[bytes], object]) -> None: ...
-    def reset(self, packet: bytes) -> None:
-        """Nobody here knows of such a connection."""
 
     # -- the virtual addresses
 

@@ -11,11 +11,11 @@ Each machine has a clock of its own: `offset_s` and `drift` are set before the s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Interface, IPv6Interface
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fwnode.cluster.decision_function import multicast_mac
 from fwnode.configuration import MemberConfig
 from fwnode.firewall.packet import ICMP, UDP
 from fwnode.loaded_policy import CONFIGURED, Loaded, installed_by_hand
@@ -34,6 +34,7 @@ from labs.simulation.loop import START_S, World
 from labs.simulation.machine import Machine
 from labs.simulation.member_life import FORWARD, INPUT, OUTPUT, PREROUTING, MemberLife
 from labs.simulation.neighbours import Neighbour
+from labs.simulation.stack import Stack
 from labs.simulation.wires import BROADCAST, IP, NEIGHBOUR, Interface, Neighbourly
 from syncproto.release import Compatibility
 
@@ -72,6 +73,7 @@ class MemberMachine(Machine):
         """Whose address this is, and on which interface."""
         self._kept: tuple[str, dict[str, Any], str] | None = None
         """The rule base that was installed by hand: what was configured then, the rule base, and where it is from."""
+        self.stack = Stack(self)
         self.register(UDP, self._receive_udp)
         self.register(ICMP, self._receive_icmp)
 
@@ -125,6 +127,7 @@ class MemberMachine(Machine):
         if self.life is not None:
             self.life.end()
             self.life = None
+            self.stack.end()
         self.world.tell(self.name, f"the process has ended: {how}")
         waiting, self.on_end = self.on_end, []
         for hear in waiting:
@@ -282,13 +285,14 @@ class MemberMachine(Machine):
             self.life.receive_datagram(*way, packet[at + 8 :])
 
     def _receive_icmp(self, packet: bytes) -> None:
-        """An error about a datagram of the cluster protocol is the process's."""
+        """An error about a datagram of the cluster protocol is the process's, all else the transport's."""
         body = payload_of(packet)
         what, about = _UNREACHABLE.get((body[0], body[1])), body[8:]
-        if what is None or self.life is None or len(about) < 28 or protocol_of(about) != UDP:
+        if len(about) < 28 or protocol_of(about) != UDP or payload_of(about)[2:4] != _CLUSTER_PORT:
+            self.stack.receive_icmp(packet)
             return
         way = self._peers.get(about[16:20])
-        if way is None or payload_of(about)[2:4] != _CLUSTER_PORT:
+        if what is None or self.life is None or way is None:
             return
         if what == "port":
             self.life.refused(way[0])
@@ -317,11 +321,3 @@ class MemberMachine(Machine):
 
 
 _CLUSTER_PORT = CLUSTER_PORT.to_bytes(2)
-
-
-def multicast_mac(virtual: Sequence[IPv4Interface | IPv6Interface]) -> bytes:
-    """The cluster's MAC on an interface, as `fwnode.datapath.sharing_rules` makes it."""
-    for address in virtual:
-        if address.version == 4:
-            return b"\x01\x00\x5e" + (int(address.ip) & 0x7F_FFFF).to_bytes(3, "big")
-    return b"\x33\x33" + virtual[0].ip.packed[-4:]

@@ -84,8 +84,8 @@ class Stack:
         self._initial = self.world.random.randrange(HALF)
         machine.register(TCP, self._receive_segment)
         machine.register(UDP, self._receive_datagram)
-        machine.register(ICMP, self._receive_icmp)
-        machine.register(ICMPV6, self._receive_icmp)
+        machine.register(ICMP, self.receive_icmp)
+        machine.register(ICMPV6, self.receive_icmp)
 
     # -- TCP
 
@@ -239,7 +239,7 @@ class Stack:
     def forget_ping(self, identifier: int) -> None:
         self._pinged.pop(identifier, None)
 
-    def _receive_icmp(self, packet: bytes) -> None:
+    def receive_icmp(self, packet: bytes) -> None:
         protocol, at = (packet[9], (packet[0] & 15) << 2) if packet[0] < 0x60 else (packet[6], 40)
         kind, code = packet[at], packet[at + 1]
         if kind == _ECHO_REPLY[protocol]:

@@ -12,11 +12,11 @@ import pytest
 from simulated_cluster import CLIENT, SERVER, Cluster, chancy_run
 from simulated_wires import udp
 
-from fwnode.datapath import queue, sharing
+from fwnode.datapath import queue
 from fwnode.firewall.verdict import DropReason
 from labs.simulation.addresses import ICMP, ip_packet, packed, payload_of
 from labs.simulation.member_life import QUEUE_LENGTH_MAX, MemberLife
-from labs.simulation.member_machine import MemberMachine, multicast_mac
+from labs.simulation.member_machine import MemberMachine
 
 DEAD_TIMER_S, HEARTBEAT_S = 2.5, 0.1
 
@@ -151,9 +151,6 @@ def test_what_waits_for_a_process_that_is_paused_too_long_goes_nowhere() -> None
 
 def test_the_queue_is_as_long_as_the_real_one() -> None:
     assert QUEUE_LENGTH_MAX == queue.QUEUE_LENGTH_MAX
-    interfaces = [*Cluster().topology.switches.values()]
-    virtual = [interfaces[0].interface(address) for address in interfaces[0].virtual]
-    assert multicast_mac(virtual) == sharing.multicast_mac(virtual)
 
 
 def test_the_client_learns_who_answers_for_its_router() -> None:
