@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from tcp_stories import HANDSHAKE
+
 from labs.simulation.loop import World
 from labs.simulation.segments import ACK, FIN, PSH, RST, SYN, bare_segment, ends_of, read_segment, reset_for, turned
 from labs.simulation.tcp import Connection, State
@@ -136,5 +138,5 @@ def opened(pipe: Pipe, answer: Callable[[bytes], bytes] | None = lambda question
     pipe.server.app.answer = answer
     connection = pipe.connect()
     pipe.run(0.1)
-    assert connection.state is State.ESTABLISHED and pipe.said() == ">S <S. >."
+    assert connection.state is State.ESTABLISHED and pipe.said() == HANDSHAKE
     return connection
