@@ -9,7 +9,7 @@ sockets: the edges move the bytes of the ends that it makes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from math import inf
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from fwnode.firewall.refreshing import TOLD_MAX
 from fwnode.lab_clock import LabClock
 from syncproto import engine
 from syncproto.codec import Envelope
+from syncproto.columns import Columns
 from syncproto.errors import SyncError
 from syncproto.events import NOT_STARTED
 from syncproto.full import FullSource
@@ -37,8 +38,7 @@ from syncproto.limits import (
 )
 from syncproto.message import Message
 from syncproto.pacing import Pace
-from syncproto.release import Compatibility, Exchange, Gate
-from syncproto.session import State as SessionState
+from syncproto.release import Compatibility, Gate
 
 
 class Owner(Protocol):
@@ -147,25 +147,12 @@ class Synchroniser:
 
     def flush(self, now: float) -> None:
         """What changed in the table since the last time goes out."""
-        if self._take_updates(now, TOLD_MAX if self._keeps_up() else 0):
+        if self._take_updates(now, TOLD_MAX if self.engine.keeps_up else 0):
             self._send(now)
             self._weigh(now)
 
-    def _keeps_up(self) -> bool:
-        """Whether a peer listens, and those that do have everything: there is time for what is not urgent."""
-        listens = any(self.engine.state(peer) is SessionState.OPEN for peer in self.engine.peers)
-        return listens and not self.engine.unacknowledged() and not self.engine.backlog
-
-    def _look_who_listens(self) -> None:
-        """The table remembers who could hear what it tells."""
-        engine = self.engine
-        lives = {peer: engine.life(peer) for peer in engine.peers if engine.state(peer) is SessionState.OPEN}
-        gates = [engine.gate(peer) for peer in lives]
-        only_new = all(gate is not None and gate.exchange is Exchange.NEW_CONNECTIONS for gate in gates)
-        self._firewall.connections.audience.listen(lives, only_new=only_new)
-
     def _take_updates(self, now: float, room: int = 0) -> bool:
-        self._look_who_listens()
+        self._firewall.connections.audience.listen(self.engine.listeners())
         updates = self._firewall.connections.take_updates(self._clock.at(now), room)
         if not updates or not self._config.peers:
             return False
@@ -217,8 +204,12 @@ class Synchroniser:
                 self._lag_changed(event)
             elif isinstance(event, engine.LostUpdates):
                 self._lost[event.peer] += event.count
+            elif isinstance(event, engine.PeerGone):
+                self._firewall.connections.tellers.gone(event.peer)
             elif isinstance(event, engine.PeerUnreachable | engine.PeerRestarted | engine.PathChanged):
                 self._owner.event("sync", self._describe(event))
+                if isinstance(event, engine.PeerRestarted):
+                    self._firewall.connections.tellers.end(event.peer)
             self.joining.receive_event(event, now)
             self._full_syncs(now)
 
@@ -302,10 +293,10 @@ class Synchroniser:
     def _begin_full_sync(self, begin: Begin, now: float) -> None:
         peer, name = begin.peer, self._config.peers[begin.peer]
         if begin.heals:
-            self._owner.event("sync", f"updates of {name} were lost: its whole table is taken anew")
+            self._owner.event("sync", f"updates were lost: the whole table of {name} is taken anew")
         self._owner.event("sync", f"full sync from {name} begins", peer=name)
         self._firewall.connections.await_whole(peer, begin.own_only)
-        sink = self.engine.begin_full_sync(peer, now, begin.attempt)
+        sink = self.engine.begin_full_sync(peer, now, begin.attempt, begin.heals)
         try:
             port = self._compatibility.release(self.engine.peer_release(peer)).full_sync_port
             self._edges.open_stream(peer, port, sink)
@@ -360,11 +351,15 @@ class Synchroniser:
             self._owner.event("sync", f"full sync was refused to {address}: it is no member's address")
             return None
         table = self._firewall.connections
-        source = self.engine.accept_full_sync(
-            lambda slice_max: table.snapshot(self._clock.at(self._owner.now), slice_max), len(table), now, peer
-        )
+        source = self.engine.accept_full_sync(self._snapshot, len(table), now, peer, table.snapshot_ended)
         self._add_end(source)
         return source
+
+    def _snapshot(self, slice_max: int) -> Iterator[Columns]:
+        """A walk over the table for a peer, which may have begun to listen since the last tick."""
+        table = self._firewall.connections
+        table.audience.listen(self.engine.listeners())
+        return table.snapshot(self._clock.at(self._owner.now), slice_max)
 
     def _add_end(self, end: FullSyncEnd) -> None:
         self._ends.append(end)

@@ -40,8 +40,10 @@ from syncproto.events import (
     FullSyncFailed,
     GateDecided,
     LagChanged,
+    Listeners,
     LostUpdates,
     PathChanged,
+    PeerGone,
     PeerRestarted,
     PeerUnreachable,
     Risk,
@@ -68,6 +70,7 @@ __all__ = [
     "LostUpdates",
     "Op",
     "PathChanged",
+    "PeerGone",
     "PeerRestarted",
     "PeerUnreachable",
     "Record",
@@ -238,6 +241,21 @@ class SyncEngine:
         """The peer's present life began before ours: it may know what we were never told."""
         return self._session(peer).is_older
 
+    def listeners(self) -> Listeners:
+        """The peers that hear this member's updates now."""
+        sessions = {peer: session for peer, session in self._sessions.items() if session.state is State.OPEN}
+        return Listeners(
+            {peer: session.incarnation for peer, session in sessions.items()},
+            all(s.gate is not None and s.gate.exchange is Exchange.NEW_CONNECTIONS for s in sessions.values()),
+            frozenset(peer for peer, session in sessions.items() if not session.takes_table),
+        )
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether a peer listens, and those that do have everything: there is time for what is not urgent."""
+        listens = any(session.state is State.OPEN for session in self._sessions.values())
+        return listens and not self.unacknowledged() and not self.backlog
+
     def peer_release(self, peer: int) -> str:
         """The release that the peer said it runs; empty while it has said nothing."""
         return self._session(peer).release
@@ -289,11 +307,12 @@ class SyncEngine:
 
     # --- Full sync ---
 
-    def begin_full_sync(self, peer: int, now: float, attempt: int = 0) -> FullSink:
+    def begin_full_sync(self, peer: int, now: float, attempt: int = 0, heals: bool = False) -> FullSink:
         """Joiner: take the peer's whole table. From here on incoming updates are saved; they are released in order
         after the snapshot's records, or after the failure. Where the gate does not allow it, the sink has failed
         already (and FullSyncFailed says `refused`). One that runs already is ended: `syncproto.joining` decides
-        when, and numbers the attempts, so that it knows whose end it hears of."""
+        when, and numbers the attempts, so that it knows whose end it hears of. `heals`: updates were lost, so the peer
+        is asked for the ends that it remembers, too."""
         self._now = now
         session = self._session(peer)
         if self._sink is not None:
@@ -303,7 +322,7 @@ class SyncEngine:
             peer=peer,
             incarnation=session.incarnation,
             schema=(gate.schema if gate is not None else None) or 0,
-            request=FullRequest(self.release.name, self.release.schema),
+            request=FullRequest(self.release.name, self.release.schema, heals),
             frames=self._frames,
             limits=self._limits,
             counters=self._counters,
@@ -321,13 +340,20 @@ class SyncEngine:
         return sink
 
     def accept_full_sync(
-        self, snapshot: Callable[[int], Iterator[Columns]], count: int, now: float, peer: int | None = None
+        self,
+        snapshot: Callable[[int], Iterator[Columns]],
+        count: int,
+        now: float,
+        peer: int | None = None,
+        ended: Callable[[int], Iterator[Columns]] = lambda slice_max: iter(()),
     ) -> FullSource:
         """A peer has connected: whoever it is, it will be asked for its release first. `snapshot(n)` opens a walk over
-        the table, in slices of up to n connections; it must bear that the table changes meanwhile."""
+        the table, in slices of up to n connections; it must bear that the table changes meanwhile. `ended(n)` gives
+        what is remembered to be over, as records with the flag ENDED."""
         self._now = now
         return FullSource(
             snapshot=snapshot,
+            ended=ended,
             count=count,
             sequence=lambda: self._sender.newest,
             admit=lambda asking, request: self._admit(asking, request, peer),
@@ -379,14 +405,26 @@ class SyncEngine:
         return session
 
     def _emit(self, event: Event) -> None:
-        self._events.append(event)
         if isinstance(event, PeerRestarted):
             self._known_keys.pop(event.peer, None)
+            self._release_saved(event.peer)  # they are of the life that has ended
+            event = replace(event, others=tuple(peer for peer in self._sessions if peer != event.peer))
+        self._events.append(event)
         if self._sink is not None and self._sink.peer == getattr(event, "peer", None):
             if isinstance(event, PeerRestarted):
                 self._sink.fail(TERMINATED, detail="the peer has restarted")
             elif isinstance(event, GateDecided) and not event.gate.allows_full_sync:
                 self._sink.fail(event.gate.reason, detail="the gate has closed")
+
+    def _release_saved(self, peer: int) -> None:
+        """The peer's saved updates do not wait for the end of the full sync any longer."""
+        saved, self._saved = self._saved, deque()
+        for entry in saved:
+            if entry[0] == peer:
+                self._saved_updates -= len(entry[2].updates)
+                self._events.append(entry[2])
+            else:
+                self._saved.append(entry)
 
     def _deliver(self, peer: int, delta: Delta) -> None:
         """Updates of one datagram, in order: applied now, or saved while a full sync runs."""

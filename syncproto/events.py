@@ -72,6 +72,17 @@ class PeerRestarted:
     """The peer came with another incarnation: its stream begins anew, and the gate is decided again."""
 
     peer: int
+    others: tuple[int, ...] = ()
+    """The peers that may have heard what it told last."""
+    missed: bool = False
+    """This member may have missed some of that."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerGone:
+    """The cluster no longer hears the peer, in the life that it was in."""
+
+    peer: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +155,19 @@ class Risk:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who hears this member's updates: the peers, each in its present life (incarnation)."""
+
+    lives: dict[int, int]
+    only_new: bool = False
+    """They take nothing but new connections."""
+    without_table: frozenset[int] = frozenset()
+    """Those that began before this member, or with it: they take no whole table in order to join."""
+
+
 Event = (
-    GateDecided | Updates | TableSlice | PeerRestarted | PeerUnreachable
+    GateDecided | Updates | TableSlice | PeerRestarted | PeerGone | PeerUnreachable
     | FullSyncBegun | FullSyncDone | FullSyncFailed | LostUpdates | LagChanged | PathChanged | Risk
 )  # fmt: skip
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
+from itertools import chain
 from typing import Any
 
 from syncproto.codec import StreamDecoder, encode_stream
@@ -234,6 +235,7 @@ class FullSource:
         self,
         *,
         snapshot: Callable[[int], Iterator[Columns]],
+        ended: Callable[[int], Iterator[Columns]],
         count: int,
         sequence: Callable[[], int],
         admit: Callable[[int, FullRequest], Gate],
@@ -249,6 +251,7 @@ class FullSource:
         self.records = 0
         self.expected = count
         self._snapshot = snapshot
+        self._ended = ended
         self._sequence = sequence
         self._admit = admit
         self._frames = frames
@@ -299,7 +302,10 @@ class FullSource:
         self._schema = gate.schema
         # The number and the snapshot belong together: nothing may come between these two lines.
         sequence = self._sequence()
-        self._slices = self._snapshot(min(self._limits.full_slice_records, FULL_SLICE_RECORDS_MAX))
+        slice_max = min(self._limits.full_slice_records, FULL_SLICE_RECORDS_MAX)
+        self._slices = self._snapshot(slice_max)
+        if message.ends:
+            self._slices = chain(self._slices, self._ended(slice_max))
         self._out.append(self._frames.encode(FullBegin(sequence, self._schema, self.expected)))
         self.state = SourceState.SENDING
 

@@ -24,6 +24,10 @@ class Healer:
         latest = self._latest.setdefault(peer, now + HEAL_LATEST_S)
         self._due[peer] = min(now + HEAL_QUIET_S, latest)
 
+    def has(self, peer: int) -> bool:
+        """Whether its table is to be taken anew."""
+        return peer in self._due
+
     def forget(self, peer: int) -> None:
         """The peer is gone, or began anew: there is nothing to take, or everything is taken anyway."""
         self._due.pop(peer, None)

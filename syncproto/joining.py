@@ -44,6 +44,7 @@ from syncproto.events import (
 )
 from syncproto.heal import Healer
 from syncproto.limits import JOIN_GATE_WAIT_S, JOIN_TRIES_MAX
+from syncproto.record import RecordFlag
 from syncproto.release import Gate
 
 
@@ -244,7 +245,8 @@ class Joining:
 
     def _on_slice(self, event: Any, now: float) -> None:
         assert self.attempt is not None
-        self.attempt.records += len(event.columns)
+        ended = sum(1 for flags in event.columns.flags if flags & RecordFlag.ENDED) if self.attempt.heals else 0
+        self.attempt.records += len(event.columns) - ended
 
     def _on_done(self, event: Any, now: float) -> None:
         self._end(Progress.DONE, "", now)
@@ -296,7 +298,12 @@ class Joining:
         self.mend(event.peer, now)
 
     def _on_restarted(self, event: Any, now: float) -> None:
-        """It began anew: there is nothing to mend, and what it answered in its last life does not count."""
+        """It began anew: what it answered in its last life does not count. What it told then, and we may have missed,
+        is taken from those that may have heard it."""
+        taking = self.attempt is not None and self.attempt.peer == event.peer and self.attempt.heals
+        if event.missed or taking or self._healer.has(event.peer):
+            for other in event.others:
+                self.mend(other, now)
         self._healer.forget(event.peer)
         self._asked.discard(event.peer)
 

@@ -156,6 +156,10 @@ PEER_SILENCE_S = 5.0
 """A peer that is behind and has sent nothing at all for this long (seconds) is asked for HELLO again, and no longer
 counts among those that hold others up. Twice the product's 2.5 s dead timer: the cluster should decide first."""
 
+PEER_RECALL_S = 10.0
+"""Members remember for so long (seconds), at least, what a peer told, and tell it on when that peer is gone. Lab's own:
+in that time a member that lacked something has got it again, or knows that it is lost."""
+
 STALE_AFTER_S = 3.0
 """A smaller incarnation than the known one is believed only after this much silence (seconds): before, it is a
 delayed datagram of the past, heartbeats included. Covers a clock that was set back between two starts."""

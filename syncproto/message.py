@@ -145,6 +145,8 @@ class FullRequest:
     kind: ClassVar[Kind] = Kind.FULL_REQUEST
     release: str
     schema: int
+    ends: bool = False
+    """And what you remember to be over: updates of yours were lost, ends among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,7 +393,7 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
         (("stream", Whole(1, COUNTER_MAX)), ("first", Whole(1, COUNTER_MAX)), ("count", _RANGE)),
     ),
     Kind.REJECT: (Reject, (("first", Whole(1, COUNTER_MAX)), ("count", _RANGE))),
-    Kind.FULL_REQUEST: (FullRequest, (("release", Text()), ("schema", _SMALL))),
+    Kind.FULL_REQUEST: (FullRequest, (("release", Text()), ("schema", _SMALL), ("ends", YesNo()))),
     Kind.FULL_BEGIN: (FullBegin, (("sequence", _SEQUENCE), ("schema", Schema()), ("expected", _COUNT))),
     Kind.FULL_SLICE: (
         FullSlice,

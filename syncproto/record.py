@@ -55,6 +55,9 @@ class RecordFlag(IntFlag):
     """A data connection: another one, `parent`, announced it."""
     EXPECTED = 4
     """No connection yet: one that `parent` announced. Its key has source port 0, which stands for any."""
+    ENDED = 8
+    """No connection any more: this version of it is over, and all before it. Only in a table that is sent whole, for a
+    peer that asks for it."""
 
 
 OWNER_SHIFT = 8

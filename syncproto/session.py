@@ -35,11 +35,12 @@ from syncproto.events import (
     LagChanged,
     LostUpdates,
     PathChanged,
+    PeerGone,
     PeerRestarted,
     PeerUnreachable,
 )
 from syncproto.lag import Lag
-from syncproto.limits import Limits
+from syncproto.limits import JOIN_GATE_WAIT_S, PEER_RECALL_S, Limits
 from syncproto.message import Ack, Delta, Fragment, Hello, Kind, Message, Newest, Reject, Retransmit
 from syncproto.receiver import DeltaReceiver
 from syncproto.release import RELEASE_MISMATCH, Compatibility, Exchange, Gate, Release
@@ -86,8 +87,8 @@ class Session:
         self.receiver: DeltaReceiver | None = None
         self.off_reason = NOT_STARTED
         self.full_sync_failure = ""
-        self.is_older = False
-        """The peer's present life began before ours: it may know what we were never told."""
+        self.began_at = inf
+        """When the peer's present life began, by our clock, as far as is known."""
         self._ours, self._theirs = Lag(), Lag()
         self._path_whole = True
         self._start = 0
@@ -95,6 +96,16 @@ class Session:
         self._hello_at = now
         self._hello_interval_s = context.limits.hello_interval_s
         self._answer_due = False
+
+    @property
+    def is_older(self) -> bool:
+        """The peer's present life began before ours: it may know what we were never told."""
+        return self.began_at < self.context.started_at
+
+    @property
+    def takes_table(self) -> bool:
+        """The peer's present life began after ours, and not with it: it takes a whole table before it forwards."""
+        return self.began_at > self.context.started_at + JOIN_GATE_WAIT_S
 
     @property
     def peer_schema(self) -> int | None:
@@ -155,9 +166,10 @@ class Session:
         if incarnation < self.incarnation and now - self._last_heard < self.context.limits.stale_after_s:
             self._refuse(Reason.STALE_INCARNATION)
             return
-        self._last_heard = now
         if incarnation != self.incarnation:
             self._begin(incarnation, hello, now)
+        self._last_heard = now
+        self.began_at = min(self.began_at, now - hello.age_s)  # a HELLO that was long on its way says too late a time
         if hello.answer:
             self._answer_due = True
         if hello.heard == self.context.incarnation:
@@ -171,20 +183,32 @@ class Session:
 
     def _begin(self, incarnation: int, hello: Hello, now: float) -> None:
         """Another incarnation: whatever was known of the peer belongs to the past."""
-        restarted = self.incarnation != 0
+        restarted, lost, missed = self.incarnation != 0, self._owed(), self._may_have_missed(now)
         self._close_stream()
         self.incarnation, self.release = incarnation, hello.release
-        self.is_older = hello.age_s > now - self.context.started_at
+        self.began_at = inf
         self.full_sync_failure = ""
         self._ours, self._theirs, self._path_whole = Lag(), Lag(), True
+        if lost:
+            self.context.counters.lost_updates += lost
+            self.context.emit(LostUpdates(self.peer, lost))
         if restarted:
-            self.context.emit(PeerRestarted(self.peer))
+            self.context.emit(PeerRestarted(self.peer, missed=missed))
         self.gate = self._decide(hello)
         if self.gate.is_open:
             self._start = self.context.sender.add_peer(self.peer)
             self._enter(State.HEARD, now)
         else:
             self._shut(self.gate, now)
+
+    def _owed(self) -> int:
+        """Updates that the peer is known to have sent, in its present life, and that have not come."""
+        return 0 if self.receiver is None else self.receiver.known - self.receiver.expected + 1
+
+    def _may_have_missed(self, now: float) -> bool:
+        """Whether the peer may have told others what we do not know of: we have not listened all the time."""
+        silent = now - self._last_heard > PEER_RECALL_S
+        return silent or self.receiver is None or self.state not in (State.OPEN, State.LOST)
 
     def _decide(self, hello: Hello) -> Gate:
         """The gate by our table; never a newer schema than the peer says it reads."""
@@ -312,6 +336,7 @@ class Session:
         self.off_reason = reason
         self._answer_due = False
         self._enter(State.LOST, now)
+        self.context.emit(PeerGone(self.peer))
 
     def peer_found(self, now: float) -> None:
         """The cluster hears the peer again: ask for its release as if for the first time."""

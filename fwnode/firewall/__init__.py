@@ -4,8 +4,8 @@
 headers, `fragments` remembers datagrams in pieces, `icmp` says what errors may pass, `tcp` has the state table;
 `connection` is one connection and `table` all of them (with `wheel` for their ends, `ended` for what is over, and
 `packed` for copies that nobody has asked for); `telling` collects what peers are to hear of it, `audience` remembers
-who did, `refreshing` looks for what they do not know exactly. `clearing` ends connections by order; `policy` is the
-rule base, `parameters` the kernel parameters.
+who did, `tellers` whose the copies are, `refreshing` looks for what peers do not know exactly. `clearing` ends
+connections by order; `policy` is the rule base, `parameters` the kernel parameters.
 `inspection` follows control connections (`lines` of their streams, and what `announcements` stand in them),
 `expectations` holds the data connections that are announced, and `data_connections` asks them when a packet is decided.
 `load` says when new connections are blocked, `holding` what becomes of packets that wait for an ACK, `verdict` has the

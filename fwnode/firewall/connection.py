@@ -7,8 +7,10 @@ from math import inf
 from syncproto.columns import Columns
 from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag
 
+from .audience import NOBODY_HEARD
 from .inspection import Inspector
 from .tcp import State
+from .tellers import NOBODY, Teller
 
 # Plain numbers: arithmetic of flags is slow.
 _LEARNED, _DATA = int(RecordFlag.LEARNED), int(RecordFlag.DATA)
@@ -65,8 +67,8 @@ class Connection:
         """Of a control connection, on the member that forwards it."""
         self.learned = False
         self.owned = True
-        self.origin = 0
-        """Of a copy: the peer that owns it, as far as is known; 0 for none."""
+        self.origin = NOBODY
+        """Of a copy: the peer that owns it, as far as is known."""
         self.sync_at = -inf
         """Peers hear of it from this time on (lab seconds); infinity: never."""
         self.generation = 0
@@ -85,13 +87,28 @@ class Connection:
         return (
             (_LEARNED if self.learned else 0)
             | (_DATA if self.parent else 0)
-            | (0 if self.owned else self.origin << OWNER_SHIFT)
+            | (0 if self.owned else self.origin.number << OWNER_SHIFT)
         )
 
     def left(self, now: float) -> float:
         """Seconds until it ends."""
         left = self.expires - now
         return left if left > 0.0 else 0.0
+
+    def take(self, record: Record, owner: Teller, member: int) -> None:
+        """What a peer said of it, but for its state and its end. `owner`: whose it is; `member`: in whose table."""
+        self.session_timeout = record.timeout_s
+        self.revision = record.revision
+        self.rule = record.rule
+        self.service = record.service
+        self.parent = record.parent
+        self.learned = bool(record.flags & _LEARNED)
+        own = record.flags >> OWNER_SHIFT == member != 0
+        if not (self.owned and own):  # a copy of our own does not take it from us
+            self.owned = False
+            self.inspector = None  # packets go another way now: what was followed here is out of date
+            self.origin = owner
+        self.told = self.told or NOBODY_HEARD
 
     def record(self, now: float) -> Record:
         """The connection as it travels."""

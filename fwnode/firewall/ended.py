@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from syncproto.columns import Columns
+from syncproto.record import Record, RecordFlag
 
 Version = tuple[float, int]
 """When something was born, and its revision: the later, the newer."""
@@ -27,3 +32,10 @@ class EndedVersions(OrderedDict[bytes, Version]):
         """Whether this version is over."""
         ended = self.get(key)
         return ended is not None and version <= ended
+
+
+def columns_of_ended(versions: Iterable[tuple[bytes, Version]], slice_max: int) -> Iterator[Columns]:
+    """Versions that are over as they travel, in slices."""
+    following = iter(versions)
+    while some := list(islice(following, slice_max)):
+        yield Columns.of(Record(key, 0, 0.0, 0.0, 0, "", int(RecordFlag.ENDED), *version) for key, version in some)

@@ -75,7 +75,7 @@ class Expectations:
         self._changed: dict[bytes, Expectation] = {}
         self._ended: dict[bytes, Expectation] = {}
         """What peers are to be told of."""
-        self._over = EndedVersions(ENDED_MAX)
+        self.over = EndedVersions(ENDED_MAX)
         """Versions that ended, oldest first."""
         self._due = inf
 
@@ -92,7 +92,7 @@ class Expectations:
         old = self.entries.get(found.key) or self._ended.get(found.key)
         if old is not None:
             made.told = old.told
-        last = max((old.born, old.revision) if old else (born, 0), self._over.get(found.key, (born, 0)))
+        last = max((old.born, old.revision) if old else (born, 0), self.over.get(found.key, (born, 0)))
         if last > (born, 0):  # two may be announced at one time; peers must take it as the newer one
             made.born, made.revision = last[0], last[1] + 1
         self._ended.pop(found.key, None)
@@ -127,7 +127,7 @@ class Expectations:
         known = self._forget(key)
         if known is None:
             return
-        self._over.remember(key, (known.born, known.revision))
+        self.over.remember(key, (known.born, known.revision))
         if tell and known.told and len(self._ended) < ENDED_MAX:
             self._ended[key] = known
 
@@ -176,9 +176,9 @@ class Expectations:
         if known is not None and version < (known.born, known.revision) and (record or version != (0.0, 0)):
             return False
         if record is None or update.op is Op.DELETE:
-            self._over.remember(update.key, version)
+            self.over.remember(update.key, version)
             return self._forget(update.key) is not None
-        if self._over.covers(update.key, version):
+        if self.over.covers(update.key, version):
             return False
         made = Expectation(record.key, record.parent, record.service, record.rule, record.timeout_s, record.born)
         made.revision = record.revision

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from math import inf
 from sys import intern
 
 from syncproto.columns import Columns
-from syncproto.record import Record, RecordFlag
+from syncproto.record import OWNER_SHIFT, Record, RecordFlag
 
 from .connection import Connection
+from .tellers import Teller
 
 _LEARNED = int(RecordFlag.LEARNED)
 
 
 class Batch:
-    """Connections 0, 1, ... of one slice. `came` is lab seconds; `origin` the peer that told of them."""
+    """Connections 0, 1, ... of one slice. `came` is lab seconds; `owners` says whose they are, by the member's number
+    in their flags."""
 
     __slots__ = (
         "_born",
@@ -37,15 +40,15 @@ class Batch:
         "flags",
         "generation",
         "keys",
-        "origin",
+        "owners",
         "row",
     )
 
-    def __init__(self, columns: Columns, came: float, generation: int, origin: int) -> None:
+    def __init__(self, columns: Columns, came: float, generation: int, owners: dict[int, Teller]) -> None:
         self.keys = columns.key
         self.came = came
         self.generation = generation
-        self.origin = origin
+        self.owners = owners
         self.bucket = -1
         self.row = -1
         self._states = bytes(columns.state)
@@ -56,6 +59,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def owner(self, n: int) -> Teller:
+        """Whose it is."""
+        return self.owners[self.flags[n] >> OWNER_SHIFT]
 
     @property
     def soonest_ttl_s(self) -> float:
@@ -94,6 +101,18 @@ class PackedCopies(dict[bytes, Batch]):
         self.drop(batch, n)
         return batch, n
 
+    def end_due(self, batch: Batch, now: float, grace_s: float) -> tuple[list[bytes], float]:
+        """Keys of those whose time has come, which are no longer held; and when the next one's comes."""
+        ended, soonest = list[bytes](), inf
+        for n in list(self.held(batch)):
+            end = batch.came + batch.record(n).ttl_s + grace_s
+            if end > now:
+                soonest = min(soonest, end)
+            else:
+                self.drop(batch, n)
+                ended.append(batch.keys[n])
+        return ended, soonest
+
     def drop(self, batch: Batch, n: int) -> None:
         del self[batch.keys[n]]
         self.learned -= batch.flags[n] & _LEARNED
@@ -102,18 +121,22 @@ class PackedCopies(dict[bytes, Batch]):
 class Place:
     """Where a walk over the rows 0 to `end` - 1 of a table is: in row `row`, at number `n` of the batch there.
 
-    Unpacking moves a copy to a row of its own, which may be one that the walk has passed or will not get to: such a
-    copy is noted in `moved`, and the walk visits it at its end."""
+    Unpacking moves a copy to a row of its own. Where that is a row that the walk has passed, or will not get to, the
+    copy is noted in `moved`, and the walk visits it at its end; where the walk has met the copy and is still to come to
+    the row, it is noted in `met`."""
 
-    __slots__ = ("end", "moved", "n", "row")
+    __slots__ = ("end", "met", "moved", "n", "row")
 
     def __init__(self, end: int) -> None:
         self.end = end
         self.row = self.n = -1
         self.moved: list[Connection] = []
+        self.met: set[Connection] = set()
 
     def note_unpacked(self, row: int, n: int, connection: Connection) -> None:
         """Number `n` of the batch in this row became this connection."""
-        is_ahead = (row, n) > (self.row, self.n)
-        if is_ahead and not self.row < connection.row < self.end:
+        was_met, is_ahead = (row, n) <= (self.row, self.n), self.row < connection.row < self.end
+        if was_met and is_ahead:
+            self.met.add(connection)
+        elif not was_met and not is_ahead:
             self.moved.append(connection)

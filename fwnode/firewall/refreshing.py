@@ -5,6 +5,7 @@ with what is left until the end:
 
 1. The walk: each sync tick some rows of the table are looked at, and an end that is later than peers know is told, as
    long as peers keep up and the tick has room. So a table that is not huge is the same everywhere, to a tick or two.
+   It also tells of connections that began before a peer listened that takes no whole table (`Audience`).
 2. The next packet, once peers know of less than two thirds of the timeout. It waits for no room.
 3. Expiry, when it finds that the end it came for has moved.
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .audience import Audience
 from .connection import Connection
 from .tcp import State
 
@@ -35,17 +37,23 @@ TOLD_MAX = 64
 class Walk:
     """Goes round the rows of a table, which may change between two calls. `tick_s`: lab seconds of a sync tick."""
 
-    def __init__(self, rows: list[Any], tick_s: float) -> None:
+    def __init__(self, rows: list[Any], audience: Audience, tick_s: float) -> None:
         self.lag_s = LAG_TICKS * tick_s
         self._rows = rows
+        self._audience = audience
         self._at = 0
 
-    def has_moved(self, connection: Connection) -> bool:
-        """Whether it is this member's, and ends later than peers know."""
-        return connection.owned and connection.told > 0 and connection.expires - connection.peers_until > self.lag_s
+    def has_news(self, connection: Connection) -> bool:
+        """Whether peers hear too little of it: it is this member's and ends later than they know, or this member's or
+        nobody's and one of them never heard of it."""
+        told = connection.told
+        if not connection.owned:
+            return 0 < told < self._audience.anew_before and not connection.origin.number
+        ends_later = connection.expires - connection.peers_until > self.lag_s
+        return told > 0 and (ends_later or told < self._audience.anew_before)
 
-    def moved(self, room: int) -> list[Connection]:
-        """Up to `room` of this member's connections that end later than peers know."""
+    def news(self, room: int) -> list[Connection]:
+        """Up to `room` of this member's connections of which peers know too little."""
         found: list[Connection] = []
         if room <= 0:
             return found
@@ -53,7 +61,7 @@ class Walk:
             self._at = 0
         for item in self._rows[self._at : self._at + LOOKED_AT_MAX]:
             self._at += 1
-            if isinstance(item, Connection) and self.has_moved(item):
+            if isinstance(item, Connection) and self.has_news(item):
                 found.append(item)
                 if len(found) == room:
                     break

@@ -14,7 +14,7 @@ is over stays over: an older record that arrives afterwards does not bring it ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from math import inf, nextafter
 from operator import itemgetter
@@ -25,13 +25,14 @@ from syncproto.limits import FULL_SLICE_RECORDS, SYNC_TICK_S
 from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag, Update
 
 from .audience import NOBODY_HEARD
-from .connection import Connection, columns_of
-from .ended import EndedVersions
+from .connection import Connection
+from .ended import EndedVersions, columns_of_ended
 from .expectations import Expectations
 from .packed import Batch, PackedCopies, Place
 from .packet import reverse_key
 from .refreshing import GRACE_TICKS, merged_end
 from .tcp import State, further, usual_timeout
+from .tellers import NOBODY, Teller, Tellers
 from .telling import Telling
 from .wheel import Wheel
 
@@ -42,7 +43,9 @@ EXPIRED_AT_ONCE_MAX = 1_000
 """Connections, packed ones as others, that are looked at in one call of `expire` (2 ms): packets wait meanwhile."""
 ENDED_TOGETHER = 100
 """Of them, those that are removed together."""
-_LEARNED, _EXPECTED = int(RecordFlag.LEARNED), int(RecordFlag.EXPECTED)  # plain: arithmetic of flags is slow
+# Plain numbers, for arithmetic of flags is slow.
+_LEARNED, _EXPECTED, _ENDED = int(RecordFlag.LEARNED), int(RecordFlag.EXPECTED), int(RecordFlag.ENDED)
+_NO_CONNECTION = _EXPECTED | _ENDED
 _STATES = tuple(State)  # by number, for calling an enum is slow
 
 
@@ -77,6 +80,8 @@ class ConnectionTable:
         self.over_limit = 0
         """Peers' connections that found no room."""
         self._ended = EndedVersions(ENDED_MAX)
+        self.tellers = Tellers(tick_s)
+        """The peers that copies came from, or belong to."""
         self._unconfirmed: dict[int, set[bytes]] = {}
         self._own_only: set[int] = set()
         self._wheel: Wheel[Connection | Batch] = Wheel(bucket_width)
@@ -113,7 +118,8 @@ class ConnectionTable:
             for row, item in enumerate(islice(self._rows, place.end)):
                 place.row = row
                 if isinstance(item, Connection):
-                    yield item
+                    if item not in place.met:
+                        yield item
                 elif item is not None:
                     for n in self._packed.held(item):
                         place.n = n
@@ -155,6 +161,7 @@ class ConnectionTable:
                 connection.told = old.told
             elif old.told:
                 self._deleted[old.key] = old
+                self._ended.remember(old.key, (old.born, old.revision))
         self._put(connection)
         self.refresh(connection, now)
         self.announce(connection, Op.SET)
@@ -245,7 +252,7 @@ class ConnectionTable:
                 ended.append(item)
             else:
                 self._wheel.plan(item, end)
-                self._telling.announce_moved(item)
+                self._telling.announce_news(item)
             if len(ended) == ENDED_TOGETHER:
                 self._remove_all(ended)
                 ended = []
@@ -269,31 +276,29 @@ class ConnectionTable:
     # -- what peers hear -----------------------------------------------------------------------------------------
 
     def take_updates(self, now: float, room: int = 0) -> list[Update]:
-        """What peers must hear of, each once, as it is; connections that end later than they know fill it to `room`."""
+        """What peers must hear of, each once, as it is. Connections of which they know too little fill it to `room`."""
+        self._tell_on(self.tellers.take_untold(room - len(self._deleted) - len(self._changed)))
         return self._telling.take_updates(now, room) + self.expected.take_updates(now)
 
     def snapshot(self, now: float, slice_max: int = FULL_SLICE_RECORDS) -> Iterator[Columns]:
         """Every synchronised connection, in slices: those there when the walk begins and ends, perhaps later ones."""
-        walk = (c for c in self if c.told or c.sync_at <= now)
-        while connections := list(islice(walk, slice_max)):
-            told = self.audience.told_whole()
-            for connection in connections:
-                if not connection.told:
-                    connection.peers_until = connection.expires
-                if connection.owned:
-                    connection.told = told
-            yield columns_of(connections, now)
+        yield from self._telling.snapshot(self, now, slice_max)
         if announced := list(self.expected.snapshot(now)):
             yield Columns.of(announced)
+
+    def snapshot_ended(self, slice_max: int = FULL_SLICE_RECORDS) -> Iterator[Columns]:
+        """What ended and is remembered, in slices: for a peer that lost updates, ends among them perhaps."""
+        return columns_of_ended([*self._ended.items(), *self.expected.over.items()], slice_max)
 
     # -- what peers say ------------------------------------------------------------------------------------------
 
     def apply_slice(self, columns: Columns, now: float, generation: int = 0, origin: int = 0) -> int:
         """Part of the whole table of the peer `origin`; returns how many of its connections were news."""
+        self.tellers.of(origin).note(columns.key, now)
         if not self._is_news(columns):
             told = (Update(Op.SET, record.key, record, record.born, record.revision) for record in columns)
-            return sum(self.apply(update, now, generation, origin) for update in told)
-        batch = Batch(columns, now, generation, origin)
+            return sum(self._apply(update, now, generation, origin) for update in told)
+        batch = Batch(columns, now, generation, self._owners(columns.flags, origin))
         self._packed.add(batch)
         self._give_row(batch)
         self._wheel.plan(batch, now + batch.soonest_ttl_s + self.grace_s)
@@ -312,19 +317,28 @@ class ConnectionTable:
             and self._packed.keys().isdisjoint(keys)
             and self._ended.keys().isdisjoint(keys)
             and self._deleted.keys().isdisjoint(keys)
-            and not any(flags & _EXPECTED for flags in columns.flags)
+            and not any(flags & _NO_CONNECTION for flags in columns.flags)
         )
 
     def apply(self, update: Update, now: float, generation: int = 0, origin: int = 0) -> bool:
         """What the peer `origin` said. False when it was older than what is known, or about nothing known."""
+        self.tellers.of(origin).note((update.key,), now)
+        return self._apply(update, now, generation, origin)
+
+    def _apply(self, update: Update, now: float, generation: int, origin: int) -> bool:
+        record = update.record
+        if record is not None and record.flags & _ENDED:
+            return self._apply_end(Update(Op.DELETE, record.key, None, record.born, record.revision), now)
         for unconfirmed in self._unconfirmed.values():
             unconfirmed.discard(update.key)
-        record = update.record
         if record is not None and record.flags & _EXPECTED:
             return self.expected.apply(update, now)
         if update.op is Op.DELETE:
             return self._apply_end(update, now)
-        if record is None or self._ended.covers(record.key, (record.born, record.revision)):
+        if record is None:
+            return False
+        if self._ended.covers(record.key, (record.born, record.revision)):
+            self._tell_end(record.key)  # who tells of it has not heard so
             return False
         if origin in self._own_only and record.flags >> OWNER_SHIFT not in (0, self.member):
             return False
@@ -340,7 +354,7 @@ class ConnectionTable:
         elif len(self) >= self._limit():
             self.over_limit += 1
             return False
-        self._put_copy(self._copy(record, now, generation, origin))
+        self._put_copy(self._copy(record, now, generation, self._owner(record.flags >> OWNER_SHIFT, origin)))
         return True
 
     def _apply_end(self, update: Update, now: float) -> bool:
@@ -369,7 +383,7 @@ class ConnectionTable:
         if newer:
             self._changed.pop(known.key, None)
             self._learned -= known.learned
-            self._fill(known, record, origin)
+            known.take(record, self._owner(record.flags >> OWNER_SHIFT, origin), self.member)
             self._learned += known.learned
             known.pending = None
             # `refresh_at` stays: a member that sees one direction alone must not take it back with every packet.
@@ -387,39 +401,30 @@ class ConnectionTable:
         self._wheel.plan(connection, self._end(connection))
         return connection
 
-    def _copy(self, record: Record, came: float, generation: int, origin: int) -> Connection:
+    def _copy(self, record: Record, came: float, generation: int, owner: Teller) -> Connection:
         state, session_timeout = _STATES[record.state], record.timeout_s
         timeout = self._timeout_in(state, session_timeout)
         connection = Connection(record.key, state, timeout, session_timeout, record.born)
         connection.generation = generation
         connection.owned = False
-        self._fill(connection, record, origin)
+        connection.take(record, owner, self.member)
         connection.expires = came + record.ttl_s
         return connection
 
-    def _fill(self, connection: Connection, record: Record, origin: int) -> None:
-        connection.session_timeout = record.timeout_s
-        connection.revision = record.revision
-        connection.rule = record.rule
-        connection.service = record.service
-        connection.parent = record.parent
-        connection.learned = bool(record.flags & _LEARNED)
-        own = record.flags >> OWNER_SHIFT == self.member != 0
-        if not (connection.owned and own):  # a copy of our own does not take it from us
-            connection.owned = False
-            connection.inspector = None  # packets go another way now: what was followed here is out of date
-            connection.origin = self._owner(record.flags, origin)
-        connection.told = connection.told or NOBODY_HEARD
+    def _owner(self, owner: int, teller: int) -> Teller:
+        """To whom a copy belongs of which `teller` says that it is `owner`'s; 0: its own. Nobody's if it is said to be
+        this member's."""
+        return NOBODY if owner == self.member != 0 else self.tellers.of(owner or teller)
 
-    def _owner(self, flags: int, teller: int) -> int:
-        """The peer that a copy belongs to, as far as is known."""
-        owner = flags >> OWNER_SHIFT
-        return teller if owner in (0, self.member) else owner
+    def _owners(self, flags: list[int], teller: int) -> dict[int, Teller]:
+        """The same for all of a slice: by the member's number that stands in their flags."""
+        said = {each >> OWNER_SHIFT for each in flags} if max(flags) >> OWNER_SHIFT else {0}
+        return {owner: self._owner(owner, teller) for owner in said}
 
     # -- copies that are still packed ----------------------------------------------------------------------------
 
     def _unpacked(self, batch: Batch, n: int) -> Connection:
-        return self._copy(batch.record(n), batch.came, batch.generation, batch.origin)
+        return self._copy(batch.record(n), batch.came, batch.generation, batch.owner(n))
 
     def _unpack(self, key: bytes) -> Connection:
         """The held connection of this key, as an object from now on."""
@@ -431,15 +436,9 @@ class ConnectionTable:
 
     def _expire_packed(self, batch: Batch, now: float) -> None:
         """End those of a batch whose time has come; the batch is over when none is left."""
-        soonest = inf
-        for n in list(self._packed.held(batch)):
-            record = batch.record(n)
-            end = batch.came + record.ttl_s + self.grace_s
-            if end > now:
-                soonest = min(soonest, end)
-            else:
-                self._packed.drop(batch, n)
-                self.expected.parent_ended(record.key, tell=False)
+        ended, soonest = self._packed.end_due(batch, now, self.grace_s)
+        for key in ended:
+            self.expected.parent_ended(key, tell=False)
         if soonest < inf:
             self._wheel.plan(batch, soonest)
         else:
@@ -457,11 +456,11 @@ class ConnectionTable:
     def _copies_of(self, peer: int) -> Iterator[bytes]:
         for item in self._rows:
             if isinstance(item, Connection):
-                if item.origin == peer and not item.owned:
+                if item.origin.number == peer and not item.owned:
                     yield item.key
             elif item is not None:
                 for n in self._packed.held(item):
-                    if self._owner(item.flags[n], item.origin) == peer:
+                    if item.owner(n).number == peer:
                         yield item.keys[n]
 
     def whole_has_come(self, peer: int, complete: bool) -> int:
@@ -471,8 +470,27 @@ class ConnectionTable:
         gone = 0
         for key in unconfirmed if complete else ():
             connection = self.find(key)
-            if connection is not None and connection.key == key and connection.origin == peer and not connection.owned:
+            if connection is None or connection.key != key or connection.owned:
+                continue
+            if connection.origin.number == peer:
                 self._drop(connection)
                 self._ended.remember(key, (connection.born, connection.revision))
                 gone += 1
         return gone
+
+    def _tell_on(self, keys: Iterable[bytes]) -> None:
+        """Peers hear what one told of these that is gone."""
+        for key in keys:
+            known = self.find(key)
+            if known is None:
+                self._tell_end(key)
+            elif not known.owned:
+                self.announce(known, Op.MODIFY)
+
+    def _tell_end(self, key: bytes) -> None:
+        """Peers hear that what is remembered to be over is over."""
+        ended = self._ended.get(key)
+        if ended is not None and self.find(key) is None:
+            over = Connection(key, State.NONE, 0.0, 0.0, ended[0])
+            over.revision = ended[1]
+            self._deleted[key] = over

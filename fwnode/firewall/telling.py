@@ -6,16 +6,17 @@ Knows nothing of packets, of what peers say, or of who they are (`audience`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, islice
 from math import inf
 from typing import Any
 
+from syncproto.columns import Columns
 from syncproto.record import Op, Update
 
 from .audience import Audience
-from .connection import Connection
+from .connection import Connection, columns_of
 from .refreshing import REFRESHES_PER_TIMEOUT, Walk
 
 
@@ -26,7 +27,7 @@ class Telling:
     def __init__(self, rows: list[Any], lifetime: Callable[[float], float], tick_s: float) -> None:
         self.audience = Audience()
         self._lifetime = lifetime
-        self._walk = Walk(rows, tick_s)
+        self._walk = Walk(rows, self.audience, tick_s)
         self.changed: dict[bytes, Connection] = {}
         """What is to be told, by key."""
         self.deleted: dict[bytes, Connection] = {}
@@ -40,14 +41,14 @@ class Telling:
             connection.pending = op
             self.changed[connection.key] = connection
 
-    def announce_moved(self, connection: Connection) -> None:
-        """Peers hear of it if it ends later than they know."""
-        if self._walk.has_moved(connection):
+    def announce_news(self, connection: Connection) -> None:
+        """Peers hear of it if they know too little of it."""
+        if self._walk.has_news(connection):
             self.announce(connection, Op.REFRESH)
 
     def take_updates(self, now: float, room: int = 0) -> list[Update]:
-        """What peers must hear of, each once, as it is; connections that end later than they know fill it to `room`."""
-        for connection in self._walk.moved(room - len(self.deleted) - len(self.changed)):
+        """What peers must hear of, each once, as it is. Connections of which they know too little fill it to `room`."""
+        for connection in self._walk.news(room - len(self.deleted) - len(self.changed)):
             self.announce(connection, Op.REFRESH)
         updates = [Update(Op.DELETE, c.key, None, c.born, c.revision) for c in self.deleted.values()]
         self.deleted.clear()
@@ -73,9 +74,21 @@ class Telling:
                 self._postpone(connection, op)
                 continue
             connection.told = all_hear or told(connection.told, op)
-            connection.revision += 1
+            connection.revision += connection.owned  # telling a copy on makes no new version of it
             updates.append(Update(op, connection.key, connection.record(now)))
         return updates
+
+    def snapshot(self, table: Iterable[Connection], now: float, slice_max: int) -> Iterator[Columns]:
+        """All of them that are synchronised, in slices."""
+        walk = (c for c in table if c.told or c.sync_at <= now)
+        while connections := list(islice(walk, slice_max)):
+            told, anew_before = self.audience.told_whole()
+            for connection in connections:
+                if not connection.told:
+                    connection.peers_until = connection.expires
+                if connection.owned and not 0 < connection.told < anew_before:
+                    connection.told = told
+            yield columns_of(connections, now)
 
     def _postpone(self, connection: Connection, op: Op) -> None:
         """Its service is not synchronised, or not yet."""

@@ -195,14 +195,16 @@ class World:
 
     # --- Streams ---
 
-    def full_sync(self, node: Node, peer: int, attempt: int = 0) -> FullSink:
+    def full_sync(self, node: Node, peer: int, attempt: int = 0, heals: bool = False) -> FullSink:
         """The joiner connects to the peer; two byte streams, in order, chopped and delayed."""
-        sink = node.engine.begin_full_sync(peer, self.now, attempt)
+        sink = node.engine.begin_full_sync(peer, self.now, attempt, heals)
         other = self.nodes[peer]
         if not other.alive:
             sink.connection_lost("Could not start a connection to remote member")
             return sink
-        source = other.engine.accept_full_sync(partial(self.snapshot_of, other), self.count_of(other), self.now)
+        source = other.engine.accept_full_sync(
+            partial(self.snapshot_of, other), self.count_of(other), self.now, ended=partial(self.ended_of, other)
+        )
         self.at(self.now, lambda: self.pump(node, sink, other, source))
         return sink
 
@@ -211,6 +213,9 @@ class World:
 
     def snapshot_of(self, node: Node, slice_max: int) -> Iterator[Columns]:
         return snapshot(node.table, slice_max)
+
+    def ended_of(self, node: Node, slice_max: int) -> Iterator[Columns]:
+        return iter(())
 
     def pump(self, node: Node, sink: FullSink, other: Node, source: FullSource) -> None:
         if not (node.alive and other.alive):

@@ -14,10 +14,11 @@ from typing import Any
 from sync_world import Node, World
 
 from fwnode.firewall.connection import Connection
+from fwnode.firewall.refreshing import TOLD_MAX
 from fwnode.firewall.table import ConnectionTable
 from fwnode.firewall.tcp import State
 from syncproto.columns import Columns
-from syncproto.events import Event, GateDecided, LostUpdates, TableSlice, Updates
+from syncproto.events import Event, GateDecided, LostUpdates, PeerGone, PeerRestarted, TableSlice, Updates
 from syncproto.full import FullSink
 from syncproto.joining import Begin, Joining, Progress, Sources
 from syncproto.record import Op
@@ -81,7 +82,7 @@ class TableWorld(World):
         while (event := joining.next_event()) is not None:
             if isinstance(event, Begin):
                 table.await_whole(event.peer, event.own_only)
-                self.full_sync(node, event.peer, event.attempt)
+                self.full_sync(node, event.peer, event.attempt, event.heals)
                 super().serve(node)
             else:
                 table.whole_has_come(event.attempt.peer, event.attempt.state is Progress.DONE)
@@ -97,6 +98,10 @@ class TableWorld(World):
                 table.apply_slice(event.columns, self.now, origin=event.peer)
         elif isinstance(event, LostUpdates):
             self.lost += event.count
+        elif isinstance(event, PeerRestarted):
+            table.tellers.end(event.peer)
+        elif isinstance(event, PeerGone):
+            table.tellers.gone(event.peer)
         elif isinstance(event, GateDecided) and event.gate.allows_full_sync and node.engine.is_older(event.peer):
             joining.mend(event.peer, self.now)
         joining.receive_event(event, self.now)
@@ -115,7 +120,12 @@ class TableWorld(World):
         return len(self.tables[node.member])
 
     def snapshot_of(self, node: Node, slice_max: int) -> Iterator[Columns]:
-        return self.tables[node.member].snapshot(self.now, slice_max)
+        table = self.tables[node.member]
+        table.audience.listen(node.engine.listeners())
+        return table.snapshot(self.now, slice_max)
+
+    def ended_of(self, node: Node, slice_max: int) -> Iterator[Columns]:
+        return self.tables[node.member].snapshot_ended(slice_max)
 
     # --- Pausing ---
 
@@ -173,7 +183,9 @@ class TableWorld(World):
         node = self.nodes[member]
         if member in self.paused or not node.alive:
             return
-        node.engine.send_updates(self.tables[member].take_updates(self.now), self.now)
+        table = self.tables[member]
+        table.audience.listen(node.engine.listeners())
+        node.engine.send_updates(table.take_updates(self.now, TOLD_MAX if node.engine.keeps_up else 0), self.now)
         self.serve(node)
 
     def views(self) -> list[dict[bytes, tuple[float, int]]]:

@@ -228,7 +228,7 @@ def test_a_datagram_of_the_past_changes_nothing() -> None:
 def test_a_clock_set_back_is_believed_after_silence() -> None:
     engine = in_state(State.OPEN)
     say(engine, hello(), incarnation=THEIRS - 1, now=NOW + 3.5)
-    assert PeerRestarted(2) in events(engine)
+    assert PeerRestarted(2, others=(3,)) in events(engine)
 
 
 def test_an_ack_for_a_stream_of_the_past_says_nothing() -> None:
