@@ -14,7 +14,7 @@ def main() -> NoReturn:
     """Load the commands, then run the one that was asked for."""
     output.prepare()
     with _leaving_on_interrupt():
-        from labs.commands import run
+        from labs.fwlab import run
     run()
 
 

@@ -20,7 +20,7 @@ import traceback
 from functools import cache
 from typing import Any, NoReturn
 
-MODULES = {"labs.cli": "labs.commands", "fwnode.control": "fwnode.control.cli"}
+MODULES = {"labs.cli": "labs.fwlab", "fwnode.control": "fwnode.control.cli"}
 """The modules that may be run, and what is loaded before for each of them."""
 MESSAGE_MAX = 1 << 18
 

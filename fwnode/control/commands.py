@@ -27,8 +27,8 @@ from fwnode.control.watching import log_line
 from fwnode.core import Core
 from fwnode.edges import DivertError
 from fwnode.files import FileError
+from fwnode.firewall.announced import AnnouncedConnection, AnnouncedConnections
 from fwnode.firewall.connection import Connection
-from fwnode.firewall.expectations import Expectation, Expectations
 from fwnode.firewall.load import ENABLED
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, parse_value
 from fwnode.firewall.table import ConnectionTable
@@ -285,7 +285,7 @@ class Commands:
         """The connections table, the member's own connections (`local`), or announced data connections (`expected`)."""
         firewall = self._member.firewall
         expected = firewall.connections.expected
-        tables: dict[str, ConnectionTable | Expectations] = {
+        tables: dict[str, ConnectionTable | AnnouncedConnections] = {
             "connections": firewall.connections, "local": firewall.local, "expected": expected
         }  # fmt: skip
         if table not in tables:
@@ -303,7 +303,8 @@ class Commands:
             "rows": [],
         }
         # A connections table bears a walk while it changes; announced connections are few.
-        walk: Iterable[Connection | Expectation] = chosen if isinstance(chosen, ConnectionTable) else list(chosen)
+        walk: Iterable[Connection | AnnouncedConnection]
+        walk = chosen if isinstance(chosen, ConnectionTable) else list(chosen)
         for shown in _slices(islice(walk, 0 if summary else None if unlimited else max), ROWS_A_PART):
             now = self._member.lab_now
             audience = firewall.connections.audience

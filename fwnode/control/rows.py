@@ -5,9 +5,9 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Any
 
+from fwnode.firewall.announced import AnnouncedConnection
 from fwnode.firewall.audience import Audience
 from fwnode.firewall.connection import Connection
-from fwnode.firewall.expectations import Expectation
 from fwnode.firewall.packet import TCP, describe_key, split_key
 
 
@@ -22,7 +22,7 @@ def _ends(key: bytes) -> dict[str, Any]:
     }
 
 
-def expected_row(announced: Expectation, now: float, audience: Audience) -> dict[str, Any]:
+def expected_row(announced: AnnouncedConnection, now: float, audience: Audience) -> dict[str, Any]:
     """A data connection that has not begun; its source port 0 is any."""
     return {
         **_ends(announced.key),

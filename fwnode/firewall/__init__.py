@@ -7,7 +7,7 @@ headers, `fragments` remembers datagrams in pieces, `icmp` says what errors may 
 who did, `tellers` whose the copies are, `refreshing` looks for what peers do not know exactly. `clearing` ends
 connections by order; `policy` is the rule base, `parameters` the kernel parameters.
 `inspection` follows control connections (`lines` of their streams, and what `announcements` stand in them),
-`expectations` holds the data connections that are announced, and `data_connections` asks them when a packet is decided.
+`announced` holds the data connections that are announced, and `data_connections` asks them when a packet is decided.
 `load` says when new connections are blocked, `holding` what becomes of packets that wait for an ACK, `verdict` has the
 words for all of it.
 Nothing here may hold a socket, a thread, randomness, the environment or a clock. `now` is lab time in seconds.

@@ -1,6 +1,6 @@
 """What is special about data connections when a packet is decided: they were announced, and no rule is asked for them.
 
-Between `inspection` (what a packet says), `expectations` (what was said) and the rule base. Pure, as its neighbours.
+Between `inspection` (what a packet says), `announced` (what was said) and the rule base. Pure, as its neighbours.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from .expectations import Expectation
+from .announced import AnnouncedConnection
 from .inspection import inspector
 from .packet import Packet, split_key
 from .policy import Action, Match, OnInstall, Policy
@@ -18,7 +18,7 @@ from .table import ConnectionTable
 class Announced(NamedTuple):
     """A new connection that a control connection has announced, and what stands in for a rule of its own."""
 
-    by: Expectation
+    by: AnnouncedConnection
     match: Match
 
 

@@ -1,7 +1,7 @@
 """Control connections that announce data connections: what a packet of one says, in the light of those before it.
 
 An inspector belongs to one connection on the member that forwards it. It is not synchronised: after a failover the new
-member follows from the first segment that it sees. What was announced is synchronised (`expectations`). This module
+member follows from the first segment that it sees. What was announced is synchronised (`announced`). This module
 knows nothing of the table, the rule base or time.
 """
 

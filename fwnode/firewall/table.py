@@ -24,10 +24,10 @@ from syncproto.columns import Columns
 from syncproto.limits import FULL_SLICE_RECORDS, SYNC_TICK_S
 from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag, Update
 
+from .announced import AnnouncedConnections
 from .audience import NOBODY_HEARD
 from .connection import Connection
 from .ended import EndedVersions, columns_of_ended
-from .expectations import Expectations
 from .packed import Batch, PackedCopies, Place
 from .packet import reverse_key
 from .refreshing import GRACE_TICKS, merged_end
@@ -70,7 +70,7 @@ class ConnectionTable:
         self._learned = 0
         self.cluster_time = ClusterTime()
         """What `born` of a new connection is read from."""
-        self.expected = Expectations(timer_floor, self.cluster_time)
+        self.expected = AnnouncedConnections(timer_floor, self.cluster_time)
         """Data connections that control connections of this table have announced."""
         self._floor = timer_floor
         self.grace_s = GRACE_TICKS * tick_s

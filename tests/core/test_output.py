@@ -45,7 +45,7 @@ def test_a_terminal_that_lacks_characters(arguments):
 
 def test_an_error_is_not_an_expectation_that_failed(monkeypatch, tmp_path):
     """An internal error has a code of its own, in the program and in the one inside the lab."""
-    program = "import labs.commands, labs.cli; labs.commands.discovery.running = None; labs.cli.main()"
+    program = "import labs.fwlab, labs.cli; labs.fwlab.discovery.running = None; labs.cli.main()"
     done = subprocess.run([sys.executable, "-P", "-c", program, "ps"], capture_output=True, text=True, check=False)
     assert done.returncode == ExitCode.INTERNAL
     assert "this is an error of fwlab itself" in done.stderr

@@ -9,8 +9,8 @@ from firewall_wire import answer, firewall, key_of, play, tcp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fwnode.firewall.announced import AnnouncedConnections
 from fwnode.firewall.announcements import Announcement
-from fwnode.firewall.expectations import Expectations
 from fwnode.firewall.firewall import Firewall
 from syncproto.cluster_time import HEARD_MAX_S, ClusterTime
 from syncproto.limits import TIME_MAX_S
@@ -106,7 +106,7 @@ def test_however_late_a_peer_says_that_it_is_what_begins_can_still_travel(told_s
 def test_announced_connections_are_ordered_by_it_too() -> None:
     time = ClusterTime()
     time.heard(7_000.0, 5.0)
-    store = Expectations(0.0, time)
+    store = AnnouncedConnections(0.0, time)
     parent = key_of()
     store.announce(Announcement(parent[:-4] + b"\0\0" + parent[-2:], "ftp-data", 60.0), parent, 1, 6.0)
     [known] = store

@@ -14,8 +14,8 @@ from lab_world import RATE, World, lab_file
 from typer.testing import CliRunner
 
 from fwnode.files import FileError
-from labs.commands import app
 from labs.exit_codes import ExitCode
+from labs.fwlab import app
 from labs.procedure import cli, runner
 from labs.procedure.moments import moment, moment_words
 

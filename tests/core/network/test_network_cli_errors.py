@@ -10,7 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from fwnode.configuration import MemberConfig
-from labs import cli, commands
+from labs import cli
+from labs import fwlab as command_line
 from labs.exit_codes import ExitCode
 from labs.network import background
 from labs.words import lab_first
@@ -97,7 +98,7 @@ def test_network_script_is_a_script(monkeypatch, capsys):
 
 
 def test_help_has_the_exit_codes():
-    shown = CliRunner().invoke(commands.app, ["--help"]).output
+    shown = CliRunner().invoke(command_line.app, ["--help"]).output
     assert "130 interrupted" in " ".join(shown.split())
 
 

@@ -75,7 +75,7 @@ def test_workers_that_do_not_start_end_the_sweep(found: list[Variant]) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_shows_and_writes_what_is_done(how: signal.Signals, tmp_path: Path) -> None:
-    program = ("from labs.sweep import cli, workers; from labs.commands import app, run; cli.register(app)\n"
+    program = ("from labs.sweep import cli, workers; from labs.fwlab import app, run; cli.register(app)\n"
                f"workers.Workers.__init__.__defaults__ = (1, {fake_simulation.SLOW!r})\n"
                "run()")  # fmt: skip
     path = tmp_path / "sweep.json"

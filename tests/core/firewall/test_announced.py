@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from properties import examples
 from scapy.layers.inet import TCP
 
+from fwnode.firewall.announced import EXPECTED_MAX, EXPECTED_PER_CONTROL_MAX, AnnouncedConnections
 from fwnode.firewall.announcements import FTP_LIFETIME_S, Announcement
 from fwnode.firewall.connection import Connection
-from fwnode.firewall.expectations import EXPECTED_MAX, EXPECTED_PER_CONTROL_MAX, Expectations
 from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.packet import parse
 from fwnode.firewall.table import ConnectionTable
@@ -271,7 +271,7 @@ def test_the_oldest_of_a_control_connection_makes_room() -> None:
 
 @pytest.mark.parametrize("by_peer", [True, False])
 def test_the_oldest_of_a_member_makes_room(by_peer: bool) -> None:
-    store = Expectations()
+    store = AnnouncedConnections()
     for number in range(EXPECTED_MAX + 5):
         found = announcement(1024 + number)
         parent = PARENT[:-4] + number.to_bytes(2) + PARENT[-2:]

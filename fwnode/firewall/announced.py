@@ -25,7 +25,7 @@ ENDED_MAX = EXPECTED_MAX
 """Ends that peers have not been told yet, and ends that are remembered; what is beyond ends by itself, in time."""
 
 
-class Expectation:
+class AnnouncedConnection:
     """One announced connection."""
 
     __slots__ = ("born", "expires", "key", "lifetime", "owned", "parent", "revision", "rule", "service", "told")
@@ -62,18 +62,18 @@ class Expectation:
         )
 
 
-class Expectations:
+class AnnouncedConnections:
     """All announced connections of a member. `floor` is the shortest time any of them lives (lab seconds)."""
 
     def __init__(self, floor: float = 0.0, cluster_time: ClusterTime | None = None) -> None:
-        self.entries: dict[bytes, Expectation] = {}
+        self.entries: dict[bytes, AnnouncedConnection] = {}
         """Oldest first."""
         self.peak = 0
         self._floor = floor
         self._cluster_time = cluster_time or ClusterTime()
         self._of_parent: dict[bytes, dict[bytes, None]] = {}
-        self._changed: dict[bytes, Expectation] = {}
-        self._ended: dict[bytes, Expectation] = {}
+        self._changed: dict[bytes, AnnouncedConnection] = {}
+        self._ended: dict[bytes, AnnouncedConnection] = {}
         """What peers are to be told of."""
         self.over = EndedVersions(ENDED_MAX)
         """Versions that ended, oldest first."""
@@ -82,13 +82,13 @@ class Expectations:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __iter__(self) -> Iterator[Expectation]:
+    def __iter__(self) -> Iterator[AnnouncedConnection]:
         return iter(self.entries.values())
 
     def announce(self, found: Announcement, parent: bytes, rule: int, now: float) -> None:
         """A control connection told of it, perhaps again."""
         born = self._cluster_time.at(now)
-        made = Expectation(found.key, parent, found.service, rule, found.lifetime_s, born)
+        made = AnnouncedConnection(found.key, parent, found.service, rule, found.lifetime_s, born)
         old = self.entries.get(found.key) or self._ended.get(found.key)
         if old is not None:
             made.told = old.told
@@ -99,7 +99,7 @@ class Expectations:
         self._put(made, now + max(found.lifetime_s, self._floor), tell=True)
         self._changed[made.key] = made
 
-    def _put(self, made: Expectation, expires: float, *, tell: bool) -> None:
+    def _put(self, made: AnnouncedConnection, expires: float, *, tell: bool) -> None:
         self._forget(made.key)
         siblings = self._of_parent.get(made.parent, {})
         while len(siblings) >= EXPECTED_PER_CONTROL_MAX:
@@ -112,7 +112,7 @@ class Expectations:
         self._of_parent.setdefault(made.parent, {})[made.key] = None
         self.peak = max(self.peak, len(self.entries))
 
-    def _forget(self, key: bytes) -> Expectation | None:
+    def _forget(self, key: bytes) -> AnnouncedConnection | None:
         known = self.entries.pop(key, None)
         if known is not None:
             self._changed.pop(key, None)
@@ -131,14 +131,14 @@ class Expectations:
         if tell and known.told and len(self._ended) < ENDED_MAX:
             self._ended[key] = known
 
-    def find(self, key: bytes, now: float) -> Expectation | None:
+    def find(self, key: bytes, now: float) -> AnnouncedConnection | None:
         """The announcement that a new packet of this key fits, if there is one."""
         if not self.entries:
             return None
         known = self.entries.get(key[:-4] + b"\0\0" + key[-2:])
         return known if known is not None and now < known.expires else None
 
-    def use(self, known: Expectation) -> None:
+    def use(self, known: AnnouncedConnection) -> None:
         """The data connection has begun: no second one may."""
         self._end(known.key, True)
 
@@ -180,7 +180,8 @@ class Expectations:
             return self._forget(update.key) is not None
         if self.over.covers(update.key, version):
             return False
-        made = Expectation(record.key, record.parent, record.service, record.rule, record.timeout_s, record.born)
+        ends, rule = (record.key, record.parent), record.rule
+        made = AnnouncedConnection(*ends, record.service, rule, record.timeout_s, record.born)
         made.revision = record.revision
         made.owned, made.told = False, True
         self._put(made, now + record.ttl_s, tell=False)
