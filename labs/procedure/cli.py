@@ -14,7 +14,7 @@ from fwnode.files import FileError
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
 from labs.network.supervisor import run_for_result
-from labs.procedure import catalog
+from labs.procedure import catalog, worlds
 from labs.procedure.model import LabFile
 from labs.procedure.moments import SEED_MAX
 from labs.procedure.settings import KeyProblem, Settings, load_set, parse
@@ -25,6 +25,8 @@ from labs.results import Results
 LabName = Annotated[str, typer.Argument(metavar="LAB", help="A lab of the catalog, a lab file, or its folder.")]
 SEED_DRAWN_MAX = 10**6
 """A run on real packets that is given no seed draws one below this."""
+SEED_SIMULATED = 1
+"""Of a simulated run that is given no seed: it is the same run every time."""
 VERDICTS = {"pass": ExitCode.HELD, "warn": ExitCode.WARNINGS, "fail": ExitCode.FAILED}
 
 
@@ -47,8 +49,12 @@ def run_lab(
         Path | None, typer.Option("--evidence", metavar="DIR", help="A folder for the document and the logs.")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="At the end the lab stays until you press Enter.")] = False,
+    simulated: Annotated[
+        bool, typer.Option("--simulate", help="In a simulated world, in virtual time: no namespaces, no root.")
+    ] = False,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=SEED_MAX, help="What the moments of steps with spans come from.")
+        int | None, typer.Option("--seed", min=0, max=SEED_MAX, help="What the moments of steps with spans come from, "
+                                 "and all chance of a simulated world: the same seed, the same run.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -57,6 +63,9 @@ def run_lab(
     ] = None,
 ) -> None:  # fmt: skip
     """Play a lab and tell what happened."""
+    if keep and simulated:
+        _fail("--keep is for real packets: a simulated world ends with its run; leave out one of the two",
+              ExitCode.USAGE)
     chosen = _settings(settings or [])
     file = _load(lab, name, chosen)
     try:
@@ -65,8 +74,11 @@ def run_lab(
         _fail(str(error), error.exit_code)
     if evidence is not None:
         _must_be_folder(evidence)
-    asked = {"seed": secrets.randbelow(SEED_DRAWN_MAX) if seed is None else seed, "settings": chosen}
-    document, code = _play(file, file.name if name is None else name, evidence, keep, asked)
+    if simulated:
+        document, code = _simulate(file, SEED_SIMULATED if seed is None else seed, evidence)
+    else:
+        asked = {"seed": secrets.randbelow(SEED_DRAWN_MAX) if seed is None else seed, "settings": chosen}
+        document, code = _play(file, file.name if name is None else name, evidence, keep, asked)
     text = json.dumps(document, indent=2) + "\n"
     results.write(json_file, text)
     results.write(junit_file, junit.render(document))
@@ -94,6 +106,9 @@ def check_file(file: Annotated[str, typer.Argument(metavar="FILE", help="A lab f
     checked = _load(file)
     steps, expectations = len(checked.steps), len(checked.expect)
     typer.echo(f"{checked.path}: in order; {steps} steps, {expectations} expectations at the end")
+    for world in worlds.WORLDS:
+        for line in worlds.lacking(checked, world):
+            typer.echo(f"{checked.path}: {line}")
 
 
 def _play(file: LabFile, name: str, evidence: Path | None, keep: bool,
@@ -110,6 +125,31 @@ def _play(file: LabFile, name: str, evidence: Path | None, keep: bool,
     if not text:
         raise typer.Exit(code or ExitCode.INTERNAL)
     return json.loads(text), code
+
+
+def _simulate(file: LabFile, seed: int, evidence: Path | None) -> tuple[dict[str, Any], int]:
+    from labs.simulation.run import Simulation
+
+    _must_work(file, "simulated")
+    live = terminal.Live()
+    live.title(file, seed)
+    simulation = Simulation(file, seed, live.tell)
+    try:
+        document, code = simulation.run()
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    if evidence is not None:
+        try:
+            (evidence / "world.log").write_bytes(simulation.world.log())
+        except OSError as error:
+            typer.echo(f"fwlab: {error.filename}: cannot be written: {error.strerror}", err=True)
+            code = code or ExitCode.NOT_WRITTEN
+    return document, code
+
+
+def _must_work(file: LabFile, world: str) -> None:
+    if lacking := worlds.lacking(file, world):
+        _fail("\n".join(f"{file.path}: {line}" for line in lacking), ExitCode.USAGE)
 
 
 def _load(lab: str, name: str | None = None, settings: Settings | None = None) -> LabFile:

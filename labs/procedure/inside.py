@@ -17,16 +17,13 @@ from typing import Any
 from labs.exit_codes import ExitCode
 from labs.network import supervisor
 from labs.network.lab import Lab
-from labs.network.members import MemberSettings
-from labs.procedure.model import LabFile
+from labs.procedure.model import CLIENT, SERVER, LabFile
 from labs.procedure.playing import play
 from labs.procedure.runner import Runner
 from labs.procedure.settings import load_set
 from labs.procedure.step_server import answering
 from labs.report.terminal import Live
 from labs.traffic.driver import Traffic, spawned
-
-CLIENT, SERVER = "client", "server"
 
 
 def main(argv: list[str], lab_name: str) -> int:
@@ -44,22 +41,16 @@ def main(argv: list[str], lab_name: str) -> int:
 async def run(file: LabFile, seed: int, lab_name: str, evidence: Path | None, keep: bool,
               deliver: Callable[[dict[str, Any]], None]) -> ExitCode:  # fmt: skip
     """Play the lab and deliver its document as soon as it is there: whatever goes wrong later, it is kept."""
-    settings = {
-        name: MemberSettings(release=member.release, started=False, parameters=member.parameters, policy=file.policy)
-        for name, member in file.members.items()
-    }
     releases = (file.path.parent / file.header.releases).resolve() if file.header.releases else None
     live = Live()
     live.title(file)
-    lab = Lab(file.topology, settings, name=lab_name, rate=file.header.clock.rate, releases=releases)
+    lab = Lab(file.topology, file.settings(), name=lab_name, rate=file.header.clock.rate, releases=releases)
     async with answering(lab):
 
         def load_of(name: str) -> Traffic:
             workload = file.workloads[name]
-            version = 6 if workload.family == "ipv6" else 4
-            address = next(str(a) for a in file.topology.hosts[SERVER].addresses if a.version == version)
-            return Traffic(name, workload, begin=spawned(lab.spawn), client=CLIENT, server=SERVER, address=address,
-                           rate=lab.rate, epoch=lab.epoch)
+            return Traffic(name, workload, begin=spawned(lab.spawn), client=CLIENT, server=SERVER,
+                           address=file.server_address(workload), rate=lab.rate, epoch=lab.epoch)
 
         runner = Runner(file, lab, load_of, live.tell, asyncio.get_running_loop().time, seed)
         document, code = await play(runner)

@@ -19,6 +19,7 @@ from fwnode.files import FileError, load_yaml
 from fwnode.policy_file import build_policy
 from labs.network.discovery import check_name
 from labs.network.errors import LabError, TopologyError
+from labs.network.members import MemberSettings
 from labs.network.topology import Topology, load_topology
 from labs.procedure.catalog import FILE
 from labs.procedure.expectations import Expectation
@@ -30,6 +31,8 @@ from labs.traffic.durations import Spread
 from labs.traffic.workload import AnyWorkload, Workload
 from syncproto.release import Compatibility
 
+CLIENT, SERVER = "client", "server"
+"""The hosts between which workloads run."""
 WORKLOAD_NAME_MAX = 40
 """Characters of a workload's name. Lab's own: it heads a line of the report."""
 
@@ -73,6 +76,17 @@ class LabFile(BaseModel):
     workloads: dict[str, AnyWorkload]
     steps: list[Step]
     expect: list[Expectation]
+
+    def settings(self) -> dict[str, MemberSettings]:
+        """What each member is started with; none is until a step says so."""
+        return {name: MemberSettings(release=member.release, started=False, parameters=dict(member.parameters),
+                                     policy=self.policy)
+                for name, member in self.members.items()}  # fmt: skip
+
+    def server_address(self, workload: AnyWorkload) -> str:
+        """Where the workload's client finds its server."""
+        version = 6 if workload.family == "ipv6" else 4
+        return next(str(a) for a in self.topology.hosts[SERVER].addresses if a.version == version)
 
 
 BESIDE_A_VERB = ("note", "after")

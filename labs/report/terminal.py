@@ -44,12 +44,14 @@ class Live:
     def __init__(self, to: Console | None = None) -> None:
         self._console = to or console()
 
-    def title(self, file: LabFile) -> None:
+    def title(self, file: LabFile, seed: int | None = None) -> None:
+        """`seed`: of a simulated world."""
         clock = file.header.clock.rate
         pace = "lab time runs at wall speed" if clock == 1 else f"a second is {format_duration(clock)} of lab time"
         self._console.print(Text(f"{file.name}: {file.header.title}", style="bold"))
         self._console.print(Padding(Text(" ".join(file.header.shows.split())), (0, 0, 0, 2)))
-        self._console.print(Text(f"  {pace}\n", style="dim"))
+        world = "" if seed is None else f"a simulated world, seed {seed}; "
+        self._console.print(Text(f"  {world}{pace}\n", style="dim"))
 
     def say(self, text: str) -> None:
         self._console.print(Text(f"\n  {text}", style="bold"))

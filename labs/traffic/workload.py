@@ -3,6 +3,7 @@ load the machine, not the story, so they are per second of wall time."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -40,6 +41,8 @@ class _Workload(BaseModel):
     """The steps that it takes."""
     figures: ClassVar[frozenset[str]] = frozenset()
     """What it counts besides the fates of its sessions."""
+    lacks: ClassVar[Mapping[str, str]] = {}
+    """World -> why this kind does not work there."""
 
     family: Literal["ipv4", "ipv6"] = "ipv4"
     patience: Duration = 60.0

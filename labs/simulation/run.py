@@ -1,0 +1,60 @@
+"""A lab file played in a simulated world: the same file, runner and document as on real packets.
+
+The document depends on the file and the seed alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from fwnode.configuration import load_releases
+from labs.exit_codes import ExitCode
+from labs.procedure.document import Entry
+from labs.procedure.ground import Load
+from labs.procedure.model import CLIENT, SERVER, LabFile
+from labs.procedure.playing import play
+from labs.procedure.runner import Runner
+from labs.simulation.ground import SimulatedGround
+from labs.simulation.loads import Loads
+from labs.simulation.loop import Deadlock, VirtualLoop, World
+
+Tell = Callable[[Entry], None]
+
+
+def simulate(file: LabFile, seed: int, tell: Tell = lambda entry: None) -> dict[str, Any]:
+    """The run's document. `tell` hears each line of the timeline when it happens."""
+    return Simulation(file, seed, tell).run()[0]
+
+
+class Simulation:
+    """One lab in one world. What is in it (`ground`, `world`) can be looked at before, and after the run."""
+
+    def __init__(self, file: LabFile, seed: int, tell: Tell = lambda entry: None) -> None:
+        self.world = World(seed)
+        self.loop = VirtualLoop(self.world)
+        self.ground = SimulatedGround(self.world, file.topology, file.settings(), rate=file.header.clock.rate,
+                                      compatibility=load_releases(file.header.releases, file.path.parent))
+        self._loads = Loads(self.ground.network.machines, rate=self.ground.rate, epoch=self.ground.epoch)
+        self.file = file
+        self.runner = Runner(file, self.ground, self._load, tell, self.loop.time, seed)
+
+    def run(self) -> tuple[dict[str, Any], ExitCode]:
+        """The document, and whether `fwlab` itself has failed."""
+        with asyncio.Runner(loop_factory=lambda: self.loop) as loop:
+            try:
+                return loop.run(self._play())
+            except Deadlock as error:
+                self.runner.problem = str(error)
+                return loop.run(self.runner.document()), ExitCode.FAILED
+
+    async def _play(self) -> tuple[dict[str, Any], ExitCode]:
+        document, code = await play(self.runner)
+        await self.runner.close()
+        return document, code
+
+    def _load(self, name: str) -> Load:
+        workload = self.file.workloads[name]
+        return self._loads.load(name, workload, client=CLIENT, server=SERVER,
+                                address=self.file.server_address(workload))

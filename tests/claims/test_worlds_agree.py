@@ -1,0 +1,19 @@
+"""The two worlds agree: every lab of the catalogue, played on real packets and simulated, says the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from labs.procedure import catalog
+from labs.procedure.model import load
+from labs.simulation.agreement import differences
+from labs.simulation.run import simulate
+
+pytestmark = pytest.mark.timeout(400)  # the first test of a lab waits for the whole lab
+
+
+@pytest.mark.parametrize("lab", catalog.names())
+def test_a_lab_says_the_same_in_both_worlds(lab, run_lab):
+    real, simulated = run_lab(lab), simulate(load(catalog.find(lab)), 1)
+    assert (real["world"], simulated["world"]) == ("real", "simulated")
+    assert differences(real, simulated) == []
