@@ -125,6 +125,7 @@ class ConnectionTable:
                         place.n = n
                         yield self._unpacked(item, n)
                     place.n = -1
+            place.row = place.end
             yield from (connection for connection in place.moved if connection.row >= 0)
         finally:
             self._places.remove(place)

@@ -286,6 +286,8 @@ def test_nobody_can_tell_a_packed_table_from_another(schedule: list[tuple[str, A
     ended_before=st.sets(st.integers(1, 20)),
     meanwhile=st.lists(st.tuples(st.sampled_from(["find", "find", "end", "add"]), st.integers(1, 20)), max_size=40),
 )
+@example(slices=[2], ended_before={2}, meanwhile=[("find", 1)] * 3 + [("find", 3)])
+@example(slices=[4], ended_before={1, 2}, meanwhile=[("find", n) for n in (1, 1, 4, 1, 1, 1, 3)])
 def test_a_walk_meets_once_whatever_is_there_from_its_begin_to_its_end(
     slices: list[int], ended_before: set[int], meanwhile: list[tuple[str, int]]
 ) -> None:
