@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from labs.bench.figures import COLUMNS, FIGURES, Row, cells, document, peers
+from labs.bench.figures import COLUMNS, FIGURES, SIMULATED, Row, cells, document, peers
 from labs.bench.machine import machine
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
@@ -27,6 +27,7 @@ class What(StrEnum):
     SYNC = "sync"
     FAILOVER = "failover"
     MEMORY = "memory"
+    SIMULATION = "simulation"
     ALL = "all"
 
 
@@ -61,7 +62,8 @@ def _show(rows: list[Row]) -> None:
     console = Console()
     for title, those in (
         ("", [row for row in rows if row.figure in FIGURES]),
-        ("on the sync network", [row for row in rows if row.figure not in FIGURES]),
+        ("on the sync network", [row for row in rows if row.figure not in FIGURES + SIMULATED]),
+        ("in the simulated world", [row for row in rows if row.figure in SIMULATED]),
     ):
         if not those:
             continue

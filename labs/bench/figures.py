@@ -15,6 +15,8 @@ FIGURES = (
     "full_sync_1m_p99", "failover_default", "failover_fast", "memory_active", "memory_standby",
 )  # fmt: skip
 """Those that compare us with a peer. What `wire` counts has none, and is kept apart."""
+SIMULATED = ("simulated_packets", "simulated_hours")
+"""Those of the simulated world. They have no peer."""
 _DIGITS = 3
 
 
@@ -111,5 +113,6 @@ def _spread(figures: list[float]) -> float:
 def document(machine: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
     """What `fwlab bench --json` writes."""
     compared = [asdict(row) for row in rows if row.figure in FIGURES]
-    counted = [asdict(row) for row in rows if row.figure not in FIGURES]
-    return {"machine": machine, "rows": compared, "wire": counted}
+    counted = [asdict(row) for row in rows if row.figure not in FIGURES + SIMULATED]
+    simulated = [asdict(row) for row in rows if row.figure in SIMULATED]
+    return {"machine": machine, "rows": compared, "wire": counted, "simulation": simulated}

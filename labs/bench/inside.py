@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import NamedTuple
 
-from labs.bench import connections, failover, forward, growth, memory, sync, wire
+from labs.bench import connections, failover, forward, growth, memory, simulation, sync, wire
 from labs.bench.figures import Row
 from labs.bench.progress import Progress
 from labs.exit_codes import ExitCode
@@ -39,6 +39,7 @@ GROUPS: dict[str, list[Group]] = {
     ],
     "failover": [Group(failover.steps, failover.measure)],
     "memory": [Group(memory.steps, memory.measure)],
+    "simulation": [Group(simulation.steps, simulation.measure)],
 }
 
 

@@ -131,7 +131,7 @@ class Interface:
         """Frames that did not get through: faults and full queues."""
         self._out_bucket: Bucket | None = None
         self._in_bucket: Bucket | None = None
-        self._out_plain = self._in_plain = True
+        self._out_plain = self.in_plain = True
         self._held: dict[int, tuple[Callable[[Frame], None], Frame]] = {}
         """Frames that a delay keeps, by number, and what is done with each then."""
         self._number = 0
@@ -159,7 +159,7 @@ class Interface:
     def changed(self) -> None:
         """Call this after a change of `inward` or `outward`."""
         self._out_plain = self.up and self.outward.harmless and self._out_bucket is None
-        self._in_plain = self.up and self.inward.harmless and self._in_bucket is None
+        self.in_plain = self.up and self.inward.harmless and self._in_bucket is None
 
     def let_go(self) -> None:
         """Frames that a delay keeps go on now."""
@@ -198,14 +198,8 @@ class Interface:
 
     # -- into the machine -----------------------------------------------------------------------------------------
 
-    def arrive(self, frame: Frame, when: float) -> None:
-        """The switch sends the frame to this link; `when` it would be at the machine."""
-        heappush(
-            self.world.heap,
-            (when, next(self.world.order), self.receive if self._in_plain else self._limit_in, frame),
-        )
-
-    def _limit_in(self, frame: Frame) -> None:
+    def limit_in(self, frame: Frame) -> None:
+        """What the switch sends to a link with something wrong; where all is well, that is `receive`."""
         if self._in_bucket is None:
             self._into_machine(frame)
         else:
@@ -292,16 +286,16 @@ class Switch:
         if table.get(source) is not sender:
             table[source] = sender
         to = table.get(frame[0])
-        if to is None:
-            for port in self.ports:
-                if port is not sender and port.up:
-                    port.arrive(frame, when)
-        elif to is not sender:
-            if to._in_plain:
-                world = self.world
-                heappush(world.heap, (when, next(world.order), to.receive, frame))
-            else:
-                to.arrive(frame, when)
+        world = self.world
+        if to is not None:
+            if to is not sender:
+                then = to.receive if to.in_plain else to.limit_in
+                heappush(world.heap, (when, next(world.order), then, frame))
+            return
+        for port in self.ports:
+            if port is not sender and port.up:
+                then = port.receive if port.in_plain else port.limit_in
+                heappush(world.heap, (when, next(world.order), then, frame))
 
     def forget(self, port: Interface) -> None:
         """The port is down: what was learned there is not known any more."""

@@ -51,10 +51,12 @@ def test_what_the_wire_carries_is_no_row_of_the_comparison():
     rows = [
         compare("udp_64b", [8.0], [10.0], peer_name="kernel", unit="packets/s"),
         alone("bytes_per_record_ipv4", [60.0], peer_name="none", unit="byte", better="lower"),
+        alone("simulated_packets", [100_000.0], peer_name="none", unit="packets/s", better="higher"),
     ]
     made = document({}, rows)
     assert [row["figure"] for row in made["rows"]] == ["udp_64b"]
     assert [row["figure"] for row in made["wire"]] == ["bytes_per_record_ipv4"]
+    assert [row["figure"] for row in made["simulation"]] == ["simulated_packets"]
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,13 @@ def figures() -> str:
         f"{machine['processor']} ({machine['architecture']}), {machine['cores']} cores, {machine['memory_gib']} GiB; "
         f"Linux {machine['kernel']}, Python {machine['python']}; {peers}."
     )
-    tables = [table(*COLUMNS, rows=(cells(Row(**row)) for row in last[kind])) for kind in ("rows", "wire")]
-    return "\n\n".join((where, tables[0], "On the sync network:", tables[1]))
+    titles = {"rows": "", "wire": "On the sync network:", "simulation": "In the simulated world:"}
+    tables = [
+        f"{title}\n\n{table(*COLUMNS, rows=(cells(Row(**row)) for row in last[kind]))}".strip()
+        for kind, title in titles.items()
+        if kind in last
+    ]
+    return "\n\n".join((where, *tables))
 
 
 BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
