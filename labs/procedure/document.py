@@ -14,6 +14,8 @@ from syncproto.joining import NO_FULL_SYNC
 
 FORMAT = 1  # of the document; a reader may rely on the keys of a format
 REAL: Mapping[str, Any] = {"world": "real"}
+OWN_ERROR = "an error of fwlab itself"
+"""The beginning of a problem that is a mistake of this program, and not of a lab or a machine."""
 
 EMPTY_STATUS: dict[str, Any] = {
     "state": "Stopped", "reason": "", "policy": "", "connections": 0, "peak": 0, "learned": 0, "synced_full": 0,

@@ -6,6 +6,7 @@ import traceback
 from typing import Any
 
 from labs.exit_codes import ExitCode
+from labs.procedure.document import OWN_ERROR
 from labs.procedure.runner import Runner
 
 
@@ -15,5 +16,5 @@ async def play(runner: Runner) -> tuple[dict[str, Any], ExitCode]:
         return await runner.run(), ExitCode.HELD
     except Exception as error:
         traceback.print_exc()
-        runner.problem = f"an error of fwlab itself: {type(error).__name__}: {error}"
+        runner.problem = f"{OWN_ERROR}: {type(error).__name__}: {error}"
         return await runner.document(), ExitCode.INTERNAL

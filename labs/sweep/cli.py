@@ -130,8 +130,9 @@ def _last_line(found: Sequence[Variant], done: int, summaries: Sequence[Summary]
                interrupted: bool) -> None:  # fmt: skip
     failed = sum(summary.failures for summary in summaries)
     runs = f"{done:,} run{'' if done == 1 else 's'}"
-    word = "INTERRUPTED" if interrupted else "FAIL" if failed else "PASS"
-    style = {"INTERRUPTED": "bold yellow", "FAIL": "bold red", "PASS": "bold green"}[word]
+    broken = any(summary.broken for summary in summaries)
+    word = "INTERRUPTED" if interrupted else "FAIL" if failed else "WARN" if broken else "PASS"
+    style = {"FAIL": "bold red", "PASS": "bold green"}.get(word, "bold yellow")
     of = f" of {len(found)} variants" if len(found) > 1 else ""
     terminal.console().print(Text(f"{word}: {found[0].file.name}, {runs}{of}, {failed:,} failed, {seconds:.1f} s on "
                                   f"{number} worker{'' if number == 1 else 's'}", style=style))  # fmt: skip

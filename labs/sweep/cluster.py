@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from labs.network.errors import LabError
 from labs.sweep.outcome import Outcome, of_error
 from labs.sweep.variants import Bundle
 from labs.sweep.work import SIMULATE, play_bundle, sources
-from labs.sweep.workers import Task
+from labs.sweep.workers import DEATHS_MAX, Task
 
 CONNECT_S = 10.0
 """How long a scheduler may take to answer. Lab's own."""
@@ -51,17 +52,17 @@ class Cluster:
         self._client.close()
 
     def outcomes(self, tasks: Iterable[Task]) -> Iterator[tuple[int, Outcome]]:
-        """A variant's number and the outcome of one of its seeds. What a worker that died had is given to another by
-        the scheduler, which gives up after several."""
-        waiting = iter(tasks)
+        """A variant's number and the outcome of one of its seeds. The scheduler gives what a dead worker had to others,
+        and gives up after several. It also blames tasks that only waited on those workers: so each is tried anew."""
+        todo = deque(tasks)
         given: dict[Any, Task] = {}
+        deaths: Counter[Task] = Counter()
         coming = self._dask.as_completed(loop=self._client.loop, raise_errors=False)
 
         def give() -> None:
-            task = next(waiting, None)
-            if task is not None:
-                bundle = self._bundles[task[0]]
-                future = self._client.submit(play_bundle, bundle, task[1], self._simulate, pure=False)
+            if todo:
+                task = todo.popleft()
+                future = self._client.submit(play_bundle, self._bundles[task[0]], task[1], self._simulate, pure=False)
                 given[future] = task
                 coming.add(future)
 
@@ -69,17 +70,25 @@ class Cluster:
             give()
         try:
             for future in coming:
-                variant, seed = given.pop(future)
-                outcome = self._outcome(future, seed)
+                task = given.pop(future)
+                outcome = self._outcome(future)
+                if outcome is None:
+                    deaths[task] += 1
+                    if deaths[task] < DEATHS_MAX:
+                        todo.append(task)
+                    else:
+                        outcome = of_error(task[1], "its workers died, one after the other")
                 give()
-                yield variant, outcome
+                if outcome is not None:
+                    yield task[0], outcome
         finally:
             self._client.cancel(list(given))
 
-    def _outcome(self, future: Any, seed: int) -> Outcome:
+    def _outcome(self, future: Any) -> Outcome | None:
+        """None where the scheduler gave up."""
         error = future.exception()
         if isinstance(error, self._dask.KilledWorker):
-            return of_error(seed, "its workers died, one after the other, until the scheduler gave up")
+            return None
         if error is not None:
             raise ClusterError(f"a worker of the cluster cannot run it: {type(error).__name__}: {error}; it needs the "
                                "same fwpair-lab as this machine") from error

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from labs.procedure.document import OWN_ERROR
 from labs.traffic.fates import FAILED, Fate
 
 VERDICTS = ("pass", "warn", "fail", "error")
@@ -42,7 +43,8 @@ class Outcome:
 
 
 def of_document(seed: int, document: Mapping[str, Any]) -> Outcome:
-    return Outcome(seed, document["verdict"], _failed(document),
+    verdict = "error" if document["problem"].startswith(OWN_ERROR) else document["verdict"]
+    return Outcome(seed, verdict, _failed(document),
                    {name: _figures(figures) for name, figures in document["workloads"].items()})  # fmt: skip
 
 

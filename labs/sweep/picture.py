@@ -33,31 +33,46 @@ FAILURES_SHOWN = 10
 def show(summaries: Sequence[Summary], to: Console | None = None) -> None:
     out = to or report_console()
     out.print()
-    if len(summaries) > 1:
-        _compare(summaries, out)
-    for summary in summaries:
-        _show_one(summary, out, alone=len(summaries) == 1)
-
-
-def _show_one(summary: Summary, out: Console, alone: bool) -> None:
-    if not summary.outcomes:
+    if len(summaries) == 1:
+        _show_alone(summaries[0], out)
         return
-    if not alone:
-        out.print(Text(summary.label, style="bold underline"))
-    if summary.told and alone:
+    _compare(summaries, out)
+    for summary in summaries:
+        if summary.broken:
+            out.print(Text(summary.label, style="bold underline"))
+            _show_failures(summary, out)
+
+
+def _show_alone(summary: Summary, out: Console) -> None:
+    if summary.told:
         out.print(Text(f"What became of the sessions, over {_seeds(len(summary.told))}", style="bold"))
         out.print(distributions(summary))
         out.print()
-        for title, values, unit in pictures(summary):
-            out.print(Text(title, style="bold"))
-            out.print(histogram(values, unit))
-            out.print()
-    _failures(summary, out)
-    if (worst := summary.worst) is not None and (worst.lost or worst.verdict != "pass"):
+    for title, values, unit in pictures(summary):
+        out.print(Text(title, style="bold"))
+        out.print(histogram(values, unit))
+        out.print()
+    if summary.broken or summary.lost.least < summary.lost.most:
+        _show_failures(summary, out)
+
+
+def _show_failures(summary: Summary, out: Console) -> None:
+    """What failed in which seeds, and how the worst one is played again."""
+    found = list(summary.what_failed().items())
+    for what, seen in found[:FAILURES_SHOWN]:
+        seeds = ", ".join(str(seed) for seed, _ in seen[:SEEDS_SHOWN])
+        more = f" and {len(seen) - SEEDS_SHOWN:,} more" if len(seen) > SEEDS_SHOWN else ""
+        word, style = ("warning", "yellow") if summary.is_warning(what) else ("FAILED", "bold red")
+        out.print(Text.assemble((f"{_seeds(len(seen))} {word}  ", style), what))
+        out.print(Text(f"  seed{'s' if len(seen) > 1 else ''} {seeds}{more}"))
+        if seen[0][1] != what:
+            out.print(Text(f"  seed {seen[0][0]}: {seen[0][1]}", style="dim"))
+    if len(found) > FAILURES_SHOWN:
+        out.print(Text(f"and {len(found) - FAILURES_SHOWN:,} more kinds of failure; --json has all of them"))
+    if (worst := summary.worst) is not None:
         out.print(Text(f"the worst is seed {worst.seed}: {_lost(worst.lost)}; to see it whole:", style="bold"))
         out.print(Text(f"  {summary.replay(worst.seed)}"), soft_wrap=True)
-    if alone or summary.failures:
-        out.print()
+    out.print()
 
 
 def distributions(summary: Summary) -> Table:
@@ -67,7 +82,7 @@ def distributions(summary: Summary) -> Table:
         first = True
         for figure in summary.figures(workload):
             values = summary.figure(workload, figure)
-            if (figure in COUNTED and not any(values)) or (figure.endswith("_s") and figure != SILENCE):
+            if figure in UNTOLD or (figure in COUNTED and not any(values)):
                 continue
             name, digits = ("slowest answer, s", 2) if figure == SILENCE else (figure, 0)
             lost = figure in FAILED and any(values)
@@ -81,10 +96,10 @@ def pictures(summary: Summary) -> Iterator[tuple[str, list[float], str]]:
     """Title, values seed by seed, and their unit: of what differs from seed to seed."""
     for workload in summary.kinds:
         lost = [sum(values) for values in zip(*(summary.figure(workload, fate) for fate in FAILED), strict=True)]
-        if any(lost):
+        if len(set(lost)) > 1:
             yield f"Sessions of {workload} lost, and in how many seeds", lost, ""
-    slowest = [outcome.slowest_s for outcome in summary.told]
-    if any(slowest):
+    slowest = [round(outcome.slowest_s, 2) for outcome in summary.told]
+    if len(set(slowest)) > 1:
         yield "The slowest answer of all sessions, and in how many seeds", slowest, " s"
 
 
@@ -95,15 +110,14 @@ class Bin:
 
 
 def bins(values: Sequence[float], unit: str = "") -> list[Bin]:
-    """Each value by itself where they are few and whole, else ranges of one width, the empty ones too."""
+    """Each value by itself where they are few, else ranges of one width, the empty ones too."""
     counts = Counter(values)
-    if len(counts) <= BINS_MAX and all(float(value).is_integer() for value in counts):
-        return [Bin(f"{value:,.0f}{unit}", counts[value]) for value in sorted(counts)]
-    low, high = min(values), max(values)
-    if low == high:
-        return [Bin(f"{low:,.2f}{unit}", len(values))]
+    low, high = min(counts), max(counts)
+    if len(counts) <= BINS_MAX:
+        digits = 0 if all(float(value).is_integer() for value in counts) else 2
+        return [Bin(f"{value:,.{digits}f}{unit}", counts[value]) for value in sorted(counts)]
     width = (high - low) / BINS_MAX
-    digits = 0 if width >= 10 else 2 if width >= 0.05 else 3
+    digits = 0 if width >= 10 else 1 if width >= 1 else 2
     found = Counter(min(int((value - low) / width), BINS_MAX - 1) for value in values)
     edges = [low + index * width for index in range(BINS_MAX + 1)]
     return [Bin(f"{begin:,.{digits}f} to {end:,.{digits}f}{unit}", found[index])
@@ -127,11 +141,12 @@ def _compare(summaries: Sequence[Summary], out: Console) -> None:
     figures = ("failed", "least lost", "median", "most", "mean", "slowest, s")
     table = _table(*summaries[0].settings, right=figures)
     most = max(summary.lost.most for summary in summaries)
-    table.add_column(f"lost, of {most:,.0f}", width=REACH_WIDTH)
+    if most:
+        table.add_column(f"lost, of {most:,.0f}", width=REACH_WIDTH)
     for s in summaries:
         failed = Text(f"{s.failures:,} of {len(s.outcomes):,}", style="red" if s.failures else "")
-        table.add_row(*map(_value, s.settings.values()), failed, *_cells(s.lost), f"{s.slowest_s.median:.2f}",
-                      _reach(s.lost, most))  # fmt: skip
+        reach = [_reach(s.lost, most)] if most else []
+        table.add_row(*map(_value, s.settings.values()), failed, *_cells(s.lost), f"{s.slowest_s.median:.2f}", *reach)
     out.print(Text("Sessions lost, by variant", style="bold"))
     out.print(table)
     out.print()
@@ -158,24 +173,21 @@ def least(summaries: Sequence[Summary]) -> str:
     first = order[0]
     alike = [summary for summary in order if summary.lost == first.lost]
     if len(alike) == len(order) > 1:
-        return f"The variants lose alike: {first.lost.mean:,.1f} sessions a run."
+        return f"The variants lose alike: {first.lost.mean:,.1f} sessions a run. {_quickest(order)}".rstrip()
     names = " and ".join(summary.label for summary in alike)
     return (f"{names} {'lose' if len(alike) > 1 else 'loses'} least: {first.lost.mean:,.1f} sessions a run "
             f"({first.lost.most:,.0f} at most); {order[-1].label} loses most: {order[-1].lost.mean:,.1f} "
             f"({order[-1].lost.most:,.0f} at most).")  # fmt: skip
 
 
-def _failures(summary: Summary, out: Console) -> None:
-    found = list(summary.what_failed().items())
-    for what, seen in found[:FAILURES_SHOWN]:
-        seeds = ", ".join(str(seed) for seed, _ in seen[:SEEDS_SHOWN])
-        more = f" and {len(seen) - SEEDS_SHOWN:,} more" if len(seen) > SEEDS_SHOWN else ""
-        out.print(Text.assemble((f"{_seeds(len(seen))} FAILED  ", "bold red"), what))
-        out.print(Text(f"  seed{'s' if len(seen) > 1 else ''} {seeds}{more}"))
-        if seen[0][1] != what:
-            out.print(Text(f"  seed {seen[0][0]}: {seen[0][1]}", style="dim"))
-    if len(found) > FAILURES_SHOWN:
-        out.print(Text(f"and {len(found) - FAILURES_SHOWN:,} more kinds of failure; --json has all of them"))
+def _quickest(summaries: Sequence[Summary]) -> str:
+    """Which of them keeps nobody waiting as long as the others do; nothing where they are alike."""
+    waits = {summary.label: round(summary.slowest_s.median, 2) for summary in summaries}
+    shortest = min(waits.values())
+    if shortest == max(waits.values()):
+        return ""
+    names = [label for label, wait in waits.items() if wait == shortest]
+    return f"The slowest answer comes soonest with {' and '.join(names)}: after {shortest:.2f} s."
 
 
 def _cells(distribution: Distribution, digits: int = 0) -> list[str]:

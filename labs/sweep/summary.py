@@ -52,6 +52,11 @@ class Summary:
     def failures(self) -> int:
         return self.verdicts["fail"] + self.verdicts["error"]
 
+    @property
+    def broken(self) -> int:
+        """Seeds in which something was not as expected."""
+        return self.failures + self.verdicts["warn"]
+
     def figure(self, workload: str, figure: str) -> list[float]:
         """Seed by seed."""
         return [outcome.workloads.get(workload, {}).get(figure, 0) for outcome in self.told]
@@ -67,7 +72,10 @@ class Summary:
         for outcome in self.outcomes:
             for what, seen in outcome.failed.items():
                 found.setdefault(what, []).append((outcome.seed, seen))
-        return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
+        return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+    def is_warning(self, what: str) -> bool:
+        return all(outcome.verdict == "warn" for outcome in self.outcomes if what in outcome.failed)
 
     @property
     def worst(self) -> Outcome | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fwnode.files import FileError, load_yaml
+from labs.procedure import worlds
 from labs.procedure.catalog import FILE
 from labs.procedure.model import LabFile, Reading
 from labs.procedure.problems import LabFileError
@@ -84,6 +85,8 @@ def variants(path: Path, varied: dict[str, list[Any]]) -> list[Variant]:
         try:
             changed = alter(data, path, settings)
             file = Reading(path).lab(changed)
+            if lacking := worlds.lacking(file, "simulated"):
+                raise LabFileError(str(path), lacking)
             found.append(Variant(dict(settings), file, bundle(changed, file)))
         except LabFileError as error:
             problems.update(dict.fromkeys(error.problems))

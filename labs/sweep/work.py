@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from labs.procedure.document import OWN_ERROR
 from labs.procedure.model import LabFile, load
 from labs.sweep.outcome import Outcome, of_document, of_error
 from labs.sweep.variants import Bundle
@@ -34,7 +35,7 @@ def play(file: LabFile, seed: int, simulate: Simulate) -> Outcome:
         return of_document(seed, simulate(file, seed))
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        return of_error(seed, f"an error of fwlab itself: {type(error).__name__}: {error} "
+        return of_error(seed, f"{OWN_ERROR}: {type(error).__name__}: {error} "
                               f"({Path(where.filename).name}:{where.lineno})")  # fmt: skip
 
 

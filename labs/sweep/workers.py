@@ -16,6 +16,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from labs.network.errors import LabError
 from labs.network.private import die_with_parent
@@ -39,8 +40,8 @@ def processors() -> int:
 
 
 class _Worker:
-    def __init__(self, command: list[str]) -> None:
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+    def __init__(self, command: list[str], said: IO[bytes]) -> None:
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, bufsize=0,
                                         process_group=0, preexec_fn=die_with_parent())  # fmt: skip
         assert self.process.stdin is not None and self.process.stdout is not None
         self.orders, self.answers = self.process.stdin, self.process.stdout
@@ -82,9 +83,11 @@ class Workers:
         self._selector = selectors.DefaultSelector()
         self._workers: set[_Worker] = set()
         self._command: list[str] = []
+        self._said: IO[bytes]
 
     def __enter__(self) -> Workers:
         folder = Path(self._folder.name)
+        self._said = (folder / "said").open("w+b")
         files = [str(bundle.lay_out(folder / str(index))) for index, bundle in enumerate(self._bundles)]
         self._command = python_command("labs.sweep.worker", self._simulate, *files)
         return self
@@ -93,6 +96,7 @@ class Workers:
         for worker in list(self._workers):
             self._end(worker)
         self._selector.close()
+        self._said.close()
         self._folder.cleanup()
 
     def outcomes(self, tasks: Iterable[Task]) -> Iterator[tuple[int, Outcome]]:
@@ -126,7 +130,7 @@ class Workers:
                 yield variant, Outcome(**json.loads(line))
 
     def _begin(self) -> None:
-        worker = _Worker(self._command)
+        worker = _Worker(self._command, self._said)
         self._workers.add(worker)
         self._selector.register(worker.answers, selectors.EVENT_READ, worker)
 
@@ -134,7 +138,9 @@ class Workers:
         """Another one takes its place; the task that it did not finish."""
         self._end(worker)
         if not worker.is_ready:
-            raise LabError(f"a worker of the sweep did not start ({_how(worker)}); what it said stands above")
+            self._said.seek(0)
+            said = self._said.read().decode(errors="replace").strip().rpartition("\n")[2]
+            raise LabError(f"a worker of the sweep did not start ({_how(worker)}): {said or 'it said nothing'}")
         self._begin()
         return worker.task
 

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import fake_simulation
@@ -12,9 +13,11 @@ from sweep_labs import write_lab
 
 from fwnode.files import FileError
 from labs.exit_codes import ExitCode
+from labs.procedure.document import OWN_ERROR
+from labs.procedure.verbs import VERBS
 from labs.sweep import picture
 from labs.sweep.cli import exit_code, read_seeds
-from labs.sweep.outcome import Outcome
+from labs.sweep.outcome import Outcome, of_document
 from labs.sweep.summary import Distribution, Summary, document, ranked
 from labs.sweep.variants import Variant, read_varied, variants
 from labs.sweep.work import play
@@ -65,6 +68,23 @@ def test_what_failed_is_told_with_its_seeds(summary: Summary) -> None:
     (error,) = [what for what in failed if what.startswith("an error of fwlab itself")]
     assert failed[error][0][0] == fake_simulation.RAISES
     assert "RuntimeError: a slip of the program" in error
+
+
+def test_a_mistake_of_the_program_within_a_run_is_no_failed_expectation(tmp_path: Path) -> None:
+    (variant,) = variants(write_lab(tmp_path), {})
+    run = fake_simulation.document(variant.file, 1)
+    outcome = of_document(1, {**run, "problem": f"{OWN_ERROR}: KeyError: 'fw3'", "verdict": "fail"})
+    assert outcome.verdict == "error"
+    assert f"{OWN_ERROR}: KeyError: 'fw3'" in outcome.failed
+
+
+def test_a_warning_is_told_as_one(tmp_path: Path) -> None:
+    expect = [{"that": "workloads.database.hung", "is": 0, "says": "nobody waits", "warn": True}]
+    (variant,) = variants(write_lab(tmp_path, expect=expect), {})
+    summary = played(variant, range(1, 10))
+    assert summary.verdicts["warn"] == len(summary.what_failed()["nobody waits"]) > 0
+    assert "warning  nobody waits" in shown([summary])
+    assert "FAILED" not in shown([summary])
 
 
 def test_the_worst_seed_and_the_command_that_replays_it(summary: Summary) -> None:
@@ -145,6 +165,14 @@ def test_bad_keys_are_all_told_before_anything_runs(tmp_path: Path) -> None:
         read_varied(["a=1", "a=2"])
     with pytest.raises(FileError, match="1,000 variants"):
         read_varied([f"{key}=1,2,3,4,5,6,7,8,9,10" for key in "abc"])
+
+
+def test_a_lab_that_cannot_be_simulated_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VERBS, "up", replace(VERBS["up"], lacks={"simulated": "nobody there is up"}))
+    with pytest.raises(FileError, match=r"steps\[4\]\.up: does not work in a simulated world: nobody there is up"):
+        variants(write_lab(tmp_path), {})
 
 
 @pytest.mark.parametrize(
