@@ -121,7 +121,7 @@ class Node:
     def _serve(self, wakeup: float) -> None:
         """The loop: wait for packets and others, at first until `wakeup`."""
         queues = {queue.fileno(): queue.run for queue in self._queues}
-        member, held = self.member, self.member.sync.held
+        member, held, look_at_time = self.member, self.member.sync.held, self.member.look_at_time
         now = wire_now()
         while not (member.stop_requested and member.stop(now)):
             only_packets = True
@@ -135,7 +135,8 @@ class Node:
                     continue
                 only_packets = False
                 self._serve_others(descriptor)
-            now = self._look_at_time()
+            now = wire_now()
+            look_at_time(now)
             if only_packets and now < wakeup and not held.unflushed:
                 continue  # the next packet may wait already, and nothing else has happened
             if now >= self._next_look:
@@ -146,7 +147,7 @@ class Node:
 
     def _serve_others(self, descriptor: int) -> None:
         """Everybody but the packets."""
-        self._look_at_time()
+        self.member.look_at_time(wire_now())
         for key, mask in self._selector.select(0):
             try:
                 key.data(mask)
@@ -160,14 +161,11 @@ class Node:
             self._poll.unregister(descriptor)
             self._resting.append(descriptor)
 
-    def _look_at_time(self) -> float:
-        now = wire_now()
-        self.member.look_at_time(now)
-        return now
-
     def _packet_time(self) -> float:
         """Lab time for the decisions on a batch of packets."""
-        return self.member.clock.at(self._look_at_time())
+        now = wire_now()
+        self.member.look_at_time(now)
+        return self.member.clock.at(now)
 
     def _next_wakeup(self) -> float:
         wakeup = min(self._next_look, self.member.next_wakeup())

@@ -73,14 +73,15 @@ class Line:
     def pump(self) -> None:
         world = self.machine.world
         while self.other is not None and (data := self.end.outgoing(world.now)):
-            world.at(LATENCY_S, self.other.machine, self.other.receive, data)
+            if "sync" not in world.cut:
+                world.at(LATENCY_S, self.other.machine, self.other.receive, data)
         if self.end.finished or self.end.failed:
             self.close()
             self.machine.member.stream_ended(self.end, world.now)
 
     def close(self) -> None:
         self.machine.lines.remove(self)
-        if self.other is not None:
+        if self.other is not None and "sync" not in self.machine.world.cut:
             self.machine.world.at(LATENCY_S, self.other.machine, self.other.lost)
 
 
@@ -104,6 +105,8 @@ class Machine:
         self.refuses_streams = 0
         """How many streams cannot be opened."""
         self.refuses_rules = False
+        self.drains_until = 0.0
+        """Until then the kernel still sends what it was given of full syncs."""
         loaded = Loaded(build_policy(configured.policy, "policy", frozenset(configured.members)))
         self.member = Member(configured, RELEASES, loaded, self, now=world.now, incarnation=world.next_incarnation())
         self.member.guard.fatal = True
@@ -165,7 +168,7 @@ class Machine:
         self.world.at(LATENCY_S, line.machine, line.pump)
 
     def drains(self, end: FullSyncEnd) -> bool:
-        return False
+        return self.world.now < self.drains_until
 
     def refuse_waiting(self, now: float) -> None:
         for line in [line for line in self.lines if line.accepted]:

@@ -10,6 +10,7 @@ from fwnode.edges import DivertError
 from fwnode.firewall.tcp import State
 from fwnode.firewall.verdict import DropReason
 from syncproto.errors import Reason, SyncError
+from syncproto.limits import FULL_STALL_S
 
 
 def pair(*, standby: str = "Standby", **given: object) -> tuple[World, Machine, Machine]:
@@ -77,6 +78,36 @@ def test_a_stream_that_cannot_be_opened_ends_the_attempt_and_not_the_member() ->
     world.run_until(lambda: fw2.state == "Standby")
     assert any("Could not start a connection to remote member: [Errno 99]" in text for text in fw2.texts())
     assert (fw2.member.sync.full_sync["state"], fw2.member.sync.synced["full"]) == ("failed", 0)
+
+
+@pytest.mark.parametrize("drains_s", [0.0, 60.0])
+def test_a_full_sync_of_which_nothing_passes_ends_at_both_ends_in_time(drains_s: float) -> None:
+    """What the source's kernel still sends is no stall."""
+    world = World(["fw1"])
+    fw1 = world.machines[1]
+    world.run_until(lambda: fw1.state == "Active")
+    for port in range(2_000, 3_500):
+        established(fw1, port)
+    fw2 = world.start("fw2")
+    world.run_until(lambda: bool(fw1.lines and fw1.lines[0].end.next_wakeup()))
+    world.cut.add("sync")
+    cut_at, fw1.drains_until = world.now, world.now + drains_s
+    world.run_until(lambda: not fw2.lines)
+    assert world.now - cut_at == pytest.approx(FULL_STALL_S, abs=0.5)
+    assert fw2.member.sync.full_sync["state"] == "failed"
+    world.run_until(lambda: not fw1.lines, 120.0)
+    assert max(drains_s, FULL_STALL_S) - 0.1 <= world.now - cut_at <= drains_s + FULL_STALL_S + 0.1
+
+
+def test_a_peer_that_is_lost_is_no_longer_synchronised_with_until_it_is_back() -> None:
+    world, fw1, fw2 = pair()
+    fw2.freeze()
+    established(fw1, 40001)
+    world.run_until(lambda: fw1.sees(fw2) == "Lost", 3.0)
+    assert fw1.member.engine.status(2).startswith("Off - Connection to remote member timed-out")
+    assert fw1.member.engine.unacknowledged() == 0, "nothing is owed to it"
+    fw2.thaw()
+    world.run_until(lambda: fw1.member.engine.status(2) == "OK" and keys(fw2) == keys(fw1))
 
 
 def test_down_moves_the_traffic_and_the_connections_go_on() -> None:
