@@ -13,9 +13,10 @@ FLOOR_S = 1.0
 """Wire seconds that any lab timer lasts at least: a TCP retransmission (0.2 s, 0.4 s) fits in, a busy machine too."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class LabClock:
-    """`epoch` is the wire time at which lab time was 0. Members of one lab share it, and the clock of their machine."""
+    """`epoch` is the wire time at which lab time was 0. Members of one lab share it, and the clock of their machine. It
+    moves in a simulated world alone, which leaps over time in which nothing happens (`labs.simulation.leaping`)."""
 
     rate: float = 1.0
     epoch: float = 0.0

@@ -142,6 +142,10 @@ class ConnectionTable:
                         return self._unpack(held)
         return connection
 
+    def next_end(self) -> float:
+        """Before this time no connection ends."""
+        return self._wheel.next_at()
+
     def lifetime(self, timeout: float) -> float:
         """`timeout`, but never under the floor: what a timer of that length really lasts."""
         return timeout if timeout > self._floor else self._floor

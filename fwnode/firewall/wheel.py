@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import heappop, heappush
-from math import ceil
+from math import ceil, inf
 from typing import Generic, Protocol, TypeVar
 
 
@@ -47,6 +47,10 @@ class Wheel(Generic[T]):
             heappush(self._order, bucket)
         else:
             waiting.append(item)
+
+    def next_at(self) -> float:
+        """Before this time nothing is due."""
+        return self._order[0] * self._width if self._order else inf
 
     def next_due(self, now: float) -> T | None:
         """An item whose time has come; it is no longer planned. None: no more for now."""

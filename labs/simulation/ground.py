@@ -22,6 +22,7 @@ from labs.network.readiness import Readiness
 from labs.network.topology import Topology
 from labs.quantities import Way
 from labs.simulation.faults import Faults
+from labs.simulation.leaping import Leaps
 from labs.simulation.loop import World
 from labs.simulation.member_machine import MemberMachine
 from labs.simulation.network import build
@@ -51,6 +52,8 @@ class SimulatedGround:
         self.faults = Faults(self.network)
         self.compatibility = compatibility
         self._world = world
+        self.leaps = Leaps(world, [self.machine(member) for member in self.members], self.network.links)
+        world.leap = self.leaps.look
         self._starting: set[str] = set()
         self._dark: set[str] = set()
 

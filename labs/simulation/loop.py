@@ -23,6 +23,8 @@ START_S = 1_000.0
 HORIZON_S = 86_400.0
 """Virtual seconds for which a procedure may wait for an event without waiting for a time; then it is given up, although
 members go on talking for ever. Lab's own."""
+LOOK_S = 0.977
+"""Virtual seconds between two looks whether anything happens. Not in step with heartbeats and ticks."""
 TASKS_SHOWN_MAX = 10
 
 _Result = TypeVar("_Result")
@@ -38,7 +40,7 @@ class Deadlock(RuntimeError):
 class World:
     """Virtual time, what will happen in it, and chance. `now` is in seconds, as of a monotonic clock."""
 
-    __slots__ = ("events", "heap", "interrupted", "now", "order", "packets", "random", "seed")
+    __slots__ = ("events", "heap", "interrupted", "leap", "now", "order", "packets", "random", "seed")
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
@@ -54,6 +56,9 @@ class World:
         """What happened, for people: when, to whom, what."""
         self.packets: list[tuple[float, str, bytes]] | None = None
         """Every IP packet that arrived anywhere: when, at which interface, its bytes. None: not kept."""
+        self.leap: Callable[[float], None] | None = None
+        """Asked from time to time while the loop waits until a time: may move `now`, if nothing happens until then
+        (`labs.simulation.leaping`)."""
 
     def at(self, when: float, function: Callable[[Any], object], argument: Any = None) -> None:
         """Call `function(argument)` at this time; at once (but not from here) where it is over."""
@@ -121,12 +126,21 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if timeout is not None:
             # The timer's own time: `now + timeout` may miss it by a rounding.
             first: asyncio.TimerHandle = self._scheduled[0]  # type: ignore[attr-defined]
-            world.run(min(first.when(), world.now + timeout))
+            self._pass(min(first.when(), world.now + timeout))
             return []
-        world.run(world.now + HORIZON_S)
+        self._pass(world.now + HORIZON_S)
         if not world.interrupted:
             raise Deadlock(f"nothing happens any more at {world.now:.6f} s, and {self._who_waits()}")
         return []
+
+    def _pass(self, until: float) -> None:
+        world = self.world
+        while world.leap is not None and until - world.now > LOOK_S:
+            world.run(world.now + LOOK_S)
+            if world.interrupted:
+                return
+            world.leap(until)
+        world.run(until)
 
     def _who_waits(self) -> str:
         tasks = sorted(asyncio.all_tasks(self), key=lambda task: task.get_name())

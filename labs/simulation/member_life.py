@@ -137,6 +137,13 @@ class MemberLife:
         wakeup = min(self._next_look, member.next_wakeup(), self.streams.next_wakeup())
         self._turn_at(max(self._machine.world_time(wakeup), self._world.now + PROGRESS_S))
 
+    def leap(self, by_s: float) -> None:
+        """Nothing happens for so long (`labs.simulation.leaping`): lab time goes on, and wire time stands."""
+        clock = self.member.clock
+        clock.epoch -= by_s * self._machine.drift
+        self._epoch = clock.epoch
+        self._armed += by_s
+
     def pause(self) -> None:
         """The process does not run any more; its kernel goes on taking what comes."""
         self.paused = True
@@ -154,7 +161,7 @@ class MemberLife:
 
     # -- work that waits ------------------------------------------------------------------------------------------
 
-    def _is_busy(self) -> bool:
+    def is_busy(self) -> bool:
         return bool(self._inbox) or self.paused or self._free_at > self._world.now + SLICE_S
 
     def _wait(self, function: Callable[[Any], None], argument: Any) -> None:
@@ -238,7 +245,7 @@ class MemberLife:
     # -- datagrams of the cluster protocol ------------------------------------------------------------------------
 
     def receive_datagram(self, peer: int, interface: str, data: bytes) -> None:
-        if self._is_busy():
+        if self.is_busy():
             taken = len(data) + SOCKET_OVERHEAD_BYTES
             if self._socket_bytes[peer, interface] + taken <= SOCKET_BYTES:
                 self._socket_bytes[peer, interface] += taken

@@ -52,6 +52,7 @@ class MemberMachine(Machine):
         self.offset_s = 0.0
         self.drift = 1.0
         """Seconds that this machine's clock makes of one."""
+        self._leapt_s = 0.0
         self.life: MemberLife | None = None
         self.virtual: dict[str, list[bytes]] = {}
         """By interface."""
@@ -88,7 +89,14 @@ class MemberMachine(Machine):
 
     def date(self) -> float:
         """This machine's wall clock."""
-        return DATE_AT_START + self.wire() - START_S
+        return DATE_AT_START + self.wire() + self._leapt_s - START_S
+
+    def leap(self, by_s: float) -> None:
+        """The world's time goes on by so much, and this machine's monotonic clock does not."""
+        self.offset_s -= by_s * self.drift
+        self._leapt_s += by_s * self.drift
+        if self.life is not None:
+            self.life.leap(by_s)
 
     # -- lives ----------------------------------------------------------------------------------------------------
 
