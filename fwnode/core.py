@@ -159,7 +159,7 @@ class Core:
         return min(w for w in wakeups if w is not None)
 
     def advance(self, now: float) -> None:
-        """Do what is due, and what has come of everything that was handed in: state first, then addresses."""
+        """Do what is due by now, and act on what was handed in since the last call: state first, then addresses."""
         self.now = now
         if now >= self._next_expiry:
             self._expire(now)

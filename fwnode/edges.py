@@ -16,7 +16,7 @@ from fwnode.firewall.policy import Policy
 
 
 class DivertError(RuntimeError):
-    """The kernel refuses rules or routes; the message has its words and what to do."""
+    """The kernel refuses rules or routes; the message says what it said, and what to do."""
 
 
 class FullSyncEnd(Protocol):

@@ -21,5 +21,5 @@ class Loaded:
 
 
 def installed_by_hand(file: str, at: float) -> str:
-    """Where such a rule base comes from, in words."""
+    """The origin of a rule base that was installed by hand, for people."""
     return f"installed by hand from {shown(file)} on {datetime.fromtimestamp(at).strftime('%a %b %d %H:%M:%S %Y')}"

@@ -1,4 +1,5 @@
-"""The cluster protocol's messages as bytes, for one member: what it says, and of what comes, what is refused. Pure."""
+"""The cluster protocol's messages as bytes, for one member: encodes what it sends, decodes and checks what it receives,
+and counts what it refuses. Pure."""
 
 from __future__ import annotations
 

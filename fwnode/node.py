@@ -44,7 +44,7 @@ from fwnode.printable import printable
 from syncproto.errors import SyncError
 
 LOOK_S = 0.1
-"""Wire seconds between two looks at what tells nobody when it changes: link states, and sources that failed."""
+"""Wire seconds between two looks at link states, which are not told when they change, and at sources that failed."""
 
 log = logging.getLogger("fwnode")
 

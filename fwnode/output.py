@@ -15,7 +15,7 @@ import sys
 from typing import Any, TextIO
 
 LENIENT = frozenset({"replace", "ignore", "backslashreplace", "xmlcharrefreplace", "namereplace"})
-"""Ways to write a character that the encoding lacks which raise nothing."""
+"""Error handlers of Python's codecs that write something for a character that the encoding lacks, and do not raise."""
 
 _was_closed = False
 
@@ -65,12 +65,12 @@ def take_standard_output() -> int:
 
 
 def gone() -> bool:
-    """Whether nobody reads what is printed any more; who would print for ever ends then."""
+    """Whether nobody reads what is printed any more: a command that follows something ends then."""
     return _failure() is not None
 
 
 def lost() -> str:
-    """Why something that was printed is lost; empty where nothing is. A reader who left has what it wanted."""
+    """Why something that was printed is lost; empty where nothing is. A reader that closed the pipe is no loss."""
     failure = _failure()
     return "" if failure is None or failure.errno == errno.EPIPE else failure.strerror or str(failure)
 

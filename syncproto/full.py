@@ -201,7 +201,7 @@ class FullSink:
         self._on_end(self)
 
     def connection_lost(self, reason: str = "") -> None:
-        """The stream is gone (or never came to be). After the end this says nothing new."""
+        """The stream is gone, or could not be opened. Ignored after the end."""
         if self.state not in (SinkState.DONE, SinkState.FAILED):
             self._out = []
             self._end(reason or TERMINATED, "")

@@ -111,7 +111,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Begin this full sync. `own_only`: the peer's copies of other members' connections are no news."""
+    """Begin this full sync. `own_only`: of the peer's copies of other members' connections none is taken."""
 
     attempt: int
     peer: int

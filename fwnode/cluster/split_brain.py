@@ -65,7 +65,7 @@ class PossibleSplit:
 
 @dataclass
 class _Marks:
-    """Figures when the peer was last heard, and nothing was wrong."""
+    """Figures as they were when the peer was last heard and there was no split brain."""
 
     known: int = 0
     accepted: int = 0

@@ -452,7 +452,7 @@ COMMANDS = {
 
 
 def _in_parts(work: Generator[None, None, T]) -> Generator[dict[str, Any], None, T]:
-    """Work in steps, as an answer whose parts say nothing; returns what comes of it."""
+    """Work that is done in steps, as an answer in empty parts; returns the work's result."""
     while True:
         try:
             next(work)

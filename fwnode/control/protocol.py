@@ -37,7 +37,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 def parse_request(line: bytes) -> tuple[str, dict[str, Any]]:
-    """Command and arguments. Raises `ControlError` for what is no request."""
+    """Command and arguments of a request. Raises `ControlError` where the line is not a request."""
     try:
         request = json.loads(line, parse_constant=_refuse)
         command, arguments = request["command"], request.get("arguments") or {}
@@ -84,7 +84,7 @@ def remainder(policy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def add_piece(policy: dict[str, Any], piece: Mapping[str, Any]) -> None:
-    """Put a piece to the others: lists go behind what is there, names beside it."""
+    """Add a piece to what has come so far: the entries of a list are appended, the names of a mapping are added."""
     for name, section in piece.items():
         there = policy.get(name)
         if isinstance(there, list) and isinstance(section, list):

@@ -38,7 +38,8 @@ log = logging.getLogger("fwnode")
 
 
 class _Link:
-    """A caller and its socket. `watched` is what epoll looks for: input when there is nothing to do, else room."""
+    """A caller and its socket. `watched` is what epoll waits for: input when there is nothing to do for the caller,
+    else room to send."""
 
     def __init__(self, connection: socket.socket, caller: Caller) -> None:
         self.socket = connection

@@ -193,7 +193,7 @@ class PacketQueue:
         return pack("=IHHII", 16 + len(body), kind, _NLM_F_REQUEST, 0, 0) + body
 
     def overruns(self) -> Overruns:
-        """What the kernel counted for this queue; it tells nobody otherwise."""
+        """What the kernel counted for this queue; `/proc` is the only place where it says so."""
         for line in Path("/proc/net/netfilter/nfnetlink_queue").read_text().splitlines():
             fields = line.split()
             if fields and int(fields[0]) == self.number:

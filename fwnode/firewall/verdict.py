@@ -49,7 +49,7 @@ DROP = {reason: Verdict(False, reason) for reason in DropReason}
 
 
 class LogEntry(NamedTuple):
-    """One line of the log, as it was met; made readable by who reads it."""
+    """One entry of the log, unformatted: it is formatted when somebody reads it."""
 
     number: int
     at: float

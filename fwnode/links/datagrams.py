@@ -81,7 +81,7 @@ class Datagrams:
             yield data
 
     def receive_all(self, wire: Wire) -> list[bytes]:
-        """Everything that waits, as much as a receive buffer holds; refusals say nothing any more."""
+        """Everything that waits, as much as a receive buffer holds. Refusals are ignored: they may be old."""
         waiting: list[bytes] = []
         while len(waiting) < WAITING_MAX and (more := list(self.receive(wire, lambda _peer: None))):
             waiting += more
