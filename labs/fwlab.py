@@ -51,7 +51,7 @@ app = typer.Typer(name="fwlab", no_args_is_help=True, add_completion=False, pret
 out = Console(markup=False, emoji=False)  # names may look like markup
 err = Console(stderr=True, highlight=False)
 
-OTHER_ROOMS = ("labs.procedure.cli", "labs.sweep.cli", "labs.bench.cli")
+OTHER_ROOMS = ("labs.procedure.cli", "labs.sweep.cli", "labs.chaos.cli", "labs.bench.cli")
 PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 LabName = Annotated[str | None, typer.Option("--lab", help="Which lab, when several are running.")]

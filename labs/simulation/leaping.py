@@ -7,7 +7,7 @@ says afterwards is what it would have known and said, but for how long it says i
 
 Something happens where an event was told, a packet was forwarded, a connection came or went, or an update of the sync
 protocol was said; where something of chance is done to a link; and whenever the heap holds anything but turns of
-members' loops.
+members' loops, and looks at members.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from labs.simulation.loop import World
 from labs.simulation.member_life import MemberLife
 from labs.simulation.member_machine import MemberMachine
+from labs.simulation.observer import Observer
 from labs.simulation.wires import Impairment, Interface
 
 QUIET_LOOKS = 6
@@ -105,7 +106,8 @@ def _waits(life: MemberLife) -> bool:
 
 
 def _is_turn(function: Callable[[Any], object]) -> bool:
-    return getattr(function, "__func__", None) is MemberLife._turn
+    """Of a member's loop, or of who looks at members; both are told when they are due."""
+    return getattr(function, "__func__", None) in (MemberLife._turn, Observer.look)
 
 
 def _is_plain(way: Impairment) -> bool:

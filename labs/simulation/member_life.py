@@ -155,6 +155,11 @@ class MemberLife:
         self._turn_at(self._world.now)
         self._pump_at(self._world.now)
 
+    @property
+    def waiting(self) -> int:
+        """Packets that wait for a verdict."""
+        return self._packets_waiting
+
     def end(self) -> None:
         self.over = True
         self._inbox.clear()

@@ -1,4 +1,4 @@
-"""A lab file played in a simulated world: the same file, runner and document as on real packets.
+"""A lab file played in a simulated world: the same file, runner and document as on real packets, and the invariants.
 
 The document depends on the file and the seed alone.
 """
@@ -12,13 +12,16 @@ from typing import Any
 from fwnode.configuration import load_releases
 from labs.exit_codes import ExitCode
 from labs.procedure.document import Entry
+from labs.procedure.expectations import Judgement
 from labs.procedure.ground import Load
 from labs.procedure.model import CLIENT, SERVER, LabFile
 from labs.procedure.playing import play
 from labs.procedure.runner import Runner
 from labs.simulation.ground import SimulatedGround
+from labs.simulation.invariants import Broken
 from labs.simulation.loads import Loads
 from labs.simulation.loop import Deadlock, VirtualLoop, World
+from labs.simulation.observer import Observer
 
 Tell = Callable[[Entry], None]
 
@@ -39,6 +42,9 @@ class Simulation:
         self._loads = Loads(self.ground.network.machines, rate=self.ground.rate, epoch=self.ground.epoch)
         self.file = file
         self.runner = Runner(file, self.ground, self._load, tell, self.loop.time, seed)
+        members = {name: self.ground.machine(name) for name in file.topology.members}
+        self.observer = Observer(self.world, members, self.ground.compatibility, self._not_held,
+                                 load_sharing=file.topology.cluster.mode != "high-availability")
 
     def run(self) -> tuple[dict[str, Any], ExitCode]:
         """The document, and whether `fwlab` itself has failed."""
@@ -50,9 +56,19 @@ class Simulation:
                 return loop.run(self.runner.document()), ExitCode.FAILED
 
     async def _play(self) -> tuple[dict[str, Any], ExitCode]:
+        self.observer.begin()
         document, code = await play(self.runner)
+        if self.observer.end(document):
+            document = await self.runner.document()
         await self.runner.close()
         return document, code
+
+    def _not_held(self, broken: Broken) -> None:
+        """An invariant does not hold: the run fails, as by an expectation."""
+        self.runner.judgements.append(Judgement(text=broken.sentence, held=False, seen=broken.text,
+                                                that=broken.invariant, wanted="to hold always", warn=False,
+                                                at=f"{broken.at:g} s of wall time"))  # fmt: skip
+        self.runner.note("problem", f"{broken.invariant} does not hold: {broken.text}")
 
     def _load(self, name: str) -> Load:
         workload = self.file.workloads[name]

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from labs.exit_codes import ExitCode
@@ -24,10 +20,11 @@ from labs.report import terminal
 from labs.results import Results
 from labs.sweep import picture
 from labs.sweep.cluster import Cluster
+from labs.sweep.collecting import collect, interruptible
 from labs.sweep.outcome import Outcome
 from labs.sweep.summary import Summary, document
 from labs.sweep.variants import Variant, read_varied, variants
-from labs.sweep.workers import Task, Workers
+from labs.sweep.workers import Workers
 
 SEEDS_MAX = 1_000_000
 """Seeds of one sweep. Lab's own: their outcomes are kept in memory."""
@@ -65,8 +62,8 @@ def sweep(
     outcomes: list[list[Outcome]] = [[] for _ in found]
     tasks = [(index, seed) for seed in wanted for index in range(len(found))]
     bundles = [variant.bundle for variant in found]
-    with _interruptible(), Cluster(dask, bundles) if dask else Workers(bundles) as workers:
-        interrupted = _run(workers, tasks, outcomes, found[0].file.name)
+    with interruptible(), Cluster(dask, bundles) if dask else Workers(bundles) as workers:
+        interrupted = collect(workers, tasks, outcomes, found[0].file.name)
         number = workers.number
     seconds = time.monotonic() - began
     summaries = [Summary(lab, variant, those) for variant, those in zip(found, outcomes, strict=True)]
@@ -96,34 +93,6 @@ def exit_code(summaries: Sequence[Summary], interrupted: bool) -> ExitCode:
         if any(summary.verdicts[verdict] for summary in summaries):
             return code
     return ExitCode.HELD
-
-
-def _run(workers: Workers | Cluster, tasks: list[Task], outcomes: list[list[Outcome]], lab: str) -> bool:
-    """Takes the outcomes as they come; whether it was interrupted, which keeps what is done."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-    failed = 0
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        line = bar.add_task(lab, total=len(tasks))
-        try:
-            for variant, outcome in workers.outcomes(tasks):
-                outcomes[variant].append(outcome)
-                failed += outcome.verdict in ("fail", "error")
-                bar.update(line, advance=1, description=f"{lab}{f', {failed:,} failed' if failed else ''}")
-        except KeyboardInterrupt:
-            return True
-    return False
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends a sweep as Ctrl-C does. Where Ctrl-C is ignored, as behind nohup, it stays so."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _last_line(found: Sequence[Variant], done: int, summaries: Sequence[Summary], seconds: float, number: int,

@@ -18,6 +18,7 @@ from labs.bench.figures import COLUMNS, FIGURES, Row, cells
 from labs.exit_codes import ExitCode
 from labs.procedure import catalog
 from labs.procedure.model import LabFile, load
+from labs.simulation.invariants import INVARIANTS
 from syncproto import joining, message, session
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +103,11 @@ def claims() -> str:
     return table("number", "claim", "labs", rows=rows)
 
 
+def invariants() -> str:
+    rows = ((f"`{kind.name}`", kind.sentence, kind.source) for kind in INVARIANTS)
+    return table("invariant", "what must hold", "source", rows=rows)
+
+
 def figures() -> str:
     """The last run of `fwlab bench all --json`, which lies beside the page."""
     last = json.loads((ROOT / "labs/bench/last.json").read_text())
@@ -126,6 +132,7 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "joining": ("ARCHITECTURE.md", joining_table),
     "states": ("ARCHITECTURE.md", states),
     "tcp": ("ARCHITECTURE.md", tcp),
+    "invariants": ("ARCHITECTURE.md", invariants),
     "parameters": ("README.md", parameters),
     "reasons": ("README.md", reasons),
     "exit codes": ("README.md", exit_codes),
