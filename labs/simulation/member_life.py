@@ -44,7 +44,7 @@ comes to a process that is busier than that waits in a queue, where it can be lo
 QUEUE_LENGTH_MAX = 16_384
 """Packets that the kernel keeps for the process, as `fwnode.datapath.queue` asks it to."""
 BATCH = 32
-"""Pieces of waiting work done in a row."""
+"""Waiting packets decided in a row."""
 LOOK_S = 0.1
 """As `fwnode.node` looks at link states."""
 SOCKET_BYTES = 425_984
@@ -77,9 +77,11 @@ class MemberLife:
         self.answering = self._has_answered = False
         self._free_at = self._world.now
         """When the process has done what it is at."""
+        self._packets: deque[Held] = deque()
+        """Packets that wait for a decision."""
         self._inbox: deque[tuple[Callable[[Any], None], Any]] = deque()
-        """What waits, in the order in which it came."""
-        self._packets_waiting = self._questions_waiting = 0
+        """What else waits, in the order in which it came."""
+        self._questions_waiting = 0
         self._socket_bytes: Counter[tuple[int, str]] = Counter()
         self._pumping = False
         self._armed = inf
@@ -158,54 +160,54 @@ class MemberLife:
     @property
     def waiting(self) -> int:
         """Packets that wait for a verdict."""
-        return self._packets_waiting
+        return len(self._packets)
 
     def end(self) -> None:
         self.over = True
+        self._packets.clear()
         self._inbox.clear()
 
     # -- work that waits ------------------------------------------------------------------------------------------
 
     def is_busy(self) -> bool:
-        return bool(self._inbox) or self.paused or self._free_at > self._world.now + SLICE_S
+        waits = bool(self._inbox or self._packets)
+        return waits or self.paused or self._free_at > self._world.now + SLICE_S
 
     def _wait(self, function: Callable[[Any], None], argument: Any) -> None:
         self._inbox.append((function, argument))
         self._pump_at(self._free_at)
 
     def _pump_at(self, when: float) -> None:
-        if self._inbox and not self._pumping and not self.paused:
+        if not self._pumping and not self.paused and (self._packets or self._inbox):
             self._pumping = True
             self._world.at(when, self._pump)
 
     def _pump(self, _: object) -> None:
+        """Everything else that waits, then some packets: neither keeps the other waiting for long."""
         self._pumping = False
         if self.over or self.paused:
             return
         self.member.look_at_time(self._machine.wire())
-        for _turn in range(min(BATCH, len(self._inbox))):
-            if not self._inbox:  # what waited has been refused
-                break
-            function, argument = self._inbox.popleft()
+        waiting, self._inbox = self._inbox, deque()
+        for function, argument in waiting:
             function(argument)
+        packets = self._packets
+        for _packet in range(min(BATCH, len(packets))):
+            self._judge(*packets.popleft())
         self._pump_at(self._free_at)
 
     # -- packets --------------------------------------------------------------------------------------------------
 
     def receive_packet(self, packet: bytes, hook: int, destination: bytes, interface: Interface | None) -> None:
         """The kernel queues a packet for a decision."""
-        if self._inbox or self.paused or self._free_at > self._world.now + SLICE_S:
-            if self._packets_waiting >= QUEUE_LENGTH_MAX:
+        if self._packets or self.paused or self._free_at > self._world.now + SLICE_S:
+            if len(self._packets) >= QUEUE_LENGTH_MAX:
                 self._lost_queue += 1
             else:
-                self._packets_waiting += 1
-                self._wait(self._judge_waiting, (packet, hook, destination, interface))
+                self._packets.append((packet, hook, destination, interface))
+                self._pump_at(self._free_at)
         else:
             self._judge(packet, hook, destination, interface)
-
-    def _judge_waiting(self, what: Held) -> None:
-        self._packets_waiting -= 1
-        self._judge(*what)
 
     def _judge(self, packet: bytes, hook: int, destination: bytes, interface: Interface | None) -> None:
         machine, now, leaves = self._machine, self._world.now, self._free_at
@@ -250,7 +252,7 @@ class MemberLife:
     # -- datagrams of the cluster protocol ------------------------------------------------------------------------
 
     def receive_datagram(self, peer: int, interface: str, data: bytes) -> None:
-        if self.is_busy():
+        if self._inbox or self.paused or self._free_at > self._world.now + SLICE_S:
             taken = len(data) + SOCKET_OVERHEAD_BYTES
             if self._socket_bytes[peer, interface] + taken <= SOCKET_BYTES:
                 self._socket_bytes[peer, interface] += taken

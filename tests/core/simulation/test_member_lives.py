@@ -15,7 +15,7 @@ from simulated_wires import udp
 from fwnode.datapath import queue
 from fwnode.firewall.verdict import DropReason
 from labs.simulation.addresses import ICMP, ip_packet, packed, payload_of
-from labs.simulation.member_life import QUEUE_LENGTH_MAX, MemberLife
+from labs.simulation.member_life import PACKET_S, QUEUE_LENGTH_MAX, MemberLife
 from labs.simulation.member_machine import MemberMachine
 
 DEAD_TIMER_S, HEARTBEAT_S = 2.5, 0.1
@@ -147,6 +147,21 @@ def test_what_waits_for_a_process_that_is_paused_too_long_goes_nowhere() -> None
     assert after[DropReason.NOT_ACTIVE] - drops[DropReason.NOT_ACTIVE] >= QUEUE_LENGTH_MAX - 50
     assert len(cluster.arrived) == arrived
     assert cluster.states() == ["Standby", "Active"]
+
+
+def test_a_member_that_gets_more_than_it_can_decide_loses_packets_and_stays_active() -> None:
+    cluster = Cluster()
+    cluster.up()
+    for number in range(50_000):
+        cluster.world.at(cluster.world.now + number * 2e-6, cluster.send, number)
+    cluster.run(1.0)
+    figures = life(cluster.member("fw1")).figures()
+    assert figures.lost_queue > 0 and len(cluster.arrived) == 50_000 - figures.lost_queue
+    numbers = [int.from_bytes(data) for _, data in cluster.arrived]
+    assert numbers == sorted(numbers)
+    assert cluster.arrived[-1][0] - cluster.arrived[0][0] == pytest.approx(len(numbers) * PACKET_S, rel=0.1)
+    assert cluster.states() == ["Active", "Standby"]
+    assert not [what for _, who, what in cluster.world.events if who == "fw2" and "Lost" in what]
 
 
 def test_the_queue_is_as_long_as_the_real_one() -> None:
