@@ -9,7 +9,8 @@ Way in, in reading order:
 - `limits`    every cap and default, with its unit and where the number comes from
 - `errors`    the one exception, and the reasons for which anything is refused
 - `release`   software releases and the gate: what two of them may exchange, and why not (`releases.yaml`)
-- `record`    a connection as it travels: three schemas that really differ
+- `record`    a connection as it travels: the one list of its fields, and the updates that carry it
+- `layout`    three schemas that really differ, and the functions that write and read them, made from that list
 - `columns`   many connections field by field, as full sync carries them
 - `message`   the kinds of message and their fields, as a table
 - `codec`     bytes <-> message; only `SyncError` escapes on bad bytes

@@ -1,14 +1,9 @@
 """A connection as it travels between members, and the updates that carry it.
 
-Three schemas, one per generation of releases, that really differ: order of fields, unit of the times, numbering of
-the TCP states, layout of the key. A record read as another schema's is refused, because a field of another type
-stands in its place; nothing in the record names its schema, the datagram around it does.
-
-| schema | releases | first field | key | times | state |
-| --- | --- | --- | --- | --- | --- |
-| 1 | R75 | state | one string: dst src dport sport proto | ticks of 100 ms | ESTABLISHED is 1, handshake 2 and 3 |
-| 2 | R77 | key | one string: proto src dst sport dport | milliseconds | as in the firewall |
-| 3 | R80, R81 | born | proto, addresses, ports apart | seconds, float | one bit a state |
+`Record` is the one list of what members tell each other of a connection. Three schemas, one per generation of
+releases, really differ in how they write it (`syncproto.layout`): order of fields, unit of the times, numbering of the
+TCP states, layout of the key. A record read as another schema's is refused, because a field of another type stands in
+its place; nothing in the record names its schema, the datagram around it does.
 
 `born` and `revision` order the versions of one key and are exact in every schema; the times are rounded up to the
 schema's unit. Hot path: a record is one flat list, packed at once; no per-field objects. This module knows nothing of
@@ -17,26 +12,27 @@ sequence numbers, peers or gates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
-from math import ceil
-from typing import Any
+from typing import Annotated, Any
 
 import msgpack
 
 from syncproto.errors import Reason, SyncError
-from syncproto.limits import (
-    COUNTER_MAX,
-    DURATION_MAX_S,
-    FLAGS_MAX,
-    RULE_MAX,
-    SERVICE_NAME_MAX,
-    TIME_MAX_S,
+from syncproto.layout import LAYOUTS, STATES, record_check, record_codec
+from syncproto.limits import COUNTER_MAX, DURATION_MAX_S, FLAGS_MAX, RULE_MAX, SERVICE_NAME_MAX
+from syncproto.record_field import (
+    Duration,
+    Key,
+    Moment,
+    Number,
+    OtherKey,
+    StateNumber,
+    Text,
+    bad_record,
+    check_key,
+    fields_of,
 )
-
-KEY_IPV4 = 13
-KEY_IPV6 = 37
 
 
 class Op(IntEnum):
@@ -67,19 +63,27 @@ whole says it of the copies in it, so that the joiner knows whose word counts.""
 
 @dataclass(slots=True)
 class Record:
-    """One connection. `key`: proto(1) src dst sport(2) dport(2), network order, initiator's direction.
-    `parent` is the key of the control connection that announced it, or empty."""
+    """One connection. Everything that knows the fields is made from this list: a new one is written here, at the end,
+    with the oldest schema that carries it and a default.
 
-    key: bytes
-    state: int
-    ttl_s: float
-    timeout_s: float
-    rule: int
-    service: str
-    flags: int
-    born: float
-    revision: int
-    parent: bytes = b""
+    `key` is proto(1) src dst sport(2) dport(2), network order, initiator's direction; `parent` the key of the control
+    connection that announced this one, or empty.
+    """
+
+    key: Annotated[bytes, Key()]
+    state: Annotated[int, StateNumber()]
+    ttl_s: Annotated[float, Duration()]
+    timeout_s: Annotated[float, Duration(held_as="session_timeout")]
+    rule: Annotated[int, Number(what="rule number", lowest=-RULE_MAX, highest=RULE_MAX)]
+    service: Annotated[str, Text(what="service name", longest=SERVICE_NAME_MAX)]
+    flags: Annotated[int, Number(what="flags", highest=FLAGS_MAX)]
+    born: Annotated[float, Moment(what="time of birth")]
+    revision: Annotated[int, Number(what="revision", highest=COUNTER_MAX)]
+    parent: Annotated[bytes, OtherKey()] = b""
+
+
+FIELDS = tuple(fields_of(Record))
+"""The fields of a record, in the order in which it takes them."""
 
 
 @dataclass(slots=True)
@@ -97,60 +101,6 @@ class Update:
     revision: int = 0
 
 
-_STATES_1 = (0, 2, 3, 1, 4, 5, 6)
-_STATES_2 = (0, 1, 2, 3, 4, 5, 6)
-_STATES_3 = (0x00, 0x01, 0x02, 0x04, 0x08, 0x10, 0x20)
-WIRE_STATES = {1: _STATES_1, 2: _STATES_2, 3: _STATES_3}
-"""Schema -> its number of each state of the firewall's TCP table, by position."""
-FROM_WIRE_STATE = {schema: {wire: state for state, wire in enumerate(those)} for schema, those in WIRE_STATES.items()}
-_FROM_1, _FROM_2, _FROM_3 = FROM_WIRE_STATE.values()
-
-TICKS_A_SECOND = 10
-"""Unit of schema 1's times."""
-MILLISECONDS = 1000
-"""A second in the unit of schema 2's times."""
-
-
-def bad_record(what: str) -> SyncError:
-    return SyncError(Reason.BAD_RECORD, f"record: {what}")
-
-
-def clamped(record: Record) -> Record:
-    """The record with times that every schema can carry: an expired one is 0, an endless one is the longest."""
-    ttl_s, timeout_s = record.ttl_s, record.timeout_s
-    if ttl_s != ttl_s or timeout_s != timeout_s:
-        raise bad_record("a time is not a number")
-    return replace(
-        record,
-        ttl_s=min(max(ttl_s, 0.0), DURATION_MAX_S),
-        timeout_s=min(max(timeout_s, 0.0), DURATION_MAX_S),
-    )
-
-
-def check_record(record: Record) -> None:
-    """The caps, on what comes in and on what goes out: a record that a peer would refuse must never be sent."""
-    if len(record.key) not in (KEY_IPV4, KEY_IPV6):
-        raise bad_record(f"key of {len(record.key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
-    if record.parent or record.flags & OF_A_PARENT:
-        _check_parent(record)
-    if not 0.0 <= record.ttl_s <= DURATION_MAX_S or not 0.0 <= record.timeout_s <= DURATION_MAX_S:
-        raise bad_record("a time is out of range")
-    if not -RULE_MAX <= record.rule <= RULE_MAX:
-        raise bad_record("rule number out of range")
-    if not 0 <= record.flags <= FLAGS_MAX:
-        raise bad_record("flags out of range")
-    _check_version(record.born, record.revision)
-    service = record.service
-    length = len(service)
-    if not service.isascii():
-        try:
-            length = len(service.encode())
-        except UnicodeEncodeError:
-            raise bad_record("service name is not text") from None
-    if length > SERVICE_NAME_MAX:
-        raise bad_record(f"service name longer than {SERVICE_NAME_MAX} bytes")
-
-
 _DATA, _EXPECTED = int(RecordFlag.DATA), int(RecordFlag.EXPECTED)
 OF_A_PARENT = _DATA | _EXPECTED
 
@@ -164,148 +114,53 @@ def _check_parent(record: Record) -> None:
         raise bad_record("an announced connection with a source port")
 
 
-def _check_version(born: float, revision: int) -> None:
-    if not -TIME_MAX_S < born < TIME_MAX_S:
-        raise bad_record("time of birth out of range")
-    if not 0 <= revision <= COUNTER_MAX:
-        raise bad_record("revision out of range")
+check_record = record_check(FIELDS, _check_parent, OF_A_PARENT)
+"""The caps, on what comes in and on what goes out: a record that a peer would refuse must never be sent."""
+_check_version = record_check([f for f in FIELDS if f.name in ("born", "revision")], _check_parent, OF_A_PARENT)
+"""The same of a DELETE, which has the fields of a version alone."""
+_DURATIONS = [field.name for field in FIELDS if isinstance(field.description, Duration)]
 
 
-# --- Schema 1: R75 --------------------------------------------------------------------------------------------------
+def clamped(record: Record) -> Record:
+    """The record with times that every schema can carry: an expired one is 0, an endless one is the longest."""
+    times = {name: getattr(record, name) for name in _DURATIONS}
+    if any(seconds != seconds for seconds in times.values()):
+        raise bad_record("a time is not a number")
+    return replace(record, **{name: min(max(seconds, 0.0), DURATION_MAX_S) for name, seconds in times.items()})
 
 
-def turned(key: bytes) -> bytes:
-    """Schema 1's key: dst src dport sport proto: everything in the opposite order."""
-    half = (len(key) - 5) // 2
-    return key[1 + half : 1 + 2 * half] + key[1 : 1 + half] + key[-2:] + key[-4:-2] + key[:1]
+_CODECS = {schema: record_codec(layout, FIELDS, Record) for schema, layout in LAYOUTS.items()}
 
 
-def turned_back(key: bytes) -> bytes:
-    if len(key) not in (KEY_IPV4, KEY_IPV6):
-        raise bad_record(f"key of {len(key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
-    half = (len(key) - 5) // 2
-    return key[-1:] + key[half : 2 * half] + key[:half] + key[-3:-1] + key[-5:-3]
-
-
-def _pack_1(r: Record) -> list[Any]:
-    return [
-        _STATES_1[r.state],
-        turned(r.key),
-        ceil(r.timeout_s * TICKS_A_SECOND),
-        ceil(r.ttl_s * TICKS_A_SECOND),
-        r.rule,
-        r.service,
-        r.flags,
-        r.revision,
-        float(r.born),
-        turned(r.parent) if r.parent else b"",
-    ]
-
-
-_TYPES_1 = [int, bytes, int, int, int, str, int, int, float, bytes]
-
-
-def _unpack_1(f: list[Any]) -> Record:
-    state, key, timeout, ttl, rule, service, flags, revision, born, parent = f
-    return Record(
-        turned_back(key), _FROM_1[state], ttl / TICKS_A_SECOND, timeout / TICKS_A_SECOND, rule, service, flags,
-        born, revision, turned_back(parent) if parent else b"",
-    )  # fmt: skip
-
-
-# --- Schema 2: R77 --------------------------------------------------------------------------------------------------
-
-
-def _pack_2(r: Record) -> list[Any]:
-    return [
-        r.key,
-        _STATES_2[r.state],
-        ceil(r.ttl_s * MILLISECONDS),
-        ceil(r.timeout_s * MILLISECONDS),
-        r.rule,
-        r.service,
-        r.flags,
-        float(r.born),
-        r.revision,
-        r.parent,
-    ]
-
-
-_TYPES_2 = [bytes, int, int, int, int, str, int, float, int, bytes]
-
-
-def _unpack_2(f: list[Any]) -> Record:
-    key, state, ttl, timeout, rule, service, flags, born, revision, parent = f
-    return Record(
-        key, _FROM_2[state], ttl / MILLISECONDS, timeout / MILLISECONDS, rule, service, flags, born, revision, parent
-    )
-
-
-# --- Schema 3: R80 and later ----------------------------------------------------------------------------------------
-
-
-def _pack_3(r: Record) -> list[Any]:
-    key = r.key
-    return [
-        float(r.born),
-        r.revision,
-        key[0],
-        key[1:-4],
-        (key[-4] << 8) | key[-3],
-        (key[-2] << 8) | key[-1],
-        _STATES_3[r.state],
-        float(r.timeout_s),
-        float(r.ttl_s),
-        r.service,
-        r.rule,
-        r.flags,
-        r.parent,
-    ]
-
-
-_TYPES_3 = [float, int, int, bytes, int, int, int, float, float, str, int, int, bytes]
-
-
-def _unpack_3(f: list[Any]) -> Record:
-    born, revision, proto, addresses, sport, dport, state, timeout, ttl, service, rule, flags, parent = f
-    key = bytes((proto,)) + addresses + sport.to_bytes(2, "big") + dport.to_bytes(2, "big")
-    return Record(key, _FROM_3[state], ttl, timeout, rule, service, flags, born, revision, parent)
-
-
-TYPES = {1: _TYPES_1, 2: _TYPES_2, 3: _TYPES_3}
-"""Schema -> the types of its fields, in wire order."""
-_PACK: dict[int, Callable[[Record], list[Any]]] = {1: _pack_1, 2: _pack_2, 3: _pack_3}
-_UNPACK: dict[int, tuple[list[type], Callable[[list[Any]], Record]]] = {
-    1: (_TYPES_1, _unpack_1),
-    2: (_TYPES_2, _unpack_2),
-    3: (_TYPES_3, _unpack_3),
-}
+def _unknown(schema: int) -> SyncError:
+    return SyncError(Reason.UNKNOWN_SCHEMA, f"schema {schema}: known are {sorted(_CODECS)}")
 
 
 def pack(record: Record, schema: int) -> list[Any]:
     """The record as the schema's flat list. SyncError when a peer would refuse it."""
-    packer = _PACK.get(schema)
-    if packer is None:
-        raise SyncError(Reason.UNKNOWN_SCHEMA, f"schema {schema}: known are {sorted(_PACK)}")
-    if not 0 <= record.state < len(_STATES_2):
+    codec = _CODECS.get(schema)
+    if codec is None:
+        raise _unknown(schema)
+    if not 0 <= record.state < STATES:
         raise bad_record(f"state {record.state} is unknown")
-    if not (0.0 <= record.ttl_s <= DURATION_MAX_S and 0.0 <= record.timeout_s <= DURATION_MAX_S):
+    try:
+        check_record(record)
+    except SyncError:
         record = clamped(record)
-    check_record(record)
-    return packer(record)
+        check_record(record)
+    return codec.pack(record)
 
 
 def unpack(fields: Any, schema: int) -> Record:
     """A record from the wire. Whatever comes, only SyncError goes out."""
-    reader = _UNPACK.get(schema)
-    if reader is None:
-        raise SyncError(Reason.UNKNOWN_SCHEMA, f"schema {schema}: known are {sorted(_UNPACK)}")
-    types, unpacker = reader
+    codec = _CODECS.get(schema)
+    if codec is None:
+        raise _unknown(schema)
     # `type() is` and not isinstance: True is no number here. One list comparison checks number and types of fields.
-    if type(fields) is not list or [type(field) for field in fields] != types:
+    if type(fields) is not list or [type(field) for field in fields] != codec.types:
         raise bad_record(f"fields do not fit schema {schema}")
     try:
-        record = unpacker(fields)
+        record: Record = codec.read(fields)
     except (KeyError, ValueError, OverflowError):
         raise bad_record(f"a field is out of range for schema {schema}") from None
     check_record(record)
@@ -323,9 +178,9 @@ def pack_update(update: Update, schema: int) -> bytes:
         born, revision = update.born, update.revision
         if update.record is not None:
             born, revision = update.record.born, update.record.revision
-        if len(update.key) not in (KEY_IPV4, KEY_IPV6):
-            raise bad_record(f"key of {len(update.key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
-        _check_version(born, revision)
+        check_key(update.key)
+        deleted = Update(Op.DELETE, update.key, None, born, revision)
+        _check_version(deleted)
         return _pack_bytes([int(Op.DELETE), update.key, float(born), revision])
     if update.record is None or update.record.key != update.key:
         raise bad_record(f"{update.op.name} without the record of its key")
@@ -378,10 +233,10 @@ def unpack_update(fields: Any, schema: int) -> Update:
         if [type(field) for field in fields] != [int, bytes, float, int]:
             raise bad_record("fields do not fit DELETE")
         _, key, born, revision = fields
-        if len(key) not in (KEY_IPV4, KEY_IPV6):
-            raise bad_record(f"key of {len(key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
-        _check_version(born, revision)
-        return Update(Op.DELETE, key, None, born, revision)
+        check_key(key)
+        deleted = Update(Op.DELETE, key, None, born, revision)
+        _check_version(deleted)
+        return deleted
     if not Op.SET <= op <= Op.REFRESH:
         raise bad_record(f"operation {op} is unknown")
     if len(fields) != 2:

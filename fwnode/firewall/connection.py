@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
+from typing import Any, ClassVar
 
 from syncproto.columns import Columns
-from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag
+from syncproto.layout import compiled
+from syncproto.record import FIELDS, OWNER_SHIFT, Op, Record, RecordFlag
 
 from .audience import NOBODY_HEARD
 from .inspection import Inspector
@@ -15,34 +18,44 @@ from .tellers import NOBODY, Teller
 # Plain numbers: arithmetic of flags is slow.
 _LEARNED, _DATA = int(RecordFlag.LEARNED), int(RecordFlag.DATA)
 
+_READ = {"state": "int(c.state)", "ttl_s": "c.left(now)", "flags": "c.flags"}
+"""How a field of a record is read from connection `c` at the time `now`, where it is not just an attribute."""
+_READ_TOGETHER = _READ | {"state": "c.state"}
+_NOT_COPIED = ("key", "born", "state", "ttl_s", "flags")
+"""Fields that `take` does not copy as they are: they never change, or mean something for more than one attribute."""
+
+
+def _made_from_fields() -> dict[str, Any]:
+    """The functions between a record and a connection, written out for the fields that a record has."""
+    one = [_READ.get(field.name, f"c.{field.held_as}") for field in FIELDS]
+    many = [f"[{_READ_TOGETHER.get(field.name, f'c.{field.held_as}')} for c in connections]" for field in FIELDS]
+    copied = [f"    c.{field.held_as} = r.{field.name}" for field in FIELDS if field.name not in _NOT_COPIED]
+    source = [
+        "def record(c, now):", f"    return Record({', '.join(one)})",
+        "def columns_of(connections, now):", f"    return Columns({', '.join(many)})",
+        "def copy(c, r):", *copied,
+    ]  # fmt: skip
+    return compiled("\n".join(source), "connection", Record=Record, Columns=Columns)
+
+
+_MADE = _made_from_fields()
+_copy: Callable[[Connection, Record], None] = _MADE["copy"]
+columns_of: Callable[[list[Connection], float], Columns] = _MADE["columns_of"]
+"""The connections as they travel together, at a time."""
+
+_SLOTS = (
+    "born", "bucket", "expires", "generation", "inspector", "key", "learned", "origin", "owned", "parent",
+    "peers_until", "pending", "refresh_at", "revision", "row", "rule", "service", "session_timeout", "state", "sync_at",
+    "timeout", "told",
+)  # fmt: skip
+_FURTHER = [(field.held_as, field.default) for field in FIELDS if field.held_as not in (*_SLOTS, *_READ)]
+"""Fields of a record that a connection only holds and tells."""
+
 
 class Connection:
     """One connection. `key` runs in the initiator's direction; `expires` and `refresh_at` are lab seconds."""
 
-    __slots__ = (
-        "born",
-        "bucket",
-        "expires",
-        "generation",
-        "inspector",
-        "key",
-        "learned",
-        "origin",
-        "owned",
-        "parent",
-        "peers_until",
-        "pending",
-        "refresh_at",
-        "revision",
-        "row",
-        "rule",
-        "service",
-        "session_timeout",
-        "state",
-        "sync_at",
-        "timeout",
-        "told",
-    )
+    __slots__ = (*_SLOTS, *(name for name, _ in _FURTHER))
 
     def __init__(self, key: bytes, state: State, timeout: float, session_timeout: float, born: float) -> None:
         self.key = key
@@ -80,6 +93,9 @@ class Connection:
         self.bucket = -1
         self.row = -1
         """Its place in the table; -1 when it is in none."""
+        if _FURTHER:
+            for name, default in _FURTHER:
+                setattr(self, name, default)
 
     @property
     def flags(self) -> int:
@@ -97,11 +113,7 @@ class Connection:
 
     def take(self, record: Record, owner: Teller, member: int) -> None:
         """What a peer said of it, but for its state and its end. `owner`: whose it is; `member`: in whose table."""
-        self.session_timeout = record.timeout_s
-        self.revision = record.revision
-        self.rule = record.rule
-        self.service = record.service
-        self.parent = record.parent
+        _copy(self, record)
         self.learned = bool(record.flags & _LEARNED)
         own = record.flags >> OWNER_SHIFT == member != 0
         if not (self.owned and own):  # a copy of our own does not take it from us
@@ -110,25 +122,5 @@ class Connection:
             self.origin = owner
         self.told = self.told or NOBODY_HEARD
 
-    def record(self, now: float) -> Record:
-        """The connection as it travels."""
-        return Record(
-            self.key, int(self.state), self.left(now), self.session_timeout, self.rule, self.service, self.flags,
-            self.born, self.revision, self.parent,
-        )  # fmt: skip
-
-
-def columns_of(connections: list[Connection], now: float) -> Columns:
-    """The connections as they travel together."""
-    return Columns(
-        key=[c.key for c in connections],
-        state=[c.state for c in connections],
-        ttl_s=[c.left(now) for c in connections],
-        timeout_s=[c.session_timeout for c in connections],
-        rule=[c.rule for c in connections],
-        service=[c.service for c in connections],
-        flags=[c.flags for c in connections],
-        born=[c.born for c in connections],
-        revision=[c.revision for c in connections],
-        parent=[c.parent for c in connections],
-    )
+    record: ClassVar[Callable[[Connection, float], Record]] = _MADE["record"]
+    """The connection as it travels, at a time."""

@@ -9,12 +9,16 @@ found under its keys. Knows nothing of packets, of peers or of the connections t
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import inf
 from sys import intern
+from typing import Any, ClassVar
 
 from syncproto.columns import Columns
-from syncproto.record import OWNER_SHIFT, Record, RecordFlag
+from syncproto.layout import compiled
+from syncproto.record import FIELDS, OWNER_SHIFT, Record, RecordFlag
+from syncproto.record_field import Duration, Field, Moment, Number, StateNumber, Text
 
 from .connection import Connection
 from .tellers import Teller
@@ -22,40 +26,46 @@ from .tellers import Teller
 _LEARNED = int(RecordFlag.LEARNED)
 
 
+def _store_of(field: Field) -> Callable[[list[Any]], Sequence[Any]]:
+    """What keeps a column of this field in little space."""
+    match field.description:
+        case StateNumber():
+            return bytes
+        case Duration() | Moment():
+            return partial(array, "d")
+        case Number(lowest=lowest, highest=highest):
+            codes = "HIQ" if lowest >= 0 else "hiq"
+            return partial(array, next(code for code in codes if highest < 1 << (8 * array(code).itemsize - 1)))
+        case Text():
+            return lambda column: list(map(intern, column))
+    return lambda column: column
+
+
+_STORES = [_store_of(field) for field in FIELDS]
+_NAMES = [field.name for field in FIELDS]
+_KEY, _FLAGS, _TTL = map(_NAMES.index, ("key", "flags", "ttl_s"))
+_SOURCE = f"""
+def record(batch, n):
+    {', '.join(_NAMES)} = batch._stored
+    return Record({', '.join(f'{name}[n]' for name in _NAMES)})
+"""
+
+
 class Batch:
     """Connections 0, 1, ... of one slice. `came` is lab seconds; `owners` says whose they are, by the member's number
     in their flags."""
 
-    __slots__ = (
-        "_born",
-        "_parents",
-        "_revisions",
-        "_rules",
-        "_services",
-        "_states",
-        "_timeouts",
-        "_ttls",
-        "bucket",
-        "came",
-        "flags",
-        "generation",
-        "keys",
-        "owners",
-        "row",
-    )
+    __slots__ = ("_stored", "bucket", "came", "flags", "generation", "keys", "owners", "row")
 
     def __init__(self, columns: Columns, came: float, generation: int, owners: dict[int, Teller]) -> None:
-        self.keys = columns.key
         self.came = came
         self.generation = generation
         self.owners = owners
         self.bucket = -1
         self.row = -1
-        self._states = bytes(columns.state)
-        self._ttls, self._timeouts = array("d", columns.ttl_s), array("d", columns.timeout_s)
-        self._rules, self.flags = array("l", columns.rule), array("H", columns.flags)
-        self._born, self._revisions = array("d", columns.born), array("q", columns.revision)
-        self._services, self._parents = list(map(intern, columns.service)), columns.parent
+        self._stored = [store(column) for store, column in zip(_STORES, columns.lists(), strict=True)]
+        self.keys: Sequence[bytes] = self._stored[_KEY]
+        self.flags: Sequence[int] = self._stored[_FLAGS]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -67,14 +77,11 @@ class Batch:
     @property
     def soonest_ttl_s(self) -> float:
         """None of them ends sooner than this after `came`."""
-        return min(self._ttls)
+        soonest: float = min(self._stored[_TTL])
+        return soonest
 
-    def record(self, n: int) -> Record:
-        """The record as it came."""
-        return Record(
-            self.keys[n], self._states[n], self._ttls[n], self._timeouts[n], self._rules[n], self._services[n],
-            self.flags[n], self._born[n], self._revisions[n], self._parents[n],
-        )  # fmt: skip
+    record: ClassVar[Callable[[Batch, int], Record]] = compiled(_SOURCE, "packed", Record=Record)["record"]
+    """The record as it came, by its number."""
 
 
 class PackedCopies(dict[bytes, Batch]):
