@@ -311,6 +311,8 @@ class Synchroniser:
         if gone:
             self._owner.event("sync", f"{gone} connections that {name} no longer has were removed")
         self._owner.event("sync", self._told(attempt, name))
+        if attempt.state is Progress.FAILED:
+            self.engine.full_sync_missed(attempt.peer)
         if attempt.heals or not self.joining.over:
             return
         if (lacks := self.lacks()) and attempt.state is not Progress.DONE:

@@ -375,6 +375,11 @@ class SyncEngine:
             return Gate(gate.exchange, gate.reason, request.schema or None)
         return gate if gate.is_open else Gate(Exchange.NOTHING, gate.reason or RELEASE_MISMATCH, None)
 
+    def full_sync_missed(self, peer: int) -> None:
+        """Joiner: the peer's table did not come, perhaps because not even its release did."""
+        session = self._session(peer)
+        session.full_sync_failure = session.full_sync_failure or FULL_SYNC_FAILURE
+
     def _on_full_end(self, sink: FullSink) -> None:
         session = self._sessions[sink.peer]
         saved, self._saved, self._saved_updates, self._sink = self._saved, deque(), 0, None

@@ -187,7 +187,8 @@ class Session:
         self._close_stream()
         self.incarnation, self.release = incarnation, hello.release
         self.began_at = inf
-        self.full_sync_failure = ""
+        if restarted:  # one that is heard for the first time may have been waited for in vain
+            self.full_sync_failure = ""
         self._ours, self._theirs, self._path_whole = Lag(), Lag(), True
         if lost:
             self.context.counters.lost_updates += lost

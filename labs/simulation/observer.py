@@ -181,7 +181,7 @@ def _shown(watched: _Watched, life: MemberLife) -> MemberLook:
         firewall=member.firewall,
         engine=sync.engine,
         reached=lambda peer: cluster.sync_network.reach(peer).whole,
-        joined=sync.joining.over and not sync.lacks(),
+        joined=sync.joining.over and sync.joining.incomplete is None,
         failures=member.guard.failures,
         events=len(member.events),
     )
