@@ -58,7 +58,6 @@ SYN_SENT, SYN_RECEIVED, ESTABLISHED = State.SYN_SENT, State.SYN_RECEIVED, State.
 FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT = State.FIN_WAIT_1, State.FIN_WAIT_2, State.CLOSE_WAIT
 CLOSING, LAST_ACK, TIME_WAIT, CLOSED = State.CLOSING, State.LAST_ACK, State.TIME_WAIT, State.CLOSED
 OPENING = frozenset({SYN_SENT, SYN_RECEIVED})
-WRITING = frozenset({ESTABLISHED, CLOSE_WAIT})
 HEARING = frozenset({ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2})
 
 
@@ -119,13 +118,12 @@ class Connection(Receiver):
     # -- by the application
 
     def write(self, data: bytes, now: float) -> None:
-        if self.state in WRITING:
-            self._buffer = self._buffer + data if self._buffer else data
-            self._push(now)
+        if self.state is ESTABLISHED or self.state is CLOSE_WAIT:
+            self._add(data, now)
 
     def shut_down(self, now: float) -> None:
         """Nothing more will be written; reading goes on."""
-        if self.state in WRITING:
+        if self.state is ESTABLISHED or self.state is CLOSE_WAIT:
             self.state = FIN_WAIT_1 if self.state is ESTABLISHED else LAST_ACK
             self._fin = 1
             self._push(now)
@@ -194,7 +192,7 @@ class Connection(Receiver):
             self._acknowledged(number, echoed, now)
             if self._fin_acknowledged and self._end_of_ours(now):
                 return
-            if self._sent < self.pending + self._fin:
+            if self._buffer or self._fin:
                 self._push(now)
             if self.tell_sent and self.application is not None:
                 self.application.sent()

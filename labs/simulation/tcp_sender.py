@@ -132,6 +132,20 @@ class Sender:
             flags |= PSH
         self._emit(flags, self.oldest + offset, now, self._buffer[self._skip + offset : self._skip + end])
 
+    def _add(self, data: bytes, now: float) -> None:
+        """More to send."""
+        size = len(data)
+        if self._buffer or self._top or not 0 < size <= self.mss <= self._peer_window or size > self._congestion:
+            self._buffer += data
+            self._push(now)
+            return
+        self._buffer = data  # the common case: a message, and nothing before it is under way
+        self._emit(ACK | PSH, self.oldest, now, data)
+        self._sent = self._top = size
+        self._sent_data(now)
+        self._head_at, self._backoff = now, 0
+        self._arm_retransmission(now)
+
     def _push(self, now: float) -> None:
         """Send what the windows let go."""
         waiting = len(self._buffer) - self._skip
@@ -139,7 +153,7 @@ class Sender:
         sent, top = self._sent, self._top
         if sent >= total:
             return
-        room = min(self._congestion, self._peer_window)
+        room = self._congestion if self._congestion < self._peer_window else self._peer_window
         while sent < total:
             size = min(self.mss, waiting - sent)
             if sent + size > room:
@@ -171,16 +185,17 @@ class Sender:
         """So much more has arrived; `echoed`: when we sent what made the other side say so."""
         flight = self._top
         self.oldest = (self.oldest + number) & MASK
-        self._sent = max(0, self._sent - number)
+        self._sent = self._sent - number if self._sent > number else 0
         self._top = flight - number
         waiting = len(self._buffer) - self._skip
         if number > waiting:
             self._fin, self._fin_acknowledged = 0, True
-        self._skip += min(number, waiting)
-        if self._skip == len(self._buffer):
+        if number >= waiting:
             self._buffer, self._skip = b"", 0
-        elif self._skip > TRIM_BYTES:
-            self._buffer, self._skip = self._buffer[self._skip :], 0
+        else:
+            self._skip += number
+            if self._skip > TRIM_BYTES:
+                self._buffer, self._skip = self._buffer[self._skip :], 0
         if echoed:
             self._measure((int(now * TICKS) - echoed & MASK) / TICKS)
         self._backoff = self._duplicates = 0
@@ -228,9 +243,12 @@ class Sender:
         if self._rtt < 0:
             self._rtt, self._rtt_variance = rtt, rtt / 2
         else:
-            self._rtt_variance += (abs(self._rtt - rtt) - self._rtt_variance) / 4
-            self._rtt += (rtt - self._rtt) / 8
-        self.rto_s = min(RTO_MAX_S, self._rtt + max(RTO_MIN_S, 4 * self._rtt_variance))
+            late = rtt - self._rtt
+            self._rtt_variance += ((late if late > 0 else -late) - self._rtt_variance) / 4
+            self._rtt += late / 8
+        margin = 4 * self._rtt_variance
+        rto_s = self._rtt + (margin if margin > RTO_MIN_S else RTO_MIN_S)
+        self.rto_s = rto_s if rto_s < RTO_MAX_S else RTO_MAX_S
 
     # -- timers
 
@@ -244,13 +262,16 @@ class Sender:
         return min(RTO_MAX_S, self.rto_s * 2.0**self._backoff)
 
     def _arm_retransmission(self, now: float) -> None:
-        when = max(now, self._head_at) + self._timeout()
+        when = self._head_at + (self._timeout() if self._backoff else self.rto_s)
         self._is_probe = self._rtt >= 0 and not (self._probed or self._backoff or self._recover >= 0)
         if self._is_probe:
-            alone = self._top <= self.mss
-            when = min(when, now + 2 * self._rtt + (RTO_MIN_S if alone else PROBE_MARGIN_S))
+            probe = now + 2 * self._rtt + (RTO_MIN_S if self._top <= self.mss else PROBE_MARGIN_S)
+            if probe < when:
+                when = probe
         self._retransmit_at = when
-        self._alarm(when)
+        if when < self._alarm_at:
+            self._alarm_at = when
+            self._below.arm(when, self)
 
     def _on_retransmission(self, now: float, give_up_s: float) -> bool:
         """The timer has fired; False: it has tried long enough."""

@@ -227,8 +227,12 @@ class Asker:
     async def quiet(self, conversations: list[Conversation]) -> None:
         """Until the question that each of them is waiting with, if any, is answered or given up."""
         questions = [(c.session, c.session.sequence) for c in conversations if c.session is not None]
-        while questions := [(s, n) for s, n in questions if s.asked_at is not None and s.sequence == n]:
-            await asyncio.sleep(_QUIET_POLL_S)
+        while questions:
+            session, number = questions[-1]
+            if session.asked_at is not None and session.sequence == number:
+                await asyncio.sleep(_QUIET_POLL_S)
+            else:
+                questions.pop()
 
     def report(self, without: frozenset[int] = frozenset()) -> dict[str, Any]:
         return Tally.of(
