@@ -72,6 +72,7 @@ def shared_pair() -> Iterator[UpLab]:
         yield lab
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What runs longest begins first. What shares a lab stays together, and so do the short tests without packets."""
     items.sort(key=_rank)
