@@ -1,4 +1,5 @@
-"""The workloads through a real pair with a rule base that accepts everything: all pass, and all are counted."""
+"""The workloads through a pair whose rule base accepts everything, on real packets and simulated: all pass, and all are
+counted."""
 
 import json
 import os
@@ -21,13 +22,13 @@ LAB: dict[str, Any] = {
 START = [{"start": ["fw1", "fw2"]}, {"until": {"that": "members.fw2.state", "is": "Standby", "within": "20s"}}]
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(params=[[], ["--simulate"]], ids=["real", "simulated"])
+def run(tmp_path, request):
     """`fwlab run` on a lab of these workloads, steps and expectations; its document and what it printed."""
     def go(**parts: Any) -> tuple[dict[str, Any], str]:
         lab, result = tmp_path / "lab.yaml", tmp_path / "result.json"
         lab.write_text(json.dumps({**LAB, **parts}))
-        line = python_command("labs.cli", "run", str(lab), "--json", str(result))
+        line = python_command("labs.cli", "run", str(lab), "--json", str(result), *request.param)
         done = subprocess.run(line, capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(result.read_text()), " ".join(done.stdout.split())
