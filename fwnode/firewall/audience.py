@@ -18,7 +18,8 @@ class Audience:
     """The peers that hear this member's updates."""
 
     def __init__(self) -> None:
-        self._number = NOBODY_HEARD + 1
+        self.number = NOBODY_HEARD + 1
+        """Of the present audience."""
         self._lives: dict[int, int] = {}
         self._without_table: dict[int, int] = {}
         """Of them, those that have to be told everything, each in the life in which it listened."""
@@ -36,25 +37,25 @@ class Audience:
         lives, without_table = now.lives, {peer: now.lives[peer] for peer in now.without_table}
         needs_all = any(self._without_table.get(peer) != life for peer, life in without_table.items())
         if needs_all or (lives and not any(self._lives.get(peer) == life for peer, life in lives.items())):
-            self._number += 1
+            self.number += 1
         if needs_all:
-            self._anew_before = self._number
+            self._anew_before = self.number
         self._lives.update(lives)
         self._without_table.update(without_table)
         self.listening, self._only_new = bool(lives), now.only_new
-        self.all_hear = self._number if lives and not now.only_new else 0
+        self.all_hear = self.number if lives and not now.only_new else 0
         self.anew_before = self._anew_before if self.all_hear else 0
 
     def told(self, before: int, op: Op) -> int:
         """What to remember of a connection that is told by `op`."""
         heard = self.listening and (op is Op.SET or not self._only_new)
-        return self._number if heard else before or NOBODY_HEARD
+        return self.number if heard else before or NOBODY_HEARD
 
     def told_whole(self) -> tuple[int, int]:
         """The same for one that a peer takes with the whole table; not for what was told to an audience before the
         second number, of which others have to be told anew."""
-        return self._number, self._anew_before
+        return self.number, self._anew_before
 
     def knows(self, told: int) -> bool:
         """Whether those who listen now have heard of it."""
-        return self.listening and NOBODY_HEARD < told == self._number
+        return self.listening and NOBODY_HEARD < told == self.number

@@ -44,11 +44,12 @@ class Walk:
         self._at = 0
 
     def has_news(self, connection: Connection) -> bool:
-        """Whether peers hear too little of it: it is this member's and ends later than they know, or this member's or
-        nobody's and one of them never heard of it."""
+        """Whether peers know too little of it: it is this member's and ends later than they know, or it is this
+        member's or nobody's and one of them never heard of it."""
         told = connection.told
         if not connection.owned:
-            return 0 < told < self._audience.anew_before and not connection.origin.number
+            anew_before, owner = self._audience.anew_before, connection.origin
+            return 0 < told < anew_before and not owner.number and owner.heard_by < anew_before
         ends_later = connection.expires - connection.peers_until > self.lag_s
         return told > 0 and (ends_later or told < self._audience.anew_before)
 

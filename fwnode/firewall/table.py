@@ -80,8 +80,6 @@ class ConnectionTable:
         self.over_limit = 0
         """Peers' connections that found no room."""
         self._ended = EndedVersions(ENDED_MAX)
-        self.tellers = Tellers(tick_s)
-        """The peers that copies came from, or belong to."""
         self._unconfirmed: dict[int, set[bytes]] = {}
         self._own_only: set[int] = set()
         self._wheel: Wheel[Connection | Batch] = Wheel(bucket_width)
@@ -95,6 +93,8 @@ class ConnectionTable:
         self._telling = Telling(self._rows, self.lifetime, tick_s)
         self._changed, self._deleted = self._telling.changed, self._telling.deleted
         self.audience = self._telling.audience
+        self.tellers = Tellers(tick_s, self.audience)
+        """The peers that copies came from, or belong to."""
         self.announce = self._telling.announce
         """Have peers hear of a connection at the next sync tick."""
 
@@ -494,8 +494,7 @@ class ConnectionTable:
 
     def _tell_end(self, key: bytes) -> None:
         """Peers hear that what is remembered to be over is over."""
-        ended = self._ended.get(key)
-        if ended is not None and self.find(key) is None:
-            over = Connection(key, State.NONE, 0.0, 0.0, ended[0])
-            over.revision = ended[1]
-            self._deleted[key] = over
+        if key in self._ended and self.find(key) is None:
+            born, revision = self._ended[key]
+            self._deleted[key] = over = Connection(key, State.NONE, 0.0, 0.0, born)
+            over.revision = revision

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
+from math import inf
 
 from syncproto.limits import PEER_RECALL_S, SYNC_TICK_S
+
+from .audience import Audience
 
 LATELY_TICKS = round(PEER_RECALL_S / SYNC_TICK_S)
 """Sync ticks for which it is remembered what a peer told, at least."""
@@ -19,12 +22,14 @@ LATELY_MAX = 8_192
 
 
 class Teller:
-    """A peer in one life. `number` is the peer's, and 0 when that life has ended."""
+    """A peer in one life. `number` is the peer's, and 0 when that life has ended; `heard_by` the audience that was
+    there then, which heard of its copies from itself or is told of them at once."""
 
-    __slots__ = ("_before", "_now", "_since", "_span_s", "number")
+    __slots__ = ("_before", "_now", "_since", "_span_s", "heard_by", "number")
 
     def __init__(self, number: int, span_s: float) -> None:
         self.number = number
+        self.heard_by = inf
         self._span_s = span_s
         self._now: dict[bytes, None] = {}
         self._before: dict[bytes, None] = {}
@@ -50,9 +55,10 @@ NOBODY = Teller(0, 0.0)
 
 
 class Tellers:
-    """The present life of each peer. `tick_s`: lab seconds of a sync tick."""
+    """The present life of each peer. `tick_s`: lab seconds of a sync tick; `audience`: who listens to this member."""
 
-    def __init__(self, tick_s: float) -> None:
+    def __init__(self, tick_s: float, audience: Audience) -> None:
+        self._audience = audience
         self._span_s = LATELY_TICKS * tick_s
         self._present: dict[int, Teller] = {0: NOBODY}
         self._untold: dict[bytes, None] = {}
@@ -67,7 +73,9 @@ class Tellers:
     def end(self, peer: int) -> None:
         """The present life of this peer has ended: its copies are nobody's."""
         self.gone(peer)
-        self._present.pop(peer, NOBODY).number = 0
+        ended = self._present.pop(peer, NOBODY)
+        if ended is not NOBODY:
+            ended.number, ended.heard_by = 0, self._audience.number
 
     def gone(self, peer: int) -> None:
         """The peer is not heard any more: what it told lately is to be told on."""

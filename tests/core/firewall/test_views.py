@@ -13,7 +13,8 @@ from properties import examples
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.table import ENDED_MAX, ConnectionTable
 from fwnode.firewall.tcp import State, further
-from syncproto.record import Op, Record, Update
+from syncproto.columns import Columns
+from syncproto.record import OWNER_SHIFT, Op, Record, Update
 
 TCP_STATES = [state for state in State if state is not State.NONE]
 
@@ -223,3 +224,66 @@ def test_records_are_values() -> None:
     before = replace(update.record) if update.record else None
     connection.state = State.CLOSING
     assert update.record == before
+
+
+def test_a_whole_table_with_its_ends_takes_away_what_ended_whoever_owned_it() -> None:
+    """Any member may take a connection over and end it; when that word is lost, others believe another owner."""
+    source, table = ConnectionTable(member=2), ConnectionTable(member=1)
+    for each in (source, table):
+        each.apply(told(1), 5.0, origin=3)
+        each.apply(told(2), 5.0, origin=3)
+    source.clear(key(1))
+    table.await_whole(2, own_only=True)
+    for columns in (*source.snapshot(6.0), *source.snapshot_ended()):
+        table.apply_slice(columns, 6.0, origin=2)
+    assert table.whole_has_come(2, complete=True) == 0
+    assert [c.key for c in table] == [key(2)]
+    assert not table.apply(told(1), 7.0, origin=3), "and it stays over"
+
+
+def test_who_tells_of_what_is_over_is_told_so() -> None:
+    table, teller = ConnectionTable(member=1), ConnectionTable(member=2)
+    opened(teller)
+    [update] = teller.take_updates(5.0)
+    table.apply(update, 5.0, origin=2)
+    table.clear(key(1))
+    table.take_updates(6.0)
+    assert not table.apply(update, 7.0, origin=2)
+    for answer in table.take_updates(7.0):
+        teller.apply(answer, 7.0, origin=1)
+    assert len(teller) == 0
+
+
+# -- whose copies they are -------------------------------------------------------------------------------------------
+
+
+def test_copies_of_a_peer_that_began_anew_are_nobodys_and_its_table_does_not_take_them_away() -> None:
+    table = ConnectionTable(member=1)
+    table.apply(told(1), 5.0, origin=2)
+    table.apply_slice(Columns.of([told(2).record]), 5.0, origin=2)  # type: ignore[list-item]
+    table.tellers.end(2)
+    table.apply(told(3), 6.0, origin=2)
+    assert {c.key: c.flags >> OWNER_SHIFT for c in table} == {key(1): 0, key(2): 0, key(3): 2}
+    table.await_whole(2, own_only=True)
+    assert table.whole_has_come(2, complete=True) == 1
+    assert {c.key for c in table} == {key(1), key(2)}
+
+
+def test_a_copy_that_is_said_to_be_ours_and_is_not_is_nobodys() -> None:
+    """Two members would say of it that it is the other's, and neither would tell a third one."""
+    table = ConnectionTable(member=1)
+    update = told(1)
+    assert update.record is not None
+    update.record.flags = 1 << OWNER_SHIFT
+    table.apply(update, 5.0, origin=2)
+    assert [c.flags >> OWNER_SHIFT for c in table] == [0]
+
+
+def test_telling_a_copy_on_makes_no_new_version_of_it() -> None:
+    """An end that its owner tells meanwhile is newer than what others tell of it."""
+    table = ConnectionTable(member=1)
+    table.apply(told(1, revision=4), 5.0, origin=2)
+    table.tellers.gone(2)
+    [update] = table.take_updates(6.0, room=8)
+    assert update.record is not None and update.record.revision == 4
+    assert table.apply(Update(Op.DELETE, key(1), None, 5.0, 4), 7.0, origin=2)

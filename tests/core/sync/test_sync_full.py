@@ -13,7 +13,7 @@ from sync_world import CLUSTER, Node, World, key_of, record_of, snapshot
 from syncproto.codec import StreamDecoder, encode_stream
 from syncproto.columns import Columns, pack_columns
 from syncproto.engine import SyncEngine
-from syncproto.events import Event, FullSyncDone, FullSyncFailed, TableSlice, Updates
+from syncproto.events import Event, FullSyncDone, FullSyncFailed, PeerRestarted, TableSlice, Updates
 from syncproto.full import SINK_TABLE, SOURCE_TABLE, FullSink, FullSource, SinkState
 from syncproto.limits import DEFAULT_LIMITS, FULL_SLICE_RECORDS, STREAM_FRAME_MAX
 from syncproto.message import FullBegin, FullDone, FullEnd, FullRefused, FullRequest, FullSlice, Kind, Message
@@ -434,3 +434,19 @@ def test_a_table_of_a_slice_comes_as_one_slice() -> None:
     [event] = [event for event in collect(two) if isinstance(event, TableSlice)]
     assert event.peer == 1 and list(event.columns) == list(world.nodes[1].table.values())
     assert source.state.value == "done" and read(b"") == []
+
+
+def test_saved_updates_of_a_life_that_has_ended_come_before_its_end() -> None:
+    """Whose they are is decided by the life in which they were told."""
+    world = World(dict.fromkeys((1, 2, 3), "R77.30"))
+    world.run(5)
+    two, _, _ = begin(world, 10)
+    world.open(3, key_of(77))
+    world.tick(3)
+    world.run(0.1)
+    assert two.engine.counters().saved == 1 and not [event for event in two.events if isinstance(event, Updates)]
+    world.kill(3)
+    world.start(3)
+    world.run(0.5)
+    about_three = [event for event in two.events if getattr(event, "peer", 0) == 3]
+    assert [type(event) for event in about_three[:2]] == [Updates, PeerRestarted]

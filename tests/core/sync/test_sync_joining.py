@@ -378,3 +378,38 @@ def test_whatever_happens_during_a_join_it_ends_and_nobody_forwards_before(what:
     until_joined(world, 3)
     if all(world.nodes[member].alive and world.joinings[member].over for member in (1, 2)):
         assert world.state(3) == "Active"
+
+
+# -- a peer that began anew -------------------------------------------------------------------------------------------
+
+
+def joined() -> Joining:
+    joining = Joining()
+    joining.receive_event(Sources(()), 0.0)
+    outcome(joining)
+    return joining
+
+
+@pytest.mark.parametrize("before", [[], [LostUpdates(2, 5)]])
+@pytest.mark.parametrize("missed", [False, True])
+def test_what_was_missed_of_a_life_that_has_ended_is_taken_from_the_others(before: list[object], missed: bool) -> None:
+    joining = joined()
+    for event in (*before, PeerRestarted(2, others=(3,), missed=missed)):
+        joining.receive_event(event, 0.0)
+    joining.on_wakeup(HEAL_QUIET_S, is_open, True)
+    begun_now = [event.peer for event in outcome(joining) if isinstance(event, Begin)]
+    assert begun_now == ([3] if missed or before else [])
+
+
+def test_a_healing_that_the_end_of_its_source_breaks_off_goes_on_with_the_others() -> None:
+    joining = joined()
+    joining.receive_event(LostUpdates(2, 5), 0.0)
+    joining.on_wakeup(HEAL_QUIET_S, is_open, True)
+    [first] = outcome(joining)
+    assert isinstance(first, Begin) and first.peer == 2
+    joining.receive_event(PeerRestarted(2, others=(3,)), 2.0)
+    joining.receive_event(FullSyncFailed(2, TERMINATED, attempt=first.attempt), 2.0)
+    outcome(joining)
+    joining.on_wakeup(2.0 + HEAL_QUIET_S, is_open, True)
+    [second] = outcome(joining)
+    assert isinstance(second, Begin) and second.peer == 3

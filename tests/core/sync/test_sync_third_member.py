@@ -8,6 +8,7 @@ from properties import examples
 from sync_world import TICK_S, key_of
 from table_world import TableWorld
 
+from fwnode.firewall.audience import Audience
 from fwnode.firewall.tellers import LATELY_MAX, Tellers
 from syncproto.events import PeerGone
 from syncproto.limits import PEER_RECALL_S, PEER_SILENCE_S
@@ -70,6 +71,22 @@ def test_a_member_that_begins_anew_hears_of_it_too() -> None:
     assert [set(view) for view in world.views()] == [{key_of(1)}] * 3
 
 
+def test_who_begins_anew_is_not_told_once_more_what_it_could_have_taken_whole() -> None:
+    world = cluster()
+    for number in range(100):
+        world.open(1, key_of(number))
+    tick(world, 1)
+    world.run(2 * PEER_RECALL_S)
+    world.open(1, key_of(200))
+    tick(world, 1)
+    world.run(PEER_RECALL_S / 2)
+    world.kill(1)
+    world.start(1)
+    world.run(1)
+    tick(world, 1, 2, 3, times=30)
+    assert set(world.tables[1].entries) == {key_of(200)}, "only what it told last"
+
+
 @examples(40)
 @given(
     seed=st.integers(0, 2**32),
@@ -110,7 +127,7 @@ def test_the_survivors_are_equal_whatever_the_dead_member_told_whom(
 
 
 def test_who_owns_a_copy_is_known_for_a_life_and_what_it_told_for_a_while() -> None:
-    tellers = Tellers(TICK_S)
+    tellers = Tellers(TICK_S, Audience())
     first = tellers.of(2)
     first.note([b"early"], 0.0)
     first.note([b"late"], PEER_RECALL_S + 1.0)
