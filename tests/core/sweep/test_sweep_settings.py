@@ -1,5 +1,6 @@
 """Keys of a lab file that are set from outside: which there are, what is refused, and what it comes to."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from fwnode.files import FileError
 from labs.procedure import catalog
 from labs.procedure.model import LabFile, load
 from labs.procedure.settings import KeyProblem, alter, load_set, parse, written
+from labs.sweep.variants import variants
+from labs.sweep.work import play_bundle
 
 
 def lab_with(folder: Path, **settings: Any) -> LabFile:
@@ -117,3 +120,37 @@ def test_the_file_itself_is_never_changed(tmp_path: Path) -> None:
 def test_a_setting_that_is_written_down_reads_as_it_was(value: Any) -> None:
     (text,) = written({"a.b": value})
     assert parse(text) == ("a.b", [value])
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_a_bundle_is_the_whole_lab(name: str, tmp_path: Path) -> None:
+    """It is laid out on another machine, where nothing else of the lab is."""
+    path = catalog.find(name)
+    (variant,) = variants(path, {})
+    there, here = load(variant.bundle.lay_out(tmp_path)), load(path)
+    for part in ("name", "topology", "members", "workloads", "policy"):
+        assert getattr(there, part) == getattr(here, part)
+    assert repr(there.expect) == repr(here.expect)
+    assert [(s.verb, s.after, s.note) for s in there.steps] == [(s.verb, s.after, s.note) for s in here.steps]
+    assert there.header.title == here.header.title
+
+
+def test_a_bundle_has_the_files_that_a_lab_names(tmp_path: Path) -> None:
+    """Rule bases, a topology, and a table of releases, which is read at each run."""
+    home, away = tmp_path / "home", tmp_path / "away"
+    home.mkdir()
+    (home / "rules.yaml").write_text("name: p\nrules: [{name: all, action: accept}]\n")
+    (home / "shape.yaml").write_text("base: pair\nname: shape\nmembers: 3\n")
+    (home / "own.yaml").write_text("releases:\n  R99.10: {version: R99.10, schema: 3}\n")
+    path = write_lab(
+        home, policy="rules.yaml", topology="shape.yaml", releases="own.yaml",
+        members={"fw1": {"release": "R77.30"}, "fw2": {"release": "R77.30"}, "fw3": {"release": "R99.10"}},
+        steps=[{"start": ["fw1", "fw2", "fw3"]}, {"policy": {"members": ["fw1"], "file": "rules.yaml"}}], expect=[],
+    )  # fmt: skip
+    (variant,) = variants(path, {})
+    shutil.rmtree(home)
+    file = load(variant.bundle.lay_out(away))
+    assert (file.topology.members, file.members["fw3"].release) == (["fw1", "fw2", "fw3"], "R99.10")
+    assert file.steps[1].what.rules == file.policy == {"name": "p", "rules": [{"name": "all", "action": "accept"}]}
+    result = play_bundle(variant.bundle, 1)
+    assert result["outcome"]["verdict"] == "pass", result
