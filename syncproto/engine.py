@@ -264,6 +264,15 @@ class SyncEngine:
         """Updates between the newest sent and the slowest position of a live peer whose gate is open."""
         return self._sender.unacknowledged()
 
+    def hears(self, peer: int) -> bool:
+        """Whether this member's updates are for the peer now."""
+        return self._sender.acknowledged(peer) is not None
+
+    def came(self, peer: int, incarnation: int) -> int | None:
+        """Up to this number the updates of the peer's life have come, without a gap; None: of that life none may."""
+        session = self._session(peer)
+        return session.receiver.expected - 1 if session.receiver and session.incarnation == incarnation else None
+
     def acknowledged(self, peers: Iterable[int]) -> int:
         """The newest update that each of these peers has acknowledged; of none of them, the newest sent."""
         acked = (self._sender.acknowledged(peer) for peer in peers)

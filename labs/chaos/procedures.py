@@ -76,12 +76,17 @@ class Procedure:
 
     def _begin(self) -> None:
         """All members at once, or some of them later than the first workloads."""
-        first = self._members if self._random.random() < 0.7 else self._members[: -1]
-        self._deed("start", first)
+        together = self._random.random() < 0.6
+        self._deed("start", self._members if together else self._members[:-1])
         self._wait(START_S * self._random.uniform(0.3, 2.0))
         for name in self._kinds:
             if self._random.random() < 0.8:
                 self._open(name)
+        if not together and self._random.random() < 0.6:  # a table takes its time to come, and changes meanwhile
+            slow = self._random.choice([("delay", {"by": "300ms"}), ("limit", {"rate": "20kbit"})])
+            self._step(slow[0], {"links": "sync", **slow[1]})
+            self._faults[slow[0], "sync"] = None
+            self._deed("start", self._members[-1:])
 
     def _calm(self) -> None:
         for member in self._members:

@@ -17,6 +17,7 @@ from labs.simulation.loop import World
 from labs.simulation.member_life import MemberLife
 from labs.simulation.member_machine import MemberMachine
 from labs.traffic.fates import Fate
+from syncproto.joining import Progress
 from syncproto.release import Compatibility
 
 LOOK_S = 0.1
@@ -39,6 +40,8 @@ class _Watched:
         self.away_since = now
         self.whole_since: float | None = now
         self.forwarded_before = 0
+        self.has_all = False
+        """It has taken a whole table in this life, or nobody was there that could have had one when it began."""
         self.looked_at = False
         self.unfounded = b""
         self.answered_early = False
@@ -52,7 +55,7 @@ class _Watched:
             if life is not None and not may_pass(life.member.firewall, packet):
                 self.unfounded = packet
 
-    def notice(self, now: float) -> MemberLife | None:
+    def notice(self, now: float, others: Iterable[_Watched]) -> MemberLife | None:
         """Its life as of now, and since when it is what it is."""
         life = self.machine.life
         if life is not None and life is not self.life:
@@ -60,12 +63,15 @@ class _Watched:
             self.lives += 1
             self.runs_since = None
             self.forwarded_before = self.machine.forwarded
+            self.has_all = all(other is self or other.machine.life is None for other in others)
             life.answer = partial(self._answers, life, life.answer)  # type: ignore[method-assign]
         if life is None or life.paused:
             if self.runs_since is not None:
                 self.runs_since, self.away_since = None, now
         elif self.runs_since is None:
             self.runs_since = now
+        if life is not None and not self.has_all:
+            self.has_all = life.member.sync.full_sync["state"] == Progress.DONE.value
         if not self._is_whole():
             self.whole_since = None
         elif self.whole_since is None:
@@ -147,7 +153,7 @@ class Observer:
     def _members(self, now: float) -> Iterable[MemberLook]:
         """Those that have been started."""
         for watched in self._watched:
-            life = watched.notice(now)
+            life = watched.notice(now, self._watched)
             if watched.life is not None:
                 yield _shown(watched, watched.life if life is None else life)
             watched.looked_at, watched.unfounded, watched.answered_early = False, b"", False
@@ -181,7 +187,7 @@ def _shown(watched: _Watched, life: MemberLife) -> MemberLook:
         firewall=member.firewall,
         engine=sync.engine,
         reached=lambda peer: cluster.sync_network.reach(peer).whole,
-        joined=sync.joining.over and sync.joining.incomplete is None,
+        joined=watched.has_all and sync.joining.over and sync.joining.incomplete is None,
         failures=member.guard.failures,
         events=len(member.events),
     )

@@ -18,7 +18,7 @@ from labs.simulation.invariants.forwarding import (
     StateBeforeAddress,
 )
 from labs.simulation.invariants.look import Invariant, Look
-from labs.simulation.invariants.tables import CompareTells, StateForward, SyncRecovers, TablesEqual
+from labs.simulation.invariants.tables import CompareTells, OnlyWhatCame, StateForward, SyncRecovers, TablesEqual
 
 __all__ = ["INVARIANTS", "Broken", "Invariant", "Judge", "Look"]
 
@@ -31,6 +31,7 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     StateForward,
     TablesEqual,
     CompareTells,
+    OnlyWhatCame,
     SyncRecovers,
     LoadMeasured,
     CountsAddUp,

@@ -79,11 +79,18 @@ class LoadMeasured(Invariant):
     sentence = "Sync is under load, and blocks if it is to, exactly while more updates than the threshold lack an ACK."
     source = "clusterxl.md 2: `more than 410`, that is 80 % of 512, rounded up"
 
+    def __init__(self) -> None:
+        self._stale: dict[int, tuple[int, int]] = {}
+
     def look(self, look: Look) -> Iterator[str]:
         for member in look.running():
             parameters, load = member.firewall.parameters, member.firewall.load
             size, percent = parameters["fw_sync_sending_queue_size"], parameters["fw_sync_buffer_threshold"]
-            behind, threshold = member.engine.unacknowledged(), ceil(percent * size / 100)
+            behind, threshold = load.unacknowledged, ceil(percent * size / 100)
+            stale = (behind, member.engine.unacknowledged())  # told at the next turn of the loop
+            if behind != stale[1] and self._stale.get(member.number) == stale:
+                yield f"{member.name} goes by {behind} unacknowledged updates, and there are {stale[1]}"
+            self._stale[member.number] = stale
             if load.heavy is not (behind > threshold):
                 word = "is" if load.heavy else "is not"
                 yield f"{member.name} {word} under load with {behind} unacknowledged updates; {threshold} are allowed"

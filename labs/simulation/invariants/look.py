@@ -60,7 +60,7 @@ class MemberLook:
     reached: Callable[[int], bool]
     """Whether everything passes on the sync network, both ways, as it says about a peer."""
     joined: bool
-    """Its first full sync is over, and nothing is missing of it."""
+    """It has taken a whole table in this life, of which nothing is missing, or was there before all others."""
     failures: Mapping[str, int]
     events: int
 

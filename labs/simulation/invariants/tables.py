@@ -24,14 +24,17 @@ RECOVERED_AFTER_S = 8.0
 
 Content = dict[bytes, int]
 """Key -> state."""
-View = tuple[float, int]
-"""When a connection was born, and its state."""
+View = tuple[float, int, float]
+"""When a connection was born, its state, and when it ends as far as its owner knows; minus infinity for a copy."""
 
 
 class StateForward(Invariant):
     name = "state-forward"
-    sentence = "What a member knows of a connection never goes back, to an earlier state or to an older connection."
-    source = "design: a record never goes back to an older state; README: two views of one connection"
+    sentence = (
+        "What a member knows of a connection never goes back: to an earlier state, to an older connection, or to an "
+        "earlier end of one that it forwards."
+    )
+    source = "README: two views of one connection; copies end when the owner's entry would"
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], dict[bytes, View]] = {}
@@ -42,7 +45,10 @@ class StateForward(Invariant):
             if look.second or len(table.entries) <= WALKED_EACH_LOOK:
                 life = (member.number, member.life)
                 was = self._known.get(life, {})
-                now = {c.key: (c.born, int(c.state)) for c in islice(table.entries.values(), WALKED_MOST)}
+                now = {
+                    c.key: (c.born, int(c.state), c.expires if c.owned else -inf)
+                    for c in islice(table.entries.values(), WALKED_MOST)
+                }
                 self._known[life] = now
                 yield from self._gone_back(member.name, was, now)
 
@@ -50,10 +56,11 @@ class StateForward(Invariant):
     def _gone_back(name: str, was: dict[bytes, View], now: dict[bytes, View]) -> Iterator[str]:
         for key, view in now.items():
             before = was.get(key)
-            if before is not None and view < before:
-                yield (f"{name} knew connection {key.hex()}, born at {before[0]:.3f}, in state {before[1]}, and now as "
-                       f"born at {view[0]:.3f}, in state {view[1]}")
-                return
+            if before is None or view >= before or (view[:2] == before[:2] and view[2] == -inf):
+                continue
+            yield (f"{name} knew connection {key.hex()}, born at {before[0]:.3f}, in state {before[1]}, until "
+                   f"{before[2]:.3f}, and now as born at {view[0]:.3f}, in state {view[1]}, until {view[2]:.3f}")
+            return
 
 
 class TablesEqual(Invariant):
@@ -116,6 +123,23 @@ class CompareTells(Invariant):
         shown = {key for _, key, _ in compare.differences(tables)}
         if shown != really:
             yield f"{len(really)} connections differ, and `sync compare` shows {len(shown)} of them"
+
+
+class OnlyWhatCame(Invariant):
+    name = "only-what-came"
+    sentence = "A member acknowledges an update only when it and all before it have come."
+    source = "clusterxl.md 1.2 and 1.3: sequence numbers; a held packet goes on when the others have acknowledged"
+
+    def look(self, look: Look) -> Iterator[str]:
+        for one, other in look.pairs():
+            for teller, hearer in ((one, other), (other, one)):
+                if teller.engine.life(hearer.number) != hearer.engine.incarnation:
+                    continue
+                acknowledged = teller.engine.acknowledged((hearer.number,))
+                came = hearer.engine.came(teller.number, teller.engine.incarnation)
+                if came is not None and teller.engine.hears(hearer.number) and acknowledged > came:
+                    yield (f"{hearer.name} has acknowledged the updates of {teller.name} up to {acknowledged}, and has "
+                           f"them up to {came}")
 
 
 class SyncRecovers(Invariant):

@@ -33,7 +33,9 @@ def engine(**figures: Any) -> Any:
                 "receiving_queue": 0, "backlog": 0}  # fmt: skip
     status = figures.pop("status", "OK")
     has = SimpleNamespace(
-        gate=lambda peer: FULL, status=lambda peer: status, saving=False, peers=(1, 2),
+        incarnation=7, life=lambda peer: 7, hears=lambda peer: True, came=lambda peer, life: figures.get("came", 9),
+        acknowledged=lambda peers: figures.get("acknowledged", 9), gate=lambda peer: FULL,
+        status=lambda peer: status, saving=False, peers=(1, 2),
         unacknowledged=lambda: figures.get("unacknowledged", 0), backlog=figures.get("backlog", 0),
         counters=lambda: SimpleNamespace(**{**counters, **figures}),
     )  # fmt: skip
@@ -264,6 +266,23 @@ def test_compare_shows_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert looks(lambda now: pair, seconds(0.1)) == ["compare-tells"]
 
 
+def test_an_end_of_a_connection_of_its_own_that_goes_back() -> None:
+    one = holding(firewall(), connection(1))
+    held = one.connections.entries[key(1)]
+
+    def history(now: float, owned: bool) -> list[MemberLook]:
+        held.owned, held.expires = owned, 100.0 - now
+        return [member(firewall=one)]
+
+    assert looks(lambda now: history(now, True), seconds(0.3)) == ["state-forward"]
+    assert looks(lambda now: history(now, False), seconds(0.3)) == []
+
+
+def test_an_acknowledgement_of_what_has_not_come() -> None:
+    early = [member(1, engine=engine(acknowledged=9)), member(2, state=MemberState.STANDBY, engine=engine(came=8))]
+    assert looks(lambda now: early, seconds(0.2)) == ["only-what-came"]
+
+
 def test_sync_that_does_not_recover() -> None:
     status = "Off - Connection to remote member timed-out: not acknowledged"
     stuck = [member(1, engine=engine(status=status)), member(2, state=MemberState.STANDBY)]
@@ -279,9 +298,12 @@ def test_sync_that_does_not_recover() -> None:
 def test_load_at_the_threshold_and_one_above() -> None:
     def loaded(unacknowledged: int, heavy: bool) -> list[str]:
         one = firewall()
-        one.load.heavy = heavy
+        one.load.heavy, one.load.unacknowledged = heavy, unacknowledged
         return looks(lambda now: [member(firewall=one, engine=engine(unacknowledged=unacknowledged))], seconds(0.1))
 
+    stale = member(engine=engine(unacknowledged=3))
+    assert looks(lambda now: [stale], [0.0]) == []
+    assert looks(lambda now: [stale], [0.0, 0.1]) == ["load-measured"]
     assert loaded(410, heavy=False) == loaded(411, heavy=True) == []
     assert loaded(410, heavy=True) == loaded(411, heavy=False) == ["load-measured"]
 

@@ -1,7 +1,7 @@
 """Ten ways to break the code, one at a time and while it runs: chaos has to find each of them.
 
-`python tests/core/simulation/deliberate_faults.py [NAME…]` searches from the first seed on, and prints where it
-finds each; `test_chaos_finds.py` begins with those seeds.
+`python tests/simulation/deliberate_faults.py [NAME…]` searches from the first seed on, and prints where it
+finds each; `test_chaos.py` begins with those seeds.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def search(name: str, seeds: Iterator[int]) -> tuple[int, dict[str, Any]] | None
 
 
 def main() -> None:
-    sys.path.insert(0, str(Path(__file__).parents[3]))
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     for name in sys.argv[1:] or FAULTS:
         found = search(name, iter(range(1, SEEDS_MAX + 1)))
         print(f"{name}: " + (f"seed {found[0]}, {found[1]['invariant']}: {found[1]['text']}" if found else "NOT FOUND"),
