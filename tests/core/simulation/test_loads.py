@@ -13,7 +13,7 @@ import pytest
 from labs.simulation.loads import Loads
 from labs.simulation.loop import VirtualLoop, World
 from labs.simulation.machine import Machine
-from labs.simulation.segments import read_segment
+from labs.simulation.segments import PSH, read_segment
 from labs.simulation.wires import Switch
 from labs.traffic.driver import Traffic, TrafficError
 from labs.traffic.fates import Fate, Tally
@@ -392,9 +392,13 @@ def packets(seed: int) -> list[tuple[float, str, bytes]]:
     return lan.world.packets
 
 
-def test_a_seed_is_a_run_and_another_seed_another() -> None:
+def questions(packets: list[tuple[float, str, bytes]]) -> list[float]:
+    """When data came to the server."""
+    return [when for when, where, data in packets
+            if where == "server-lan" and data[9:10] == b"\x06" and read_segment(data, 24)[2] & PSH]  # fmt: skip
+
+
+def test_a_seed_is_a_run_and_another_seed_thinks_for_other_times() -> None:
     first = packets(5)
     assert first == packets(5)
-    assert first != packets(6)
-    questions = [when for when, _, data in first if data[9:10] == b"\x06" and read_segment(data, 24)[2] & 8]
-    assert len(questions) > 100
+    assert len(questions(first)) > 100 and questions(first) != questions(packets(6))
