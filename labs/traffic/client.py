@@ -24,6 +24,7 @@ class Client:
             self.asker.idle = True  # after the opening exchange, asking is the server's part
         self._sessions = 0
         self._openings: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(OPENINGS_AT_ONCE)
         self._stream: asyncio.Task[None] | None = None
 
     # -- commands
@@ -108,14 +109,17 @@ class Client:
             index += 1
 
     async def _begin_opening(self) -> None:
-        while len(self._openings) >= OPENINGS_AT_ONCE:
-            await asyncio.wait(self._openings, return_when=asyncio.FIRST_COMPLETED)
+        await self._room.acquire()
         conversation = Conversation(self.asker)
         self.asker.adopt(conversation, Session(self._sessions, began_at=self.host.clock()))
         self._sessions += 1
         task = asyncio.create_task(self._open_one(conversation))
         self._openings.add(task)
-        task.add_done_callback(self._openings.discard)
+        task.add_done_callback(self._opening_is_over)
+
+    def _opening_is_over(self, task: asyncio.Task[None]) -> None:
+        self._openings.discard(task)
+        self._room.release()
 
     async def _open_one(self, conversation: Conversation) -> None:
         session = conversation.session
