@@ -41,15 +41,9 @@ def play(file: LabFile, seed: int, simulate: Simulate) -> Outcome:
 
 def play_bundle(bundle: Bundle, seed: int, simulate: str = SIMULATE) -> dict[str, Any]:
     """For a worker that has nothing but its arguments: the outcome, and which sources it came of."""
-    file, _ = _unpacked(bundle.name, tuple(bundle.files.items()))
-    return {"outcome": play(file, seed, function(simulate)).as_json(), "sources": sources()}
-
-
-@cache
-def _unpacked(name: str, files: tuple[tuple[str, str], ...]) -> tuple[LabFile, Any]:
-    """The lab, and the folder that its table of releases lies in, which goes with this process."""
-    folder = tempfile.TemporaryDirectory(prefix="fwlab-")
-    return load(Bundle(name, dict(files)).lay_out(Path(folder.name))), folder
+    with tempfile.TemporaryDirectory(prefix="fwlab-") as folder:  # a run reads its table of releases there
+        outcome = play(load(bundle.lay_out(Path(folder))), seed, function(simulate))
+    return {"outcome": outcome.as_json(), "sources": sources()}
 
 
 @cache

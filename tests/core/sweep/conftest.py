@@ -1,7 +1,6 @@
 """What the tests of sweeps share: processes that find the fake simulation, and a Dask cluster of them."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,12 +21,18 @@ def importable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def scheduler() -> Iterator[str]:
+def cluster_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the workers of the cluster put what they need for a while."""
+    return tmp_path_factory.mktemp("cluster")
+
+
+@pytest.fixture(scope="session")
+def scheduler(cluster_folder: Path) -> Iterator[str]:
     """The address of a cluster with two worker processes."""
     distributed = pytest.importorskip("distributed")
-    with tempfile.TemporaryDirectory() as folder:
-        with pytest.MonkeyPatch.context() as patch:
-            make_importable(patch, folder)
-            cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
-        with cluster:
-            yield cluster.scheduler_address
+    with pytest.MonkeyPatch.context() as patch:
+        make_importable(patch, str(cluster_folder))
+        patch.setenv("TMPDIR", str(cluster_folder))
+        cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster:
+        yield cluster.scheduler_address

@@ -54,10 +54,11 @@ def test_workers_give_the_same_outcomes_as_this_process(found: list[Variant], he
 
 
 def test_a_cluster_gives_the_same_outcomes_as_this_process(
-    found: list[Variant], here: Outcomes, scheduler: str
+    found: list[Variant], here: Outcomes, scheduler: str, cluster_folder: Path
 ) -> None:
     with Cluster(scheduler, [variant.bundle for variant in found]) as cluster:
         assert {(variant, outcome.seed): outcome for variant, outcome in cluster.outcomes(here)} == here
+    assert not list(cluster_folder.glob("fwlab-*")), "nothing is left behind"
 
 
 def test_a_cluster_that_loses_a_worker_loses_nothing(found: list[Variant], scheduler: str) -> None:
