@@ -265,7 +265,7 @@ class Synchroniser:
     def _apply(self, event: engine.Updates) -> None:
         then = self._clock.at(event.at)
         table, generation = self._firewall.connections, self._firewall.generation
-        self.synced["delta"] += sum(table.apply(update, then, generation, event.peer) for update in event.updates)
+        self.synced["delta"] += table.apply_all(event.updates, then, generation, event.peer)
 
     def _apply_slice(self, event: engine.TableSlice, now: float) -> None:
         table, generation = self._firewall.connections, self._firewall.generation

@@ -95,7 +95,8 @@ class PackedCopies(dict[bytes, Batch]):
     def add(self, batch: Batch) -> None:
         """A batch of which no key is held."""
         self.update(dict.fromkeys(batch.keys, batch))
-        self.learned += sum(flags & _LEARNED for flags in batch.flags)
+        if any(flags & _LEARNED for flags in set(batch.flags)):
+            self.learned += sum(flags & _LEARNED for flags in batch.flags)
 
     def held(self, batch: Batch) -> Iterator[int]:
         """Which of the batch are still here."""

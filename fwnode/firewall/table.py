@@ -118,7 +118,7 @@ class ConnectionTable:
             for row, item in enumerate(islice(self._rows, place.end)):
                 place.row = row
                 if isinstance(item, Connection):
-                    if item not in place.met:
+                    if not place.met or item not in place.met:
                         yield item
                 elif item is not None:
                     for n in self._packed.held(item):
@@ -302,8 +302,9 @@ class ConnectionTable:
         self.tellers.of(origin).note(columns.key, now)
         if not self._is_news(columns):
             told = (Update(Op.SET, record.key, record, record.born, record.revision) for record in columns)
-            return sum(self._apply(update, now, generation, origin) for update in told)
-        batch = Batch(columns, now, generation, self._owners(columns.flags, origin))
+            return sum(self.apply(update, now, generation, origin) for update in told)
+        owners = {flags >> OWNER_SHIFT for flags in set(columns.flags)}
+        batch = Batch(columns, now, generation, {owner: self._owner(owner, origin) for owner in owners})
         self._packed.add(batch)
         self._give_row(batch)
         self._wheel.plan(batch, now + batch.soonest_ttl_s + self.grace_s)
@@ -322,15 +323,16 @@ class ConnectionTable:
             and self._packed.keys().isdisjoint(keys)
             and self._ended.keys().isdisjoint(keys)
             and self._deleted.keys().isdisjoint(keys)
-            and not any(flags & _NO_CONNECTION for flags in columns.flags)
+            and not any(flags & _NO_CONNECTION for flags in set(columns.flags))
         )
+
+    def apply_all(self, updates: list[Update], now: float, generation: int = 0, origin: int = 0) -> int:
+        """What the peer `origin` said, and has to be told on when it is gone; returns how much of it was news."""
+        self.tellers.of(origin).note([update.key for update in updates], now)
+        return sum([self.apply(update, now, generation, origin) for update in updates])
 
     def apply(self, update: Update, now: float, generation: int = 0, origin: int = 0) -> bool:
         """What the peer `origin` said. False when it was older than what is known, or about nothing known."""
-        self.tellers.of(origin).note((update.key,), now)
-        return self._apply(update, now, generation, origin)
-
-    def _apply(self, update: Update, now: float, generation: int, origin: int) -> bool:
         record = update.record
         if record is not None and record.flags & _ENDED:
             return self._apply_end(Update(Op.DELETE, record.key, None, record.born, record.revision), now)
@@ -419,12 +421,9 @@ class ConnectionTable:
     def _owner(self, owner: int, teller: int) -> Teller:
         """To whom a copy belongs of which `teller` says that it is `owner`'s; 0: its own. Nobody's if it is said to be
         this member's."""
-        return NOBODY if owner == self.member != 0 else self.tellers.of(owner or teller)
-
-    def _owners(self, flags: list[int], teller: int) -> dict[int, Teller]:
-        """The same for all of a slice: by the member's number that stands in their flags."""
-        said = {each >> OWNER_SHIFT for each in flags} if max(flags) >> OWNER_SHIFT else {0}
-        return {owner: self._owner(owner, teller) for owner in said}
+        if owner == self.member != 0:
+            return NOBODY
+        return self.tellers.present.get(owner or teller) or self.tellers.of(owner or teller)
 
     # -- copies that are still packed ----------------------------------------------------------------------------
 

@@ -282,7 +282,7 @@ def test_a_copy_that_is_said_to_be_ours_and_is_not_is_nobodys() -> None:
 def test_telling_a_copy_on_makes_no_new_version_of_it() -> None:
     """An end that its owner tells meanwhile is newer than what others tell of it."""
     table = ConnectionTable(member=1)
-    table.apply(told(1, revision=4), 5.0, origin=2)
+    table.apply_all([told(1, revision=4)], 5.0, origin=2)
     table.tellers.gone(2)
     [update] = table.take_updates(6.0, room=8)
     assert update.record is not None and update.record.revision == 4

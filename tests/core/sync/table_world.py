@@ -91,8 +91,7 @@ class TableWorld(World):
         table, joining = self.tables[node.member], self.joinings[node.member]
         if isinstance(event, Updates):
             with self.watching(table, [update.key for update in event.updates]):
-                for update in event.updates:
-                    table.apply(update, event.at, origin=event.peer)
+                table.apply_all(event.updates, event.at, origin=event.peer)
         elif isinstance(event, TableSlice):
             with self.watching(table, event.columns.key):
                 table.apply_slice(event.columns, self.now, origin=event.peer)
