@@ -43,7 +43,7 @@ class Columns:
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Columns:
-        """The records, turned by a quarter."""
+        """Columns of these records: a list for each field."""
         records = list(records)
         return cls(*([getattr(record, name) for record in records] for name in _NAMES))
 

@@ -73,7 +73,7 @@ class DeltaSender:
         return self.newest
 
     def resume(self, peer: int, now: float) -> None:
-        """The peer listens, (again): it counts, and if it is behind it is told so at once."""
+        """The peer listens (again): it counts as live, and if it is behind it is told the newest number at once."""
         state = self._peers[peer]
         state.live = True
         state.sent, state.reach = self.newest, inf
@@ -82,7 +82,7 @@ class DeltaSender:
             state.probe_at = state.behind_since = now
 
     def suspend(self, peer: int) -> None:
-        """The peer is gone: it holds nobody up, and nothing is sent to it. Its position is kept."""
+        """The peer is gone: it no longer counts as live, and nothing is sent to it. Its position is kept."""
         state = self._peers.get(peer)
         if state is not None:
             state.live = False
@@ -111,7 +111,7 @@ class DeltaSender:
         return inf if state is None else state.behind_since
 
     def path_is_whole(self, peer: int) -> bool:
-        """Whether whole datagrams get to this peer, as far as anybody knows."""
+        """Whether whole datagrams are believed to reach this peer; if not, it is sent fragments."""
         state = self._peers.get(peer)
         return state is None or state.path.whole
 
@@ -133,7 +133,7 @@ class DeltaSender:
         return dropped
 
     def discard_backlog(self) -> None:
-        """Nobody is there to send it to, and whoever comes takes the table as it is then."""
+        """Drop what waits: no peer's gate is open, and a peer that comes takes the whole table."""
         self._backlog.clear()
         self._must_confess = False
 
@@ -314,7 +314,7 @@ class DeltaSender:
 
 
 def _aged(delta: Delta, now: float) -> Delta:
-    """As it is sent again: what its records say was so when it was sent for the first time."""
+    """The same delta with its age: how long ago its records were as they say."""
     return replace(delta, age_ms=min(AGE_MAX_MS, round((now - delta.at) * 1000)))
 
 

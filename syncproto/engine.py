@@ -144,7 +144,7 @@ class SyncEngine:
             self._sender.submit(updates)
 
     def peer_lost(self, peer: int, now: float, reason: str = TIMED_OUT) -> None:
-        """The cluster says that the peer is gone: it holds nobody up any more."""
+        """The cluster says that the peer is gone: its missing acknowledgements no longer count."""
         self._now = now
         self._session(peer).peer_lost(reason, now)
         if self._sink is not None and self._sink.peer == peer:
@@ -156,7 +156,7 @@ class SyncEngine:
         self._session(peer).peer_found(now)
 
     def hurry(self, peer: int, now: float) -> None:
-        """The way to the peer is open again: if it is being asked for HELLO, then at once."""
+        """The way to the peer is open again: a HELLO that is due later is sent now."""
         self._now = now
         self._session(peer).hurry(now)
 
@@ -478,7 +478,7 @@ class SyncEngine:
         return found
 
     def _risk(self, side: str, now: float) -> None:
-        """The product's line, in the words of this member's release, and not a thousand times a second."""
+        """Log the product's line, in the words of this member's release; one of a side in `risk_interval_s` at most."""
         if now - self._risk_at.get(side, -inf) < self._limits.risk_interval_s:
             return
         self._risk_at[side] = now

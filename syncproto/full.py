@@ -338,7 +338,7 @@ class FullSource:
         return data
 
     def moved(self, now: float) -> None:
-        """Bytes that were given out earlier have reached the sink: that is no stall."""
+        """Bytes that were given out earlier have reached the sink: the stall timer begins anew."""
         self._last_progress = now
 
     def _next_slice(self) -> None:

@@ -29,21 +29,21 @@ class Healer:
         return peer in self._due
 
     def forget(self, peer: int) -> None:
-        """The peer is gone, or began anew: there is nothing to take, or everything is taken anyway."""
+        """Plan no healing from this peer any more: it began anew, or its whole table is being taken."""
         self._due.pop(peer, None)
         self._latest.pop(peer, None)
 
     def due(self, now: float) -> int | None:
-        """The peer to take the table of now, which is forgotten with that."""
+        """A peer whose table is to be taken now, or None. Its entry is removed."""
         peer = next((peer for peer, due in self._due.items() if now >= due), None)
         if peer is not None:
             self.forget(peer)
         return peer
 
     def failed(self, peer: int, now: float) -> None:
-        """Its table did not come, or could not be asked for: it is tried again."""
+        """Its table could not be taken: plan another attempt, `HEAL_RETRY_S` from now."""
         self._due[peer] = max(self._due.get(peer, 0.0), now + HEAL_RETRY_S)
 
     def next_wakeup(self) -> float:
-        """When `due` has something; infinity = never."""
+        """When `due` will return a peer; infinity: never."""
         return min(self._due.values(), default=inf)

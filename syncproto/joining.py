@@ -57,7 +57,7 @@ class Phase(Enum):
 
 
 class Progress(Enum):
-    """Of an attempt."""
+    """How far an attempt has come."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -165,7 +165,7 @@ class Joining:
             handler(self, event, now)
 
     def mend(self, peer: int, now: float) -> None:
-        """What the peer knows should be taken anew, if healing is on; after what runs now."""
+        """Take this peer's table anew, if healing is on: after a while, and after the attempt that runs now."""
         self._healer.lost(peer, now)
 
     def on_wakeup(self, now: float, gate: Callable[[int], Gate | None], heals: bool) -> None:

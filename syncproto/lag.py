@@ -22,7 +22,7 @@ class Lag:
         self._goal = 0
 
     def update(self, since: float, position: int, newest: int, now: float) -> bool:
-        """Look again. True when `behind` has changed."""
+        """Compare the position with the newest number. Returns whether `behind` has changed."""
         self.owed = newest - position
         if not self.behind:
             if now < since + BEHIND_AFTER_S:
@@ -36,5 +36,5 @@ class Lag:
         return not self.behind
 
     def due(self, since: float) -> float:
-        """When to look again at the latest; infinity = when something happens."""
+        """When to call `update` at the latest; infinity: not before something arrives."""
         return inf if self.behind else since + BEHIND_AFTER_S

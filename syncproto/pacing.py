@@ -13,7 +13,7 @@ from syncproto.limits import FULL_PAUSE_S, FULL_QUIET_S
 
 
 class Pace:
-    """Of all full syncs of a member. Times are wire seconds."""
+    """The pauses of all full syncs of a member. Times are wire seconds."""
 
     def __init__(self) -> None:
         self._forwarded = 0

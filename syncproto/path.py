@@ -37,7 +37,7 @@ class Path:
         self._trial_interval_s = PATH_TRIAL_S
 
     def fit(self, delta: Delta, now: float) -> list[Delta | Fragment]:
-        """What to send for this update."""
+        """The datagrams in which this update goes to the peer: itself, or its fragments."""
         if self.whole:
             return [delta]
         if now >= self._trial_at and len(delta.body) > FRAGMENT_BODY_MAX:
@@ -46,7 +46,8 @@ class Path:
         return fragments_of(delta)
 
     def asked(self, first: int, count: int, lacked_first: bool, now: float) -> bool:
-        """The peer asks for these again. `lacked_first`: for a large update that it lacks before all others."""
+        """The peer asks for these updates again. `lacked_first`: the first of them is a large one, and the first that
+        it lacks at all."""
         if self._trial is not None and first <= self._trial < first + count:
             self._trial = None
             self._trial_interval_s = min(self._trial_interval_s * 2, PATH_TRIAL_MAX_S)

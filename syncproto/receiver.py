@@ -77,7 +77,7 @@ class DeltaReceiver:
             self.known = sequence
 
     def on_newest(self, sequence: int, now: float) -> None:
-        """The sender has got so far; it wants to know how far we are."""
+        """The sender has sent up to this number: ask for what is missing, and acknowledge what is there."""
         self.ack_due = True
         self._learn(sequence)
         self._progress(now, False)
@@ -147,7 +147,7 @@ class DeltaReceiver:
         return [self._held.pop(number) for number in kept], lost
 
     def _progress(self, now: float, moved: bool) -> None:
-        """Rearm the timer: patience begins anew whenever anything was delivered."""
+        """Set the timer of the next request. The number of tries begins anew whenever something was delivered."""
         if moved and self._partial:
             self._partial = {number: parts for number, parts in self._partial.items() if number >= self.expected}
         if self.expected > self.known:

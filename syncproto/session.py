@@ -151,7 +151,7 @@ class Session:
         self.context.counters.refused[reason.value] += 1
 
     def _hurry(self, incarnation: int, now: float) -> None:
-        """A peer that talks as if we were OPEN is alive: no need for the longest pause before the next HELLO."""
+        """A peer that sends what only an open session has is alive: send it the next HELLO soon."""
         if incarnation == self.incarnation:
             self.hurry(now + self.context.limits.hello_interval_s)
 
@@ -182,7 +182,7 @@ class Session:
                 self._shut(self.gate, now)
 
     def _begin(self, incarnation: int, hello: Hello, now: float) -> None:
-        """Another incarnation: whatever was known of the peer belongs to the past."""
+        """The peer has started anew: forget what was known of its earlier life, and decide the gate again."""
         restarted, lost, missed = self.incarnation != 0, self._owed(), self._may_have_missed(now)
         self._close_stream()
         self.incarnation, self.release = incarnation, hello.release
@@ -306,7 +306,7 @@ class Session:
             self.context.deliver(self.peer, delta)
 
     def skip_to(self, sequence: int, now: float) -> None:
-        """A snapshot held everything up to `sequence`."""
+        """A whole table held every update up to `sequence`: they need not come any more."""
         if self.receiver is not None:
             self._deliver(self.receiver.skip_to(sequence, now), 0)
 
@@ -332,7 +332,7 @@ class Session:
         self.receiver = None
 
     def peer_lost(self, reason: str, now: float) -> None:
-        """The cluster hears nothing of the peer. It is left in peace until it says HELLO, or is found."""
+        """The cluster hears nothing of the peer: it is sent nothing until it says HELLO, or is found."""
         self.context.sender.suspend(self.peer)
         self.off_reason = reason
         self._answer_due = False
@@ -407,7 +407,7 @@ class Session:
             self.context.emit(PeerUnreachable(self.peer, TIMED_OUT))
 
     def _note_lag(self, receiver: DeltaReceiver, now: float) -> None:
-        """Whether the peer stands still in our stream, and we in its."""
+        """Look whether the peer makes progress in our stream, and this member in the peer's; tell when that changes."""
         sender, ours, theirs = self.context.sender, self._ours, self._theirs
         acked = sender.acknowledged(self.peer) or 0
         if ours.update(sender.behind_since(self.peer), acked, sender.newest, now):

@@ -47,7 +47,7 @@ class AnnouncedConnection:
         """Peers may hold it, so they must hear of its end."""
 
     def record(self, now: float) -> Record:
-        """As it travels."""
+        """The record by which peers are told of it."""
         return Record(
             key=self.key,
             state=0,
@@ -123,7 +123,7 @@ class AnnouncedConnections:
         return known
 
     def _end(self, key: bytes, tell: bool) -> None:
-        """It ended here; peers that heard of it are told, unless it was they who said so."""
+        """It ended here. `tell`: peers that heard of it are told."""
         known = self._forget(key)
         if known is None:
             return

@@ -19,7 +19,7 @@ UNTOLD_MAX = 5_000
 
 
 class Clearing:
-    """Of one table."""
+    """The clearing of one table."""
 
     def __init__(self, table: ConnectionTable) -> None:
         self._table = table
@@ -40,7 +40,7 @@ class Clearing:
         self.cleared = 0
 
     def go_on(self) -> bool:
-        """One part. True: there is more to do, now."""
+        """Clear one part. Returns whether more is to be cleared now."""
         if self._walk is None or self._table.untold_ends >= UNTOLD_MAX:
             return False
         looked_at = 0

@@ -1,4 +1,4 @@
-"""What has ended is remembered for a while, so that a late record does not bring it back. Pure."""
+"""Connections that have ended are remembered for a while, so that a late record does not bring them back. Pure."""
 
 from __future__ import annotations
 
