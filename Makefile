@@ -22,7 +22,7 @@ lab: provision
 
 # Most tests wait for members, so more of them run side by side than there are processors; see tests/conftest.py.
 test: provision-dev
-	$(PYTHON) -m pytest -n 6 --dist loadgroup --no-loadscope-reorder
+	$(PYTHON) -m pytest -n 6 --dist loadscope --no-loadscope-reorder
 
 # Without caches in the tree: a clone may be read-only.
 check: provision-dev

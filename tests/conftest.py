@@ -6,7 +6,6 @@ What a failed test leaves for the reader (logs, tables, rules, a lab's output) g
 from __future__ import annotations
 
 import fcntl
-import inspect
 import itertools
 import json
 import os
@@ -72,33 +71,49 @@ def shared_pair() -> Iterator[UpLab]:
         yield lab
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs longest begins first. What shares a lab stays together, and so do the short tests without packets."""
+    """What runs longest begins first."""
     items.sort(key=_rank)
-    for item in items:
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _rank(item: pytest.Item) -> int:
     if item.path.parent.name not in ("claims", "netns"):
         return 3
-    return 0 if item.path.name in BUSY else 1 if "run_lab" in _fixtures(item) else 2
+    return 0 if item.path.name in BUSY else 1 if "run_lab" in getattr(item, "fixturenames", []) else 2
 
 
-def _group(item: pytest.Item) -> str:
-    if item.path.name in BUSY:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several workers: what shares a lab runs in one of them, and so do the short tests of a module."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByLab(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _together(nodeid)
+
+    return ByLab(config, log)
+
+
+def _together(nodeid: str) -> str:
+    """Tests with the same answer run one after the other, in one worker."""
+    path, _, test = nodeid.partition("::")
+    if Path(path).name in BUSY:
         return "busy"
-    if "run_lab" in _fixtures(item):
-        named = re.findall(r'run_lab\("([^"]+)"', inspect.getsource(item.function))  # type: ignore[attr-defined]
-        return f"lab {named[0]}" if named else ""
-    shares = {"shared_pair", "clock"} & set(_fixtures(item))
-    return str(item.path) if shares or item.path.parent.name not in ("claims", "netns") else ""
+    if "/netns/" not in path and "/claims/" not in path:
+        return path
+    name, _, parameter = test.partition("[")
+    text = _text(path)
+    if any(word in text for word in ("shared_pair", 'scope="module"')):
+        return path
+    body = re.search(rf"^def {name}\(.*?(?=^def |\Z)", text, re.MULTILINE | re.DOTALL)
+    if body is not None and (lab := re.search(r'run_lab\((?:"([^"]+)"|lab)\)', body[0])):
+        return f"lab {lab[1] or parameter.rstrip(']')}"
+    return nodeid
 
 
-def _fixtures(item: pytest.Item) -> list[str]:
-    return getattr(item, "fixturenames", [])
+@cache
+def _text(path: str) -> str:
+    return (Path(__file__).parents[1] / path).read_text()
 
 
 @pytest.fixture(scope="session")
