@@ -22,7 +22,7 @@ from fwnode.firewall.load import SyncLoad
 from fwnode.firewall.packet import TCP, Packet
 from fwnode.firewall.policy import Action, Match
 from fwnode.firewall.table import ConnectionTable
-from fwnode.firewall.tcp import EVENTS, Event, State
+from fwnode.firewall.tcp import EVENTS, Event
 from fwnode.firewall.verdict import Verdict
 from fwnode.member import Member
 from syncproto.delta import DeltaSender
@@ -108,14 +108,14 @@ def newer_not_ready(patch: pytest.MonkeyPatch) -> None:
 
 
 def copys_end_for_the_owners(patch: pytest.MonkeyPatch) -> None:
-    """The end that a peer knows for its copy is taken for the owner's."""
+    """A connection ends at its owner, too, when its copies end as far as peers were told."""
+    original = ConnectionTable._end
 
-    def merged(
-        known: Connection, was: State, told: State, newer: bool, told_end: float, closed_end: float
-    ) -> float:
-        return told_end
+    def end(self: ConnectionTable, connection: Connection) -> float:
+        copys = connection.peers_until or connection.expires
+        return min(copys, connection.expires) if connection.owned else original(self, connection)
 
-    patch.setattr(table, "merged_end", merged)
+    patch.setattr(ConnectionTable, "_end", end)
 
 
 def retransmission_from_the_wrong_number(patch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,14 @@ from labs.simulation.invariants.forwarding import (
     StateBeforeAddress,
 )
 from labs.simulation.invariants.look import Invariant, Look
-from labs.simulation.invariants.tables import CompareTells, OnlyWhatCame, StateForward, SyncRecovers, TablesEqual
+from labs.simulation.invariants.tables import (
+    CompareTells,
+    OnlyWhatCame,
+    OwnStays,
+    StateForward,
+    SyncRecovers,
+    TablesEqual,
+)
 
 __all__ = ["INVARIANTS", "Broken", "Invariant", "Judge", "Look"]
 
@@ -29,6 +36,7 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     StateBeforeAddress,
     RuleOrConnection,
     StateForward,
+    OwnStays,
     TablesEqual,
     CompareTells,
     OnlyWhatCame,

@@ -8,11 +8,14 @@ from math import inf
 
 from fwnode.control import compare
 from fwnode.firewall.connection import Connection
+from fwnode.firewall.tcp import State
 from labs.simulation.invariants.look import WALKED_MOST, Invariant, Look, MemberLook
 from syncproto.release import Exchange
 
 WALKED_EACH_LOOK = 100
 """A table of no more connections is walked through at every look, a larger one each second."""
+LOOKS_APART_MAX_S = 0.5
+"""Two looks that are not further apart have missed no end after a closing (a second at least)."""
 COMPARED_MOST = 300
 """Connections of all members together whose comparison is compared, as it packs them twice."""
 EQUAL_AFTER_S = 4.0
@@ -61,6 +64,33 @@ class StateForward(Invariant):
             yield (f"{name} knew connection {key.hex()}, born at {before[0]:.3f}, in state {before[1]}, until "
                    f"{before[2]:.3f}, and now as born at {view[0]:.3f}, in state {view[1]}, until {view[2]:.3f}")
             return
+
+
+class OwnStays(Invariant):
+    name = "own-stays"
+    sentence = "A connection that one member alone forwards ends when its time is over there, whatever its copies do."
+    source = "README: copies end when the owner's entry would; ARCHITECTURE.md: who owns a connection"
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, int], tuple[int, float, dict[bytes, float]]] = {}
+
+    def look(self, look: Look) -> Iterator[str]:
+        """In high availability, where nobody else forwards, and of small tables, which are looked at often enough."""
+        seen, self._seen = self._seen, {}
+        forwarding = [] if look.load_sharing else [member for member in look.running() if member.forwards]
+        if len(forwarding) != 1:
+            return
+        member, table = forwarding[0], forwarding[0].firewall.connections
+        life = (member.number, member.life)
+        if len(table.entries) > WALKED_EACH_LOOK:
+            return
+        generation, at, ends = seen.get(life, (-1, 0.0, {}))
+        if generation == member.firewall.generation and look.now - at < LOOKS_APART_MAX_S:
+            gone = [key for key, end in ends.items() if key not in table and end > member.lab_now]
+            if gone:
+                yield f"{member.name} has lost {len(gone)} connections of its own before their time: {gone[0].hex()}"
+        own = {c.key: c.expires for c in table.entries.values() if c.owned and c.state is not State.CLOSING}
+        self._seen[life] = (member.firewall.generation, look.now, own)
 
 
 class TablesEqual(Invariant):

@@ -256,7 +256,7 @@ def test_differences_that_come_and_go() -> None:
             holding(one.firewall, connection(round(now) + 1))
         return [one, other]
 
-    assert looks(history, seconds(20)) == []
+    assert looks(history, seconds(20), load_sharing=True) == []
 
 
 def test_compare_shows_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,6 +276,18 @@ def test_an_end_of_a_connection_of_its_own_that_goes_back() -> None:
 
     assert looks(lambda now: history(now, True), seconds(0.3)) == ["state-forward"]
     assert looks(lambda now: history(now, False), seconds(0.3)) == []
+
+
+def test_a_connection_of_its_own_that_is_gone_before_its_time() -> None:
+    def history(now: float, end: float, sharing: bool = False) -> list[MemberLook]:
+        one = firewall()
+        if now < 0.5:
+            holding(one, connection(1)).connections.entries[key(1)].expires = end
+        return [member(firewall=one)]
+
+    assert looks(lambda now: history(now, 100.0), seconds(1)) == ["own-stays"]
+    assert looks(lambda now: history(now, 0.45), seconds(1)) == []
+    assert looks(lambda now: history(now, 100.0), seconds(1), load_sharing=True) == []
 
 
 def test_an_acknowledgement_of_what_has_not_come() -> None:
