@@ -89,8 +89,9 @@ class OwnStays(Invariant):
             gone = [key for key, end in ends.items() if key not in table and end > member.lab_now]
             if gone:
                 yield f"{member.name} has lost {len(gone)} connections of its own before their time: {gone[0].hex()}"
-        own = {c.key: c.expires for c in table.entries.values() if c.owned and c.state is not State.CLOSING}
-        self._seen[life] = (member.firewall.generation, look.now, own)
+        generation = member.firewall.generation
+        own = {c.key: c.expires for c in table.entries.values() if _stays(c, generation)}
+        self._seen[life] = (generation, look.now, own)
 
 
 class TablesEqual(Invariant):
@@ -188,6 +189,11 @@ class SyncRecovers(Invariant):
                 if "timed-out" in status or "Could not start" in status or "terminated" in status:
                     well_s = look.now - begun
                     yield f"{member.name} says of sync with {peer.name}: {status}, {well_s:.0f} s after all is well"
+
+
+def _stays(connection: Connection, generation: int) -> bool:
+    """Nothing but idleness ends it: it is this member's own, not closed, and matched with the policy of now."""
+    return connection.owned and connection.state is not State.CLOSING and connection.generation == generation
 
 
 def _should_agree(member: MemberLook, peer: MemberLook) -> bool:
