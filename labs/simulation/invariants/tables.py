@@ -110,9 +110,12 @@ class TablesEqual(Invariant):
         since, self._since = self._since, {}
         for one, other in pairs:
             pair = (one.number, other.number)
-            if not (_should_agree(one, other) and _should_agree(other, one)):
+            those = [one, other, *_who_tells(one, other, look)]
+            links = [(a, b) for a in (one, other) for b in those if a is not b]
+            if not all(_should_agree(a, b) and _should_agree(b, a) for a, b in links):
                 continue
-            if _owes(one) or _owes(other):  # what is on its way is no difference, and no sign that there is none
+            # What is on its way is no difference, and no sign that there is none.
+            if any(_owes(member) for member in those):
                 self._since[pair] = since.get(pair, {})
                 continue
             for member in (one, other):
@@ -189,6 +192,15 @@ class SyncRecovers(Invariant):
                 if "timed-out" in status or "Could not start" in status or "terminated" in status:
                     well_s = look.now - begun
                     yield f"{member.name} says of sync with {peer.name}: {status}, {well_s:.0f} s after all is well"
+
+
+def _who_tells(one: MemberLook, other: MemberLook, look: Look) -> list[MemberLook]:
+    """Others from which either of the two learns: what one of them owes to one of the two is no difference either."""
+    return [
+        third for third in look.running()
+        if third is not one and third is not other
+        and any(look.gate(third.release, member.release).is_open for member in (one, other))
+    ]  # fmt: skip
 
 
 def _stays(connection: Connection, generation: int) -> bool:
