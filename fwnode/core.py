@@ -301,6 +301,8 @@ class Core:
     def _state_changed(self, event: StateChanged) -> None:
         # State first, then address: what peers sent was applied before this; now neighbours may send packets here.
         self.firewall.forwarding = event.new.forwards
+        if not event.new.forwards:
+            self.sync.refuse_held()
         if event.new.forwards and not event.old.forwards:
             self.firewall.connections.visit_all()  # peers must hear of what this member sees from now on
         self.event("state", f"{event.old.label} -> {event.new.label}: {event.reason}", state=event.new.label)

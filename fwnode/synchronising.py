@@ -334,11 +334,15 @@ class Synchroniser:
         incomplete = self.joining.incomplete
         return incomplete.text(self._config.peers[incomplete.peer]) if incomplete is not None else ""
 
+    def refuse_held(self) -> None:
+        """The member does not forward any more: held packets go nowhere."""
+        for packet in self.held.take_all():
+            self._edges.release(packet, False)
+
     def woke(self, now: float) -> None:
         """The member did not run for so long that others may have taken over: held packets go nowhere, and who asked
         for the table meanwhile, or gets it now, does not get one that may be out of date."""
-        for packet in self.held.take_all():
-            self._edges.release(packet, False)
+        self.refuse_held()
         self._edges.refuse_waiting(now)
         self._ends = [end for end in self._ends if not isinstance(end, FullSource)]
 

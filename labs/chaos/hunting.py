@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from labs.chaos.making import make_lab
 from labs.chaos.shrinking import TRIES_MAX, Lab, Shrinking
 from labs.procedure.catalog import FILE
@@ -15,6 +13,7 @@ from labs.procedure.model import LabFile, Reading
 from labs.procedure.problems import LabFileError
 from labs.simulation.run import Simulation
 from labs.sweep.variants import Bundle
+from labs.yaml_writer import yaml_text
 
 NAME = "chaos"
 PLAY = "labs.chaos.hunting:play_seed"
@@ -47,7 +46,7 @@ def play_seed(_file: LabFile, seed: int) -> dict[str, Any]:
 
 def example() -> Bundle:
     """What the workers are given to play; its labs come from seeds."""
-    return Bundle(NAME, {FILE: yaml.safe_dump(make_lab(0))})
+    return Bundle(NAME, {FILE: yaml_text(make_lab(0))})
 
 
 def shrink(seed: int, invariant: str, tries_max: int = TRIES_MAX) -> tuple[Lab, int]:
@@ -70,4 +69,4 @@ def as_file(lab: Lab, seed: int, breaks: Mapping[str, Any], name: str) -> str:
         f"After {breaks['at']:g} s: {breaks['text']}",
         f"fwlab run {name} --simulate --seed {seed}",
     ))  # fmt: skip
-    return f"{said}\n{yaml.safe_dump(lab, sort_keys=False, default_flow_style=None, width=110)}"
+    return f"{said}\n{yaml_text(lab, compact=True)}"

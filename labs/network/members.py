@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from labs.network.topology import Topology
+from labs.yaml_writer import yaml_text
 
 DEFAULT_RELEASE = "R77.30"
 RUN_DIRECTORY = Path("/run/fwpair")
@@ -77,17 +76,9 @@ def member_configuration(topology: Topology, member: str, settings: MemberSettin
 
 def configuration_text(configuration: Mapping[str, Any]) -> str:
     """The YAML text of a member's configuration, for people."""
-    return yaml.dump(dict(configuration), Dumper=_Dumper, sort_keys=False, default_flow_style=False,
-                     allow_unicode=True)
+    return yaml_text(dict(configuration))
 
 
 def configuration_for_member(configuration: Mapping[str, Any]) -> str:
     """The same for a member that starts at once, as JSON, which is YAML too and is written in a moment."""
     return json.dumps(configuration, ensure_ascii=False, indent=1) + "\n"
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes out what two places share: members read no aliases."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True

@@ -29,10 +29,10 @@ def function(name: str) -> Simulate:
     return found
 
 
-def play(file: LabFile, seed: int, simulate: Simulate) -> Outcome:
-    """Whatever goes wrong in a run is that seed's outcome; the others go on."""
+def play(read: Callable[[], LabFile], seed: int, simulate: Simulate) -> Outcome:
+    """Whatever goes wrong in reading or running a lab is that seed's outcome; the others go on."""
     try:
-        return of_document(seed, simulate(file, seed))
+        return of_document(seed, simulate(read(), seed))
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         return of_error(seed, f"{OWN_ERROR}: {type(error).__name__}: {error} "
@@ -42,7 +42,7 @@ def play(file: LabFile, seed: int, simulate: Simulate) -> Outcome:
 def play_bundle(bundle: Bundle, seed: int, simulate: str = SIMULATE) -> dict[str, Any]:
     """For a worker that has nothing but its arguments: the outcome, and which sources it came of."""
     with tempfile.TemporaryDirectory(prefix="fwlab-") as folder:  # a run reads its table of releases there
-        outcome = play(load(bundle.lay_out(Path(folder))), seed, function(simulate))
+        outcome = play(lambda: load(bundle.lay_out(Path(folder))), seed, function(simulate))
     return {"outcome": outcome.as_json(), "sources": sources()}
 
 

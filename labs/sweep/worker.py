@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import cache, partial
 from pathlib import Path
 
-from labs.procedure.model import LabFile, load
+from labs.procedure.model import load
 from labs.sweep.work import function, play
 
 READY = b"ready\n"
@@ -20,15 +21,13 @@ READY = b"ready\n"
 def main() -> None:
     simulate = function(sys.argv[1])
     paths = [Path(argument) for argument in sys.argv[2:]]
-    loaded: dict[int, LabFile] = {}
+    lab = cache(lambda variant: load(paths[variant]))
     with os.fdopen(os.dup(1), "wb", buffering=0) as out:
         os.dup2(2, 1)
         out.write(READY)
         for line in sys.stdin:
             variant, seed = map(int, line.split())
-            if variant not in loaded:
-                loaded[variant] = load(paths[variant])
-            out.write(json.dumps(play(loaded[variant], seed, simulate).as_json()).encode() + b"\n")
+            out.write(json.dumps(play(partial(lab, variant), seed, simulate).as_json()).encode() + b"\n")
 
 
 if __name__ == "__main__":

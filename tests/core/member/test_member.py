@@ -150,6 +150,15 @@ def test_a_member_that_did_not_run_refuses_what_it_held_and_what_waited() -> Non
     world.run_until(lambda: (fw1.state, fw2.state) == ("Active", "Active"))
 
 
+def test_a_member_that_is_set_down_refuses_what_it_held() -> None:
+    _, fw1, _ = pair(
+        cluster={"mode": "load-sharing-multicast"}, parameters={"fwlab_sync_flush_and_ack": 1}, standby="Active"
+    )
+    syn = next(p for p in (tcp(SYN, n) for n in range(40_000, 40_100)) if fw1.packet(p).hold)
+    assert fw1.ask("down") == {"state": "Down"}
+    assert fw1.released == [(syn, False)]
+
+
 def test_a_member_that_stops_tells_what_it_knows_and_leaves() -> None:
     world, fw1, fw2 = pair()
     established(fw1, 40001)

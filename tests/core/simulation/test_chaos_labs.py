@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from fwnode.files import load_yaml
+from labs.chaos.hunting import as_file, example
 from labs.chaos.making import PAIRS, make_lab
 from labs.chaos.shrinking import Shrinking
 from labs.network.topology import parse_topology
@@ -38,6 +41,18 @@ def steps_of(lab: dict[str, Any]) -> list[str]:
 def test_every_seed_makes_a_lab_that_the_checker_takes() -> None:
     for seed in range(SEEDS):
         read(make_lab(seed))
+
+
+def test_a_lab_that_is_written_down_is_read_as_the_same(tmp_path: Path) -> None:
+    breaks = {"invariant": "counts-add-up", "sentence": "They do.", "at": 1.5, "text": "they did not"}
+    for seed in range(SEEDS):
+        path = tmp_path / f"chaos-{seed}.yaml"
+        path.write_text(as_file(make_lab(seed), seed, breaks, path.name), encoding="utf-8")
+        assert load_yaml(path) == make_lab(seed)
+
+
+def test_the_workers_can_read_what_they_are_given(tmp_path: Path) -> None:
+    assert load_yaml(example().lay_out(tmp_path)) == make_lab(0)
 
 
 def test_a_seed_makes_the_same_lab_again() -> None:
@@ -88,7 +103,8 @@ def test_a_failing_lab_becomes_short() -> None:
         (workload,) = small["workloads"].values()
         assert set(workload) == {"kind", "port", "count"}
         assert workload["count"] < 6
-        assert small["topology"]["members"] == 2
+        named = map(int, re.findall(r"fw(\d)", str(small["steps"])))
+        assert small["topology"]["members"] == max(2, *named), "names stay what they are"
         assert small["topology"]["cluster"] == {"mode": "high-availability"}
         assert not any("parameters" in member for member in small["members"].values())
         assert small["policy"].keys() <= {"name", "networks", "services", "rules"}

@@ -43,7 +43,7 @@ def found(lab: Path) -> list[Variant]:
 @pytest.fixture
 def here(found: list[Variant]) -> Outcomes:
     simulate = function(SIMULATE)
-    return {(index, seed): play(variant.file, seed, simulate)
+    return {(index, seed): play(lambda file=variant.file: file, seed, simulate)
             for index, variant in enumerate(found) for seed in SEEDS}  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def test_a_cluster_that_loses_a_worker_loses_nothing(found: list[Variant], sched
     seeds = range(fake_simulation.KILLS_ONCE - 2, fake_simulation.KILLS_ONCE + 2)
     with Cluster(scheduler, [found[0].bundle], fake_simulation.FUNCTION) as cluster:
         there = {outcome.seed: outcome for _, outcome in cluster.outcomes([(0, seed) for seed in seeds])}
-    assert there == {seed: play(found[0].file, seed, fake_simulation.document) for seed in seeds}
+    assert there == {seed: play(lambda: found[0].file, seed, fake_simulation.document) for seed in seeds}
 
 
 def test_a_cluster_whose_workers_run_another_version_is_refused(

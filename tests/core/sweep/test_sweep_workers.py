@@ -39,7 +39,7 @@ def by_workers(
 
 
 def here(found: list[Variant], seeds: range) -> Outcomes:
-    return {(variant, seed): play(found[variant].file, seed, fake_simulation.document)
+    return {(variant, seed): play(lambda file=found[variant].file: file, seed, fake_simulation.document)
             for variant, seed in tasks(found, seeds)}  # fmt: skip
 
 
