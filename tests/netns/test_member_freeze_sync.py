@@ -46,6 +46,10 @@ def lost(lab: UpLab, member: str, number: int) -> bool:
     return bool(lab.ask(member, "stat")["members"][number - 1]["state"] == "Lost")
 
 
+def equal(lab: UpLab) -> bool:
+    return "The tables are equal" in lab.fwctl("sync", "compare", check=False).stdout
+
+
 def opened(opener: Opener, count: int = NEW) -> range:
     first = opener.next
     opener.open(count)
@@ -84,7 +88,7 @@ def test_the_source_freezes_while_the_other_member_joins(pair, tmp_path):
     assert not any(udp.arrived(port) for port in waiting)
     assert seen.members(new) == {"fw2": NEW} and not seen.members(waiting)
     until(lambda: pair.status("fw1")["connections"] >= CONNECTIONS + NEW, "fw1 hears of what fw2 opens")
-    until(lambda: "The tables are equal" in pair.fwctl("sync", "compare").stdout, "fw1 has told it what it lacked")
+    until(lambda: equal(pair), "fw1 has told it what it lacked", 60)
 
 
 @pytest.mark.timeout(240)
@@ -111,7 +115,7 @@ def test_the_joiner_freezes_while_it_joins(pair, tmp_path):
     assert pair.status("fw1")["state"] == "Active" and pair.ask("fw1", "stat")["failovers"] == 0
     ports = range(meanwhile[0], new[-1] + 1)
     assert seen.members(ports) == {"fw1": 2 * NEW} and seen.twice(ports) == []
-    until(lambda: "The tables are equal" in pair.fwctl("sync", "compare").stdout, "both have the same table")
+    until(lambda: equal(pair), "both have the same table")
 
 
 def test_packets_that_a_frozen_member_held_are_refused_when_it_wakes(tmp_path):
