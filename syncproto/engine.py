@@ -382,7 +382,10 @@ class SyncEngine:
             return Gate(gate.exchange, gate.reason or NEW_CONNECTIONS_ONLY, None)
         if gate.schema is not None and request.schema < gate.schema:
             return Gate(gate.exchange, gate.reason, request.schema or None)
-        return gate if gate.is_open else Gate(Exchange.NOTHING, gate.reason or RELEASE_MISMATCH, None)
+        if not gate.is_open:
+            return Gate(Exchange.NOTHING, gate.reason or RELEASE_MISMATCH, None)
+        self._sessions[peer].asked_for_table = True
+        return gate
 
     def full_sync_missed(self, peer: int) -> None:
         """Joiner: the peer's table did not come, perhaps because not even its release did."""

@@ -41,7 +41,11 @@ class Audience:
         if needs_all:
             self._anew_before = self.number
         self._lives.update(lives)
-        self._without_table.update(without_table)
+        # One that is there, and not among them any more, has taken a whole table, or takes one in a new life.
+        away = {peer: life for peer, life in self._without_table.items() if peer not in lives}
+        self._without_table = away | without_table
+        if not self._without_table:
+            self._anew_before = 0
         self.listening, self._only_new = bool(lives), now.only_new
         self.all_hear = self.number if lives and not now.only_new else 0
         self.anew_before = self._anew_before if self.all_hear else 0

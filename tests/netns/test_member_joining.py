@@ -73,7 +73,7 @@ def test_the_sync_link_goes_dark_while_a_member_joins(pair):
     assert "connections of fw1 are missing" in pair.fwctl("fw2", "stat").stdout
     pair.do("restore", "link=sync")
     pair.wait_for_state("fw2", "Standby")
-    assert pair.status("fw1")["state"] == "Active"
+    pair.wait_for_state("fw1", "Active")
     assert "connections of fw1 are missing" in pair.fwctl("fw2", "stat").stdout
 
 

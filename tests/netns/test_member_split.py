@@ -8,6 +8,8 @@ import pytest
 from harness import sharing_lab, time_passes, until
 from splits import SERVERS, hear, heard, hosts_point_to, point_hosts_to, split, texts
 
+from fwnode.cluster.announcing import ANNOUNCE_AFTER_S
+
 
 @pytest.mark.parametrize("order", [("fw2", "fw1"), ("fw1", "fw2")])
 def test_hosts_find_the_winner_of_a_split_brain_whoever_hears_first(pair, order):
@@ -66,6 +68,7 @@ def test_both_members_tell_of_a_split_brain_and_agree_on_the_failovers(pair):
         until(lambda m=member, o=other: pair.ask(m, "stat")["split_brains"]["possible"] == [o], f"{member} warns")
         assert texts(pair, member, f"possible split brain: {other} is silent")
         assert f"{other} is silent, and may be active, too" in pair.fwctl(member, "stat").stdout
+    time_passes(pair, ANNOUNCE_AFTER_S[-1] + 0.5)  # nobody announces the addresses any more
     point_hosts_to(pair, "fw2")
     udp.open(7)
     until(lambda: pair.status("fw2")["created"] == 7, "fw2 accepts them")

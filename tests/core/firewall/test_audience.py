@@ -83,3 +83,14 @@ def test_the_table_remembers_who_heard() -> None:
     assert not table.audience.knows(connection.told)
     list(table.snapshot(0.0))
     assert table.audience.knows(connection.told)
+
+
+def test_what_a_peer_of_a_past_life_had_to_be_told_is_not_told_to_one_that_takes_the_whole_table() -> None:
+    audience = Audience()
+    audience.listen(Listeners({2: 100}, without_table=frozenset({2})))
+    audience.listen(Listeners({}))
+    told = audience.told(0, Op.SET)
+    audience.listen(Listeners({2: 200}))
+    assert not audience.anew_before
+    whole, anew_before = audience.told_whole()
+    assert told >= anew_before and audience.knows(whole)

@@ -175,3 +175,18 @@ def test_idle_time_costs_little(tmp_path: Path) -> None:
     document = simulate(lab(tmp_path, [BOTH, {"wait": "24h"}], clock={"rate": 1800}), 1)
     assert document["lab_seconds"] >= 86_400
     assert time.process_time() - begin < 20
+
+
+@pytest.mark.parametrize("after_s", [0, 5])
+def test_a_slow_sync_link_carries_the_whole_table_alone_while_a_member_joins(tmp_path: Path, after_s: int) -> None:
+    """What was told while nobody listened comes with the table, and not by delta sync besides; also where the member
+    starts again so soon after the other that it might have begun with it."""
+    quiet = {"release": "R77.30", "parameters": {"udp_timeout": 3600}}
+    steps = [BOTH, STANDS_BY, {"stop": "fw2"}, {"open": "flood"}, {"wait": f"{after_s + 1}s"},
+             {"limit": {"links": "sync", "rate": "20kbit"}}, {"start": "fw2"}]  # fmt: skip
+    flood = {"flood": {"kind": "flood", "port": 7000, "rate": 5000, "count": 1500}}
+    document = simulate(lab(tmp_path, steps, members={"fw1": quiet, "fw2": quiet}, workloads=flood), 1)
+    assert document["problem"] == ""
+    fw1, fw2 = document["members"]["fw1"], document["members"]["fw2"]
+    assert (fw2["state"], fw2["synced_full"], fw2["connections"]) == ("Standby", 1500, 1500)
+    assert fw1["records"]["sent"].get("REFRESH", 0) <= (0 if after_s else 300), "some before it asked for the table"
