@@ -344,7 +344,9 @@ class Synchroniser:
         for the table meanwhile, or gets it now, does not get one that may be out of date."""
         self.refuse_held()
         self._edges.refuse_waiting(now)
-        self._ends = [end for end in self._ends if not isinstance(end, FullSource)]
+        for end in [end for end in self._ends if isinstance(end, FullSource)]:
+            end.connection_lost()
+            self._ends.remove(end)
 
     # -- full sync: both ends ------------------------------------------------------------------------------------
 

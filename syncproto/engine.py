@@ -114,6 +114,8 @@ class SyncEngine:
         self._sender = DeltaSender(limits, self._counters)
         self._events: deque[Event] = deque()
         self._sink: FullSink | None = None
+        self._sources: dict[int, tuple[int, FullSource]] = {}
+        """Who takes our table, or took it last, by peer, and in which of the peer's lives."""
         self._saved: deque[tuple[int, int, Updates]] = deque()
         self._saved_updates = 0
         self._known_keys: dict[int, dict[bytes, None]] = {}
@@ -247,8 +249,13 @@ class SyncEngine:
         return Listeners(
             {peer: session.incarnation for peer, session in sessions.items()},
             all(s.gate is not None and s.gate.exchange is Exchange.NEW_CONNECTIONS for s in sessions.values()),
-            frozenset(peer for peer, session in sessions.items() if not session.takes_table),
+            frozenset(p for p, s in sessions.items() if not (s.takes_table or self._is_given_table(p, s.incarnation))),
         )
+
+    def _is_given_table(self, peer: int, incarnation: int) -> bool:
+        """The peer takes this member's whole table in this life, or has taken it."""
+        life, source = self._sources.get(peer, (0, None))
+        return life == incarnation and source is not None and not source.failed
 
     @property
     def keeps_up(self) -> bool:
@@ -360,19 +367,20 @@ class SyncEngine:
         the table, in slices of up to n connections; it must bear that the table changes meanwhile. `ended(n)` gives
         what is remembered to be over, as records with the flag ENDED."""
         self._now = now
-        return FullSource(
+        source = FullSource(
             snapshot=snapshot,
             ended=ended,
             count=count,
             sequence=lambda: self._sender.newest,
-            admit=lambda asking, request: self._admit(asking, request, peer),
+            admit=lambda asking, request: self._admit(asking, request, peer, source),
             frames=self._frames,
             limits=self._limits,
             counters=self._counters,
             now=now,
         )
+        return source
 
-    def _admit(self, peer: int, request: FullRequest, expected: int | None) -> Gate:
+    def _admit(self, peer: int, request: FullRequest, expected: int | None, source: FullSource) -> Gate:
         """The gate for a full sync. Decided anew from the request: it must not depend on the delta socket."""
         if peer not in self._sessions or expected not in (None, peer):
             self._counters.refused[Reason.UNKNOWN_PEER.value] += 1
@@ -384,7 +392,7 @@ class SyncEngine:
             return Gate(gate.exchange, gate.reason, request.schema or None)
         if not gate.is_open:
             return Gate(Exchange.NOTHING, gate.reason or RELEASE_MISMATCH, None)
-        self._sessions[peer].asked_for_table = True
+        self._sources[peer] = self._sessions[peer].incarnation, source
         return gate
 
     def full_sync_missed(self, peer: int) -> None:

@@ -163,7 +163,7 @@ class Listeners:
     only_new: bool = False
     """They take nothing but new connections."""
     without_table: frozenset[int] = frozenset()
-    """Those that began before this member, or with it, and have not asked it for its whole table."""
+    """Those that began before this member, or with it, and are not given its whole table, either."""
 
 
 Event = (

@@ -89,8 +89,6 @@ class Session:
         self.full_sync_failure = ""
         self.began_at = inf
         """When the peer's present life began, by our clock, as far as is known."""
-        self.asked_for_table = False
-        """In its present life, and was given it."""
         self._ours, self._theirs = Lag(), Lag()
         self._path_whole = True
         self._start = 0
@@ -106,9 +104,8 @@ class Session:
 
     @property
     def takes_table(self) -> bool:
-        """The peer has a whole table from this member, or takes one before it forwards, for its present life began
-        after ours, and not with it."""
-        return self.asked_for_table or self.began_at > self.context.started_at + JOIN_GATE_WAIT_S
+        """The peer's present life began after ours, and not with it: it takes a whole table before it forwards."""
+        return self.began_at > self.context.started_at + JOIN_GATE_WAIT_S
 
     @property
     def peer_schema(self) -> int | None:
@@ -190,7 +187,6 @@ class Session:
         self._close_stream()
         self.incarnation, self.release = incarnation, hello.release
         self.began_at = inf
-        self.asked_for_table = False
         if restarted:  # one that is heard for the first time may have been waited for in vain
             self.full_sync_failure = ""
         self._ours, self._theirs, self._path_whole = Lag(), Lag(), True

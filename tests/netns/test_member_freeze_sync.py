@@ -62,7 +62,7 @@ def arrive(opener: Opener, ports: range, who: str) -> None:
 
 @pytest.mark.timeout(240)
 def test_the_source_freezes_while_the_other_member_joins(pair, tmp_path):
-    """The joiner goes on with a part, and says so; the source stands by when it wakes, and tells it the rest."""
+    """The joiner goes on with a part, and says so; the source stands by when it wakes, and hears what is new."""
     pair.do("stop", "member=fw2")
     fill(pair, "fw1")
     udp = pair.udp(9001)
@@ -88,7 +88,6 @@ def test_the_source_freezes_while_the_other_member_joins(pair, tmp_path):
     assert not any(udp.arrived(port) for port in waiting)
     assert seen.members(new) == {"fw2": NEW} and not seen.members(waiting)
     until(lambda: pair.status("fw1")["connections"] >= CONNECTIONS + NEW, "fw1 hears of what fw2 opens")
-    until(lambda: equal(pair), "fw1 has told it what it lacked", 60)
 
 
 @pytest.mark.timeout(240)
