@@ -1,10 +1,13 @@
 """The traffic processes on the loopback: real sockets, small counts, every kind and every command."""
 
 import asyncio
+import contextlib
+import os
 import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -16,9 +19,15 @@ from labs.traffic.workload import SESSIONS_MAX, AnyWorkload, Sessions, Short
 RATE = 20.0
 
 
+PORTS = count(10_000 + os.getpid() % 200 * 100)
+"""Below those that the kernel gives to clients, and others for each process: tests run side by side."""
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    for port in PORTS:
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise AssertionError
 
 
 async def spawn(_node: str, argv: list[str], **kw: Any) -> asyncio.subprocess.Process:
