@@ -45,7 +45,7 @@ def test_a_rule_base_is_not_on_the_command_line(rules: int, monkeypatch: pytest.
         starting.__enter__()
     assert len(told["command"]) < 4_096
     assert told["boot"].count("rule ") == 2 * rules
-    assert open_files() == before
+    assert open_files() <= before, "an earlier test may have left one that goes meanwhile"
     assert f"test-launch-{os.getpid()}" not in discovery.names()
 
 
