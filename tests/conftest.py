@@ -25,8 +25,10 @@ from properties import examples
 
 from labs.python import python_command
 
-# A shell that runs us in the background lets us ignore Ctrl-C, and every program that a test starts would inherit that.
+# A shell that runs us in the background lets us ignore Ctrl-C and Ctrl-\, and every program that a test starts would
+# inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 settings.register_profile("suite", examples())
 settings.load_profile("suite")

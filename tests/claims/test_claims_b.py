@@ -147,8 +147,7 @@ def test_b3_new_connections_are_the_main_source_of_delta_sync_traffic(run_lab):
     """B3: and a high rate of them puts delta sync at risk: records by kind under load, and what was lost."""
     document = run_lab("sync-under-load")
     records = document["members"]["fw1"]["records"]["sent"]
-    # How many change again after the tick that told of them depends on the machine: 0.88 was seen under load.
-    assert records["SET"] > 0.75 * sum(records.values())
+    assert records["SET"] > 0.9 * sum(records.values())
     seen = seen_in(document)
     assert seen["fw1 has lost updates of fw2"] > 0
     assert seen["the members do not agree any more"] > 0

@@ -113,18 +113,18 @@ def test_what_is_no_file_is_told_at_once(reader: Reader, tmp_path: Path) -> None
 def test_of_very_many_problems_the_first_and_a_count_are_told(reader: Reader, tmp_path: Path) -> None:
     path = tmp_path / "many.yaml"
     begun = time.process_time()
-    lines = told(path, "".join(f"key{number}: 1\n" for number in range(20_000)), reader)
+    lines = told(path, "".join(f"key{number}: 1\n" for number in range(100_000)), reader)
     assert len(lines) == PROBLEMS_SHOWN + 1
     assert lines[-1].startswith("… and ") and lines[-1].endswith(" more problems")
     assert len("\n".join(lines)) < 10_000
-    assert time.process_time() - begun < 10  # minutes, where each word is compared with every legal one
+    assert time.process_time() - begun < 30  # minutes, where each word is compared with every legal one
 
 
 @ALL
-def test_half_a_megabyte_of_numbers_is_refused_in_seconds(reader: Reader, tmp_path: Path) -> None:
+def test_two_megabytes_of_numbers_are_refused_in_seconds(reader: Reader, tmp_path: Path) -> None:
     begun = time.process_time()
-    told(tmp_path / "numbers.yaml", "claims: [" + "1, " * 170_000 + "1]\n", reader)
-    assert time.process_time() - begun < 5
+    told(tmp_path / "numbers.yaml", "claims: [" + "1, " * 700_000 + "1]\n", reader)
+    assert time.process_time() - begun < 15
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_of_three_members_only_the_one_concerned_is_named() -> None:
     assert len(world.reaches) == 2
 
 
-@examples(25)
+@examples(60)
 @given(
     st.lists(
         st.tuples(

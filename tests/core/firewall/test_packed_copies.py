@@ -252,7 +252,7 @@ def _packet(table: ConnectionTable, found: Connection, now: float) -> None:
     table.announce(found, Op.MODIFY)
 
 
-@examples(100)
+@examples(200)
 @given(st.lists(moves, max_size=30))
 def test_nobody_can_tell_a_packed_table_from_another(schedule: list[tuple[str, Any]]) -> None:
     tables = (ConnectionTable(member=1, limit=lambda: 6), ConnectionTable(member=1, limit=lambda: 6))

@@ -95,7 +95,7 @@ class Play:
                 self.world.tick(member)
 
 
-@examples(40)
+@examples(120)
 @example(seed=5772684, loss=0.2, double=0.0, delay=(0.0, 0.05), members=2,
          what=["mend", "mend", "mend", "restart", "burst", "restart", "restart"])  # fmt: skip
 @given(**network, what=faults, members=st.sampled_from([2, 2, 3]))
@@ -163,7 +163,7 @@ messages = st.one_of(
 )
 
 
-@examples(25)
+@examples(60)
 @given(st.lists(messages, min_size=20, max_size=150), st.integers(0, 2**32))
 def test_memory_stays_in_its_caps_whatever_a_peer_sends(said: list[tuple[str, object, object]], seed: int) -> None:
     world = TableWorld({1: "R77.30", 2: "R77.30"}, limits=SMALL, seed=seed)

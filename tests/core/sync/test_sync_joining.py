@@ -231,7 +231,7 @@ def the_event(what: str, one: Any, other: Any, number: int, peer: int) -> object
     return FullSyncDone(peer, 10, number) if what == "done" else FullSyncFailed(peer, TERMINATED, other, "", number)
 
 
-@examples(250)
+@examples(500)
 @given(st.lists(words, max_size=60))
 def test_whatever_comes_one_attempt_runs_and_it_ends(said: list[tuple[str, object, object]]) -> None:
     joining, now, running, was_over = Joining(), 0.0, dict[int, int](), False
@@ -352,7 +352,7 @@ faults = st.lists(st.sampled_from(["kill 1", "kill 2", "stop 1", "down 1", "down
                                    "cut", "mend", "wait", "wait"]), max_size=8)  # fmt: skip
 
 
-@examples(12)
+@examples(40)
 @given(faults, st.integers(0, 2**32))
 def test_whatever_happens_during_a_join_it_ends_and_nobody_forwards_before(what: list[str], seed: int) -> None:
     world = joined_world(3, 3, seed=seed)

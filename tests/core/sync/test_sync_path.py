@@ -281,7 +281,7 @@ ways = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-@examples(25)
+@examples(60)
 @given(
     seed=st.integers(0, 2**32), largest=ways, loss=st.sampled_from([0.0, 0.05, 0.3]),
     delay=st.sampled_from([(0.0005, 0.0005), (0.0, 0.05), (0.0, 0.4)]), ticks=st.integers(1, 12),

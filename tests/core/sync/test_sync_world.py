@@ -66,7 +66,7 @@ def test_two_members(seed: int, loss: float, double: float, delay: tuple[float, 
     assert world.nodes[2].went_back == 0, "the stream alone keeps the order"
 
 
-@examples(15)
+@examples(100)
 @given(**network, ticks=st.integers(1, 10), restarted=st.integers(1, 2), count=st.sampled_from([0, 30, 1500]))
 def test_full_sync_and_restart_in_the_middle(
     seed: int, loss: float, double: float, delay: tuple[float, float], ticks: int, restarted: int, count: int
