@@ -220,8 +220,13 @@ def up() -> None:
 @app.command()
 def stop() -> None:
     """Stop the member in good order; its connections are forgotten (`cpstop`)."""
-    _ask("stop")
-    print(f"{_target['member']} stops")
+    control = _control()
+    try:
+        control.ask("stop")
+        control.wait_for_end()
+    finally:
+        control.close()
+    print(f"{_target['member']} has stopped")
 
 
 @app.command()

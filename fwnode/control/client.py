@@ -98,6 +98,17 @@ class Control:
                 return
             yield message.get("event", message)
 
+    def wait_for_end(self) -> None:
+        """Return when the member has closed the connection. `MemberError` where it goes on being there."""
+        self._socket.settimeout(self._timeout_s)
+        try:
+            while self._lines.readline():
+                pass
+        except ConnectionError:
+            return
+        except TimeoutError as error:
+            raise MemberError(f"{self._name} agreed to stop and still runs after {self._timeout_s:g} s") from error
+
     def _read(self) -> dict[str, Any]:
         try:
             line = self._lines.readline()

@@ -43,3 +43,15 @@ def first_process(name: str) -> int:
     pid, uid, _ = _CREDENTIALS.unpack(credentials)
     # Abstract names have no owner: a stranger's socket of our name must not be entered.
     return int(pid) if uid == os.getuid() else 0
+
+
+def listens(path: Path) -> bool:
+    """Whether a process answers at this control socket; a file that a killed one left does not count."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:
+            return True  # it is there, and many wait for it
+        except OSError:
+            return False
+    return True

@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from fwnode.control import running
 from fwnode.control.conversation import Caller, Handler
 from fwnode.control.protocol import encode
 from fwnode.control.streams import Stream
@@ -74,7 +75,7 @@ class ControlServer:
         self._links: dict[int, _Link] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        if _answers(path):
+        if running.listens(path):
             raise OSError(f"{path}: another process answers here; is this member running already?")
         path.unlink(missing_ok=True)
         self._socket.bind(str(path))
@@ -201,14 +202,3 @@ class ControlServer:
         self._poll.close()
         self._socket.close()
         self.path.unlink(missing_ok=True)
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(str(path))
-        except BlockingIOError:
-            return True  # it is there, and many wait for it
-        except OSError:
-            return False
-    return True

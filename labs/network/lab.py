@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fwnode.configuration import load_releases
+from fwnode.control.running import listens
 from fwnode.files import FileError
 from labs.network import control as wire
 from labs.network import namespaces
@@ -194,6 +195,7 @@ class Lab:
 
         It is waited for as long as it gets on. `LabError` where nothing moves any more; it is left running."""
         settings = self.members[self._known(member)]
+        await self._let_end(member)
         if self.running(member) or member in self._begun:
             raise LabError(f"{member} is running already")
         self._must_have_power(member)
@@ -209,6 +211,16 @@ class Lab:
             _kill_group(process)
         await self._wait_ready(member, process, log_begins)
         self._been_ready.add(member)
+
+    async def _let_end(self, member: str) -> None:
+        """Wait for a member that ends by itself: its control socket goes a little before its process."""
+        process = self._members.get(member)
+        if process is not None and member in self._been_ready and not listens(self.control_path(member)):
+            try:
+                await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+            except TimeoutError:
+                raise LabError(f"{member} has stopped answering and its process still runs after {STOP_TIMEOUT_S:g} s; "
+                               f"`fwlab do kill member={member}` ends it") from None
 
     async def _spawn_member(self, member: str, settings: MemberSettings) -> tuple[asyncio.subprocess.Process, int]:
         """The member's new process, and where in its log this life begins."""

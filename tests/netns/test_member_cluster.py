@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 
 import pytest
 from harness import until
+
+from fwnode.control.client import Control, run_directory
 
 
 def mac(pair, node: str, interface: str = "lan") -> str:
@@ -121,8 +124,17 @@ def test_an_old_member_that_boots_again_takes_the_cluster_from_the_new_one(pair)
 
 
 def test_a_member_can_be_stopped_and_started_by_fwctl(pair):
-    pair.fwctl("fw2", "stop")
-    until(lambda: pair.fwctl("fw2", "status", check=False).returncode == 2, "fw2 is gone")
+    for _ in range(3):
+        assert pair.fwctl("fw2", "stop").stdout.strip() == "fw2 has stopped"
+        assert pair.fwctl("fw2", "status", check=False).returncode == 2
+        assert pair.fwctl("fw2", "start").stdout.strip() == "fw2 is Standby"
+
+
+def test_a_member_that_is_still_ending_is_started_when_it_has_ended(pair):
+    """What stops a member sees its control socket go before its process ends."""
+    with closing(Control(run_directory(pair.name) / "fw2.sock")) as control:
+        control.ask("stop")
+        control.wait_for_end()
     assert pair.fwctl("fw2", "start").stdout.strip() == "fw2 is Standby"
 
 
