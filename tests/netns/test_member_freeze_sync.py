@@ -117,6 +117,11 @@ def test_the_joiner_freezes_while_it_joins(pair, tmp_path):
     until(lambda: equal(pair), "both have the same table")
 
 
+def pending(lab, member: str) -> int:
+    """Packets that wait there for the peer's acknowledgement."""
+    return lab.control(member)["holding"]["pending"]
+
+
 def test_packets_that_a_frozen_member_held_are_refused_when_it_wakes(tmp_path):
     """Flush and ack: fw1's new connections wait for an ACK that does not come, and fw1 freezes with them."""
     with sharing_lab("load-sharing-multicast", 2, tmp_path) as lab:
@@ -127,7 +132,9 @@ def test_packets_that_a_frozen_member_held_are_refused_when_it_wakes(tmp_path):
         lab.exec("fw2", "iptables", "-w", *deaf[:2], "-I", *deaf[2:], check=True)
         with forwarded(lab, tmp_path / "wan.pcap", 9001) as seen:
             ports = opened(udp)
-            held = until(lambda: lab.control("fw1")["holding"]["pending"], "packets wait at fw1")
+            until(lambda: pending(lab, "fw1") + pending(lab, "fw2") == NEW, "all wait")
+            held = pending(lab, "fw1")
+            assert held
             lab.do("pause", "member=fw1")
             until(lambda: lab.ask("fw2", "stat")["members"][0]["load"] == 0, "fw2 has the share of fw1")
             lab.exec("fw2", "iptables", "-w", *deaf[:2], "-D", *deaf[2:], check=True)
