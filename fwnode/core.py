@@ -16,9 +16,9 @@ from math import inf
 from typing import Any
 
 from fwnode import splits
-from fwnode.cluster.membership import Cluster, Event, MemberState, PeerChanged, StateChanged
+from fwnode.cluster.membership import Cluster, ClusterEvent, MemberState, PeerChanged, StateChanged
 from fwnode.cluster.split_brain import PossibleSplit, SplitBrain
-from fwnode.cluster.stopping import GracefulStop, Step
+from fwnode.cluster.stopping import GracefulStop, StopStep
 from fwnode.configuration import MemberConfig
 from fwnode.edges import Edges, FullSyncEnd
 from fwnode.firewall.firewall import Firewall
@@ -37,7 +37,7 @@ from syncproto.joining import Joining
 from syncproto.limits import SYNC_TICK_S
 from syncproto.message import Heartbeat, Message
 from syncproto.release import Compatibility
-from syncproto.session import State as SessionState
+from syncproto.session import SessionState
 
 EVENTS_MAX = 1_000
 """Events that a member remembers for those who ask later."""
@@ -196,14 +196,14 @@ class Core:
         """In good order (`cluster.stopping`): the peers learn what this one knows, then that it leaves. To be called
         once a turn, besides `advance`, until it says True: done."""
         step = self._graceful.next(self.sync.settled, now)
-        if step is Step.LEAVE:
+        if step is StopStep.LEAVE:
             self.cluster.leave(now)
             self._drain_cluster(now)
             self.guard.run("the last updates", self.sync.flush, now)
             return self.stop(now)
-        if step is Step.END:
+        if step is StopStep.END:
             self.guard.run("the farewell", self._send_heartbeat, self.cluster.leave(now), now)
-        return step is Step.END
+        return step is StopStep.END
 
     # -- packets -------------------------------------------------------------------------------------------------
 
@@ -288,7 +288,7 @@ class Core:
         while (event := self.cluster.next_event()) is not None:
             self.guard.run("a change in the cluster", self._carry_out, event, now)
 
-    def _carry_out(self, event: Event, now: float) -> None:
+    def _carry_out(self, event: ClusterEvent, now: float) -> None:
         if isinstance(event, StateChanged):
             self._state_changed(event)
         elif isinstance(event, PeerChanged):

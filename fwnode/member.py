@@ -37,7 +37,7 @@ class Member(Core):
         self._commands = Commands(self)
 
     def handle(self, command: str, arguments: dict[str, Any], caller: Caller) -> Result:
-        """The answer to a command, whole or in parts. Raises `ControlError`."""
+        """The answer to a command, whole or in parts. Raises `RequestError`."""
         return self._commands.handle(command, arguments, caller)
 
     def streams(self) -> dict[str, Stream[Any]]:

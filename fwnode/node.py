@@ -19,16 +19,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from fwnode import process
+from fwnode import node_process
 from fwnode.clock import wall_now, wire_now
 from fwnode.configuration import MemberConfig, load, load_releases
 from fwnode.control.server import ControlServer
 from fwnode.datapath import sharing_rules
-from fwnode.datapath.addresses import VirtualAddress, place_on_loopback, prepare_kernel
+from fwnode.datapath.address_keeper import VirtualAddress, place_on_loopback, prepare_kernel
 from fwnode.datapath.interfaces import LinkStates
 from fwnode.datapath.queue import HEADER_BYTES, PAYLOAD_BYTES, Overruns, PacketQueue
 from fwnode.datapath.replies import Replies
 from fwnode.datapath.rules import INSPECTION_QUEUE_NUMBER, QUEUE_NUMBER, divert, remove
+from fwnode.datapath.virtual_addresses import VirtualAddresses
 from fwnode.edges import DivertError, EdgeFigures, FullSyncEnd
 from fwnode.files import FileError
 from fwnode.firewall.parameters import ParameterError
@@ -36,10 +37,9 @@ from fwnode.firewall.policy import Policy
 from fwnode.firewall.verdict import Verdict
 from fwnode.kept_policy import KeptPolicy
 from fwnode.lab_clock import LabClock
-from fwnode.links.datagrams import Datagrams, Wire
-from fwnode.links.full_sync import FullSyncStreams
+from fwnode.links.datagrams import Datagrams, PeerSocket
+from fwnode.links.full_sync_streams import FullSyncStreams
 from fwnode.member import Member
-from fwnode.neighbours import Neighbours
 from fwnode.printable import printable
 from syncproto.errors import SyncError
 
@@ -89,7 +89,7 @@ class Node:
             whose = member.sharing.decide_whose
             self._queues.append(self._open_queue(sharing_rules.SHARING_QUEUE_NUMBER, whose, HEADER_BYTES))
         self._poll.register(self._selector, select.EPOLLIN)
-        self._neighbours = Neighbours(interfaces, macs, self._selector)
+        self._neighbours = VirtualAddresses(interfaces, macs, self._selector)
         self._datagrams = Datagrams(self.config.wires(), sync.name if sync else "")
         for wire in self._datagrams.wires:
             self._selector.register(wire.socket, selectors.EVENT_READ, partial(self._receive_datagrams, wire))
@@ -193,7 +193,7 @@ class Node:
     def _hold(self, queue: PacketQueue, packet_id: int) -> bool:
         return self.member.hold((queue, packet_id), wire_now())
 
-    def _receive_datagrams(self, wire: Wire, _mask: int) -> None:
+    def _receive_datagrams(self, wire: PeerSocket, _mask: int) -> None:
         now = wire_now()
         for data in self._datagrams.receive(wire, self._peer_refused):
             self.member.receive_datagram(wire.peer, wire.interface, data, now)
@@ -277,7 +277,7 @@ class Node:
 
 def main() -> None:
     """`fwnode --config FILE`: run one member until SIGTERM. Exit 2: the configuration; 4: the machine."""
-    options = process.arguments()
+    options = node_process.arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     if options.remove_rules:
         remove()
@@ -289,7 +289,7 @@ def main() -> None:
             config.load_policy(options.config.parent)
             load_releases(config.releases, options.config.parent).release(config.release)
             return
-        process.raise_file_limit()
+        node_process.raise_file_limit()
         node = Node(config, options.config.parent, options.state)
     except (FileError, ParameterError, SyncError) as error:
         print(f"fwnode: {error}", file=sys.stderr)
@@ -299,7 +299,7 @@ def main() -> None:
         sys.exit(4)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(node.member, "stop_requested", True))
-    process.spare_what_lives_long()
+    node_process.spare_what_lives_long()
     node.run()
 
 

@@ -29,8 +29,7 @@ from fwnode.fields import Label, Lasting, Name, Names, Network, Ports, ServiceNa
 from fwnode.files import FileError, Strict, validate
 from fwnode.firewall.inspection import INSPECTED_PROTOCOLS
 from fwnode.firewall.packet import ICMP, TCP, UDP
-from fwnode.firewall.policy import ANY_SERVICE, PREDEFINED, Action, OnInstall, Policy, Rule, Service
-from fwnode.firewall.policy import Network as Range
+from fwnode.firewall.policy import ANY_SERVICE, PREDEFINED, Action, AddressRange, OnInstall, Policy, Rule, Service
 
 ANY = "any"
 RULES_MAX = 100_000
@@ -112,7 +111,7 @@ class _Building:
         self._problems: list[str] = []
         self._networks: dict[str, list[IPv4Network | IPv6Network]] = {}
         self._services: dict[str, Service] = dict(PREDEFINED)
-        self._ranges: dict[tuple[str, ...], tuple[Range, ...]] = {}
+        self._ranges: dict[tuple[str, ...], tuple[AddressRange, ...]] = {}
         """Many rules name the same: each list of names is resolved once."""
         self._covered: dict[tuple[str, ...], tuple[Service, ...]] = {}
         self._known_networks = self._known_services = ""
@@ -190,7 +189,7 @@ class _Building:
         name = rule.name or f"rule {index + 1}"
         return Rule(index + 1, name, rule.action, sources, destinations, services, rule.track == "log")
 
-    def _ranges_of(self, names: list[str], key: str) -> tuple[Range, ...]:
+    def _ranges_of(self, names: list[str], key: str) -> tuple[AddressRange, ...]:
         asked = tuple(names)
         found = self._ranges.get(asked)
         if found is None:
@@ -201,7 +200,7 @@ class _Building:
                 self._ranges[asked] = found
         return found
 
-    def _range(self, name: str, key: str) -> list[Range]:
+    def _range(self, name: str, key: str) -> list[AddressRange]:
         networks = self._networks.get(name)
         if networks is None:
             try:
@@ -209,7 +208,7 @@ class _Building:
             except ValueError:
                 self._say(key, f"no network or host {shown(name)}; known are {self._known_networks}, any")
                 return []
-        return [Range(net.max_prefixlen // 8, int(net.network_address), int(net.netmask)) for net in networks]
+        return [AddressRange(net.max_prefixlen // 8, int(net.network_address), int(net.netmask)) for net in networks]
 
     def _services_of(self, names: list[str], key: str) -> tuple[Service, ...]:
         asked = tuple(names)

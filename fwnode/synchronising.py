@@ -28,7 +28,7 @@ from syncproto.columns import Columns
 from syncproto.errors import SyncError
 from syncproto.events import NOT_STARTED
 from syncproto.full import FullSource
-from syncproto.joining import Attempt, AttemptEnded, Begin, Joining, Progress
+from syncproto.joining import Attempt, AttemptEnded, AttemptState, Begin, Joining
 from syncproto.limits import (
     BEHIND_AFTER_S,
     DEFAULT_LIMITS,
@@ -307,22 +307,22 @@ class Synchroniser:
 
     def _full_sync_ended(self, event: AttemptEnded, now: float) -> None:
         attempt, name = event.attempt, self._config.peers[event.attempt.peer]
-        gone = self._firewall.connections.whole_has_come(attempt.peer, attempt.state is Progress.DONE)
+        gone = self._firewall.connections.whole_has_come(attempt.peer, attempt.state is AttemptState.DONE)
         if gone:
             self._owner.event("sync", f"{gone} connections that {name} no longer has were removed")
         self._owner.event("sync", self._told(attempt, name))
-        if attempt.state is Progress.FAILED:
+        if attempt.state is AttemptState.FAILED:
             self.engine.full_sync_missed(attempt.peer)
         if attempt.heals or not self.joining.over:
             return
-        if (lacks := self.lacks()) and attempt.state is not Progress.DONE:
+        if (lacks := self.lacks()) and attempt.state is not AttemptState.DONE:
             self._owner.event("log", f"Full sync is incomplete: {lacks}")
         self._owner.full_sync_ended(now)
 
     def _told(self, attempt: Attempt, name: str) -> str:
-        if attempt.state is Progress.DONE:
+        if attempt.state is AttemptState.DONE:
             return f"full sync is complete: {attempt.records} connections"
-        if attempt.state is Progress.REFUSED:
+        if attempt.state is AttemptState.REFUSED:
             return f"no full sync: {attempt.reason}"
         failed = "; ".join(filter(None, (f"full sync failed: {attempt.reason}", attempt.text(name))))
         if self.joining.attempt is not None:

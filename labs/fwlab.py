@@ -32,7 +32,7 @@ from fwnode.files import FileError, load_yaml
 from fwnode.policy_file import build_policy
 from labs.exit_codes import ExitCode
 from labs.network import background, discovery, supervisor
-from labs.network.control import perform, request
+from labs.network.control_client import perform, request
 from labs.network.errors import LabError
 from labs.network.members import DEFAULT_RELEASE, MemberSettings, configuration_text, member_configuration
 from labs.network.namespaces import node_sysctls

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from syncproto.errors import SyncError
-from syncproto.events import Counters
+from syncproto.events import SyncCounters
 from syncproto.limits import (
     AGE_MAX_MS,
     DELTA_BODY_MAX,
@@ -55,7 +55,7 @@ class _Peer:
 class DeltaSender:
     """The member's own stream. `newest` is the last sequence number given out; the first is 1."""
 
-    def __init__(self, limits: Limits, counters: Counters) -> None:
+    def __init__(self, limits: Limits, counters: SyncCounters) -> None:
         self._limits = limits
         self.counters = counters
         self.newest = 0

@@ -33,8 +33,6 @@ from syncproto.events import (
     SUPERSEDED,
     TERMINATED,
     TIMED_OUT,
-    Counters,
-    Event,
     FullSyncBegun,
     FullSyncDone,
     FullSyncFailed,
@@ -47,6 +45,8 @@ from syncproto.events import (
     PeerRestarted,
     PeerUnreachable,
     Risk,
+    SyncCounters,
+    SyncEvent,
     TableSlice,
     Updates,
 )
@@ -55,11 +55,9 @@ from syncproto.limits import DEFAULT_LIMITS, Limits
 from syncproto.message import Delta, FullRequest, Message
 from syncproto.record import Op, Record, Update
 from syncproto.release import RELEASE_MISMATCH, Compatibility, Exchange, Gate, version_numbers
-from syncproto.session import Context, Session, State
+from syncproto.session import Context, PeerSession, SessionState
 
 __all__ = [
-    "Counters",
-    "Event",
     "FullSink",
     "FullSource",
     "FullSyncBegun",
@@ -75,7 +73,9 @@ __all__ = [
     "PeerUnreachable",
     "Record",
     "Risk",
+    "SyncCounters",
     "SyncEngine",
+    "SyncEvent",
     "TableSlice",
     "Update",
     "Updates",
@@ -110,9 +110,9 @@ class SyncEngine:
         self._compatibility = compatibility
         self._limits = limits
         self._frames = Frames(cluster, member, incarnation, key)
-        self._counters = Counters()
+        self._counters = SyncCounters()
         self._sender = DeltaSender(limits, self._counters)
-        self._events: deque[Event] = deque()
+        self._events: deque[SyncEvent] = deque()
         self._sink: FullSink | None = None
         self._sources: dict[int, tuple[int, FullSource]] = {}
         """Who takes our table, or took it last, by peer, and in which of the peer's lives."""
@@ -125,7 +125,7 @@ class SyncEngine:
             member, incarnation, self.release, compatibility, limits, self._sender, self._counters,
             self._emit, self._deliver, self._risk, now, limits.peer_silence_s,
         )  # fmt: skip
-        self._sessions = {peer: Session(peer, self._context, now) for peer in peers if peer != member}
+        self._sessions = {peer: PeerSession(peer, self._context, now) for peer in peers if peer != member}
 
     # --- Input ---
 
@@ -174,7 +174,7 @@ class SyncEngine:
         if schema is None:
             self._sender.discard_backlog()
         else:
-            live = [peer for peer, session in self._sessions.items() if session.state is State.OPEN]
+            live = [peer for peer, session in self._sessions.items() if session.state is SessionState.OPEN]
             for delta in self._sender.burst(schema, now):
                 those = [peer for peer in live if self._sender.may_send(peer, delta)]
                 datagrams = [(peer, datagram) for peer in those for datagram in self._sender.fit(peer, delta, now)]
@@ -186,7 +186,7 @@ class SyncEngine:
         """The lowest schema among peers whose gate is open, present or not: one that comes back reads the queue."""
         return min((schema for s in self._sessions.values() if (schema := s.peer_schema) is not None), default=None)
 
-    def next_event(self) -> Event | None:
+    def next_event(self) -> SyncEvent | None:
         """Events in the order in which they must be applied; None = no more for now."""
         return self._events.popleft() if self._events else None
 
@@ -232,7 +232,7 @@ class SyncEngine:
         an open gate cannot be used because the peer has not confirmed it, or is away."""
         return self._session(peer).told_gate
 
-    def state(self, peer: int) -> State:
+    def state(self, peer: int) -> SessionState:
         return self._session(peer).state
 
     def life(self, peer: int) -> int:
@@ -245,7 +245,7 @@ class SyncEngine:
 
     def listeners(self) -> Listeners:
         """The peers that hear this member's updates now."""
-        sessions = {peer: session for peer, session in self._sessions.items() if session.state is State.OPEN}
+        sessions = {peer: session for peer, session in self._sessions.items() if session.state is SessionState.OPEN}
         return Listeners(
             {peer: session.incarnation for peer, session in sessions.items()},
             all(s.gate is not None and s.gate.exchange is Exchange.NEW_CONNECTIONS for s in sessions.values()),
@@ -260,7 +260,7 @@ class SyncEngine:
     @property
     def keeps_up(self) -> bool:
         """Whether a peer listens, and those that do have everything: there is time for what is not urgent."""
-        listens = any(session.state is State.OPEN for session in self._sessions.values())
+        listens = any(session.state is SessionState.OPEN for session in self._sessions.values())
         return listens and not self.unacknowledged() and not self.backlog
 
     def peer_release(self, peer: int) -> str:
@@ -300,7 +300,7 @@ class SyncEngine:
         cluster's dead timer: the cluster should decide first."""
         self._context.peer_silence_s = seconds
 
-    def counters(self) -> Counters:
+    def counters(self) -> SyncCounters:
         """The figures now; a copy."""
         receivers = [s.receiver for s in self._sessions.values() if s.receiver is not None]
         counters = self._counters
@@ -349,7 +349,7 @@ class SyncEngine:
             attempt=attempt,
         )
         self._sink = sink
-        if gate is None or session.state is not State.OPEN:
+        if gate is None or session.state is not SessionState.OPEN:
             sink.fail(gate.reason if gate is not None and not gate.is_open else NOT_STARTED, refused=True)
         elif not gate.allows_full_sync:
             sink.fail(gate.reason or NEW_CONNECTIONS_ONLY, refused=True)
@@ -422,14 +422,14 @@ class SyncEngine:
 
     # --- What the sessions call ---
 
-    def _session(self, peer: int) -> Session:
+    def _session(self, peer: int) -> PeerSession:
         session = self._sessions.get(peer)
         if session is None:
             known = ", ".join(map(str, self._sessions)) or "none"
             raise SyncError(Reason.UNKNOWN_PEER, f"member {peer} is not a peer; peers are: {known}")
         return session
 
-    def _emit(self, event: Event) -> None:
+    def _emit(self, event: SyncEvent) -> None:
         if isinstance(event, PeerRestarted):
             self._known_keys.pop(event.peer, None)
             self._release_saved(event.peer)  # they are of the life that has ended

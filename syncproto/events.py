@@ -166,14 +166,14 @@ class Listeners:
     """Those that began before this member, or with it, and are not given its whole table, either."""
 
 
-Event = (
+SyncEvent = (
     GateDecided | Updates | TableSlice | PeerRestarted | PeerGone | PeerUnreachable
     | FullSyncBegun | FullSyncDone | FullSyncFailed | LostUpdates | LagChanged | PathChanged | Risk
 )  # fmt: skip
 
 
 @dataclass
-class Counters:
+class SyncCounters:
     """The figures of `fw ctl pstat` and `cphaprob syncstat`. "Updates" are numbered datagrams, as in the product."""
 
     # syncstat: drops
@@ -245,6 +245,6 @@ class Counters:
 
     def reset(self) -> None:
         """Start counting anew, in place: the object is shared."""
-        fresh = Counters()
+        fresh = SyncCounters()
         for entry in fields(self):
             setattr(self, entry.name, getattr(fresh, entry.name))

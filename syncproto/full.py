@@ -27,7 +27,7 @@ from typing import Any
 from syncproto.codec import StreamDecoder, encode_stream
 from syncproto.columns import Columns, pack_columns, sound
 from syncproto.errors import Reason, SyncError
-from syncproto.events import FULL_SYNC_CHECKSUM, FULL_SYNC_FAILURE, TERMINATED, TIMED_OUT, Counters
+from syncproto.events import FULL_SYNC_CHECKSUM, FULL_SYNC_FAILURE, TERMINATED, TIMED_OUT, SyncCounters
 from syncproto.limits import CHECKSUM_BYTES, FULL_SLICE_RECORDS_MAX, FULL_TOTAL_RECORDS_MAX, REASON_MAX, Limits
 from syncproto.message import FullBegin, FullDone, FullEnd, FullRefused, FullRequest, FullSlice, Kind, Message
 from syncproto.release import Gate
@@ -86,7 +86,7 @@ class FullSink:
         request: FullRequest,
         frames: Frames,
         limits: Limits,
-        counters: Counters,
+        counters: SyncCounters,
         now: float,
         on_begin: Callable[[int], None],
         on_records: Callable[[Columns], None],
@@ -241,7 +241,7 @@ class FullSource:
         admit: Callable[[int, FullRequest], Gate],
         frames: Frames,
         limits: Limits,
-        counters: Counters,
+        counters: SyncCounters,
         now: float,
     ) -> None:
         self.state = SourceState.WAITING

@@ -56,7 +56,7 @@ class Phase(Enum):
     HEALING = "healing"
 
 
-class Progress(Enum):
+class AttemptState(Enum):
     """How far an attempt has come."""
 
     WAITING = "waiting"
@@ -82,7 +82,7 @@ class Attempt:
     peer: int
     heals: bool
     chosen_at: float
-    state: Progress = Progress.WAITING
+    state: AttemptState = AttemptState.WAITING
     began: bool = False
     """The source has said that it sends."""
     records: int = 0
@@ -96,7 +96,7 @@ class Attempt:
     @property
     def missing(self) -> int:
         """Connections of the source that did not come, as far as is known."""
-        return max(0, self.expected - self.records) if self.state is Progress.FAILED else 0
+        return max(0, self.expected - self.records) if self.state is AttemptState.FAILED else 0
 
     def text(self, source: str) -> str:
         """How far it came, for people."""
@@ -194,7 +194,7 @@ class Joining:
         if self.phase is Phase.CHOOSING:
             self._choose(now)
         elif self.phase is Phase.WAITING and self.attempt is not None and self.attempt.peer not in event.peers:
-            self._end(Progress.FAILED, "it is no longer active", now)
+            self._end(AttemptState.FAILED, "it is no longer active", now)
 
     def _choose(self, now: float) -> None:
         """The next peer to ask: of those that were asked least the one that the cluster names first."""
@@ -219,21 +219,21 @@ class Joining:
         decided = gate(attempt.peer)
         if decided is None:
             if now >= attempt.chosen_at + JOIN_GATE_WAIT_S:
-                self._end(Progress.FAILED, NOT_STARTED, now)
+                self._end(AttemptState.FAILED, NOT_STARTED, now)
         elif decided.allows_full_sync:
             self.phase = Phase.TAKING
             self._begin(attempt, own_only=False)
         else:
-            self._end(Progress.REFUSED, decided.reason, now)
+            self._end(AttemptState.REFUSED, decided.reason, now)
 
     def _begin(self, attempt: Attempt, *, own_only: bool) -> None:
-        attempt.state = Progress.RUNNING
+        attempt.state = AttemptState.RUNNING
         self._healer.forget(attempt.peer)  # whatever was lost before now is in it
         self._events.append(Begin(attempt.number, attempt.peer, attempt.heals, own_only))
 
     def _be_joined(self, now: float) -> None:
         self.phase = Phase.JOINED
-        if self._last is not None and self._last.state is Progress.FAILED:
+        if self._last is not None and self._last.state is AttemptState.FAILED:
             self.incomplete = self._last
             self.mend(self._last.peer, now)
 
@@ -249,12 +249,12 @@ class Joining:
         self.attempt.records += len(event.columns) - ended
 
     def _on_done(self, event: Any, now: float) -> None:
-        self._end(Progress.DONE, "", now)
+        self._end(AttemptState.DONE, "", now)
 
     def _on_failed(self, event: Any, now: float) -> None:
-        self._end(Progress.REFUSED if event.refused else Progress.FAILED, event.reason, now)
+        self._end(AttemptState.REFUSED if event.refused else AttemptState.FAILED, event.reason, now)
 
-    def _end(self, state: Progress, reason: str, now: float) -> None:
+    def _end(self, state: AttemptState, reason: str, now: float) -> None:
         attempt, self.attempt = self.attempt, None
         assert attempt is not None
         attempt.state, attempt.reason = state, reason
@@ -263,11 +263,11 @@ class Joining:
             self.phase = Phase.JOINED
             self._healing_ended(attempt, now)
             return
-        self._last = attempt if state is Progress.DONE else _further(self._last, attempt)
+        self._last = attempt if state is AttemptState.DONE else _further(self._last, attempt)
         if not attempt.began or self._tries[attempt.peer] >= JOIN_TRIES_MAX:
             self._asked.add(attempt.peer)
         self.phase = Phase.CHOOSING
-        if state is Progress.DONE:
+        if state is AttemptState.DONE:
             self._be_joined(now)
         else:
             self._choose(now)
@@ -288,7 +288,7 @@ class Joining:
 
     def _healing_ended(self, attempt: Attempt, now: float) -> None:
         self._last = attempt
-        if attempt.state is Progress.DONE:
+        if attempt.state is AttemptState.DONE:
             self.healed += 1
             self.incomplete = None
         else:
@@ -365,5 +365,14 @@ def describe() -> list[tuple[str, str, str]]:
 
 
 __all__ = [
-    "NO_FULL_SYNC", "TABLE", "Attempt", "AttemptEnded", "Begin", "Joining", "Phase", "Progress", "Sources", "describe",
+    "NO_FULL_SYNC",
+    "TABLE",
+    "Attempt",
+    "AttemptEnded",
+    "AttemptState",
+    "Begin",
+    "Joining",
+    "Phase",
+    "Sources",
+    "describe",
 ]  # fmt: skip

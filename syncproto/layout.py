@@ -23,7 +23,7 @@ from syncproto.record_field import (
     KEY_LENGTHS,
     Field,
     Form,
-    Wire,
+    WireForm,
     bad_record,
     check_key,
     check_text,
@@ -169,4 +169,6 @@ def compiled(source: str, what: str, **names: Any) -> dict[str, Any]:
     return names
 
 
-__all__ = ["LAYOUTS", "STATES", "Codec", "Layout", "Wire", "column_codec", "compiled", "record_check", "record_codec"]
+__all__ = [
+    "LAYOUTS", "STATES", "Codec", "Layout", "WireForm", "column_codec", "compiled", "record_check", "record_codec",
+]  # fmt: skip

@@ -226,7 +226,7 @@ Message = (
 )  # fmt: skip
 
 
-class Check(Protocol):
+class FieldCheck(Protocol):
     """What a field may hold. `check` returns the value to use, or raises SyncError."""
 
     def check(self, name: str, value: Any) -> Any: ...
@@ -278,7 +278,7 @@ class YesNo:
 
 
 @dataclass(frozen=True)
-class Text:
+class BoundedText:
     """Text of so many UTF-8 bytes at most."""
 
     longest: int = NAME_MAX
@@ -315,7 +315,7 @@ class Bytes:
 
 @dataclass(frozen=True)
 class ListOf:
-    item: Check
+    item: FieldCheck
     longest: int = LIST_MAX
 
     def check(self, name: str, value: Any) -> list[Any]:
@@ -347,14 +347,14 @@ _COUNT = Whole(0, COUNTER_MAX)
 _RANGE = Whole(1, RETRANSMIT_RANGE_MAX)
 _SMALL = Whole(0, 0xFFFF)
 
-FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
+FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, FieldCheck], ...]]] = {
     Kind.HEARTBEAT: (
         Heartbeat,
         (
             ("state", _SMALL),
-            ("release", Text()),
-            ("policy", Text()),
-            ("problems", ListOf(Text())),
+            ("release", BoundedText()),
+            ("policy", BoundedText()),
+            ("problems", ListOf(BoundedText())),
             ("sees", ListOf(Whole(1, MEMBER_MAX))),
             ("leaving", YesNo()),
             ("number", Whole(0, COUNTER_MAX)),
@@ -368,7 +368,7 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
     Kind.HELLO: (
         Hello,
         (
-            ("release", Text()),
+            ("release", BoundedText()),
             # Not `Schema()`: a member of the future must be able to say so, and be answered.
             ("schema", _SMALL),
             ("heard", Whole(0, COUNTER_MAX)),
@@ -393,14 +393,14 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, Check], ...]]] = {
         (("stream", Whole(1, COUNTER_MAX)), ("first", Whole(1, COUNTER_MAX)), ("count", _RANGE)),
     ),
     Kind.REJECT: (Reject, (("first", Whole(1, COUNTER_MAX)), ("count", _RANGE))),
-    Kind.FULL_REQUEST: (FullRequest, (("release", Text()), ("schema", _SMALL), ("ends", YesNo()))),
+    Kind.FULL_REQUEST: (FullRequest, (("release", BoundedText()), ("schema", _SMALL), ("ends", YesNo()))),
     Kind.FULL_BEGIN: (FullBegin, (("sequence", _SEQUENCE), ("schema", Schema()), ("expected", _COUNT))),
     Kind.FULL_SLICE: (
         FullSlice,
         (("first", _COUNT), ("schema", Schema()), ("body", Bytes(1, STREAM_FRAME_MAX))),
     ),
     Kind.FULL_END: (FullEnd, (("count", _COUNT), ("checksum", Bytes(CHECKSUM_BYTES, CHECKSUM_BYTES)))),
-    Kind.FULL_REFUSED: (FullRefused, (("reason", Text(REASON_MAX)),)),
+    Kind.FULL_REFUSED: (FullRefused, (("reason", BoundedText(REASON_MAX)),)),
     Kind.FULL_DONE: (FullDone, (("count", _COUNT),)),
     Kind.FRAGMENT: (
         Fragment,

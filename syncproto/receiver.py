@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from syncproto.events import Counters
+from syncproto.events import SyncCounters
 from syncproto.limits import DELTA_BODY_MAX, REQUESTS_PER_CALL_MAX, RETRANSMIT_RANGE_MAX, Limits
 from syncproto.message import Delta, Fragment, Retransmit
 
@@ -23,7 +23,7 @@ class DeltaReceiver:
     """One peer's stream, put in order. `expected` is the number that may be delivered next, `highest` the newest that
     came, `known` the newest that the sender is known to have sent."""
 
-    def __init__(self, start: int, limits: Limits, counters: Counters) -> None:
+    def __init__(self, start: int, limits: Limits, counters: SyncCounters) -> None:
         self._limits = limits
         self.counters = counters
         self.expected = start + 1

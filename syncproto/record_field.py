@@ -36,7 +36,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Wire:
+class WireForm:
     """A field as it stands on the wire: its types there, and the expressions for one record and for a column."""
 
     types: tuple[type, ...]
@@ -46,8 +46,8 @@ class Wire:
     read_column: str
 
 
-def _as_it_is(kind: type) -> Wire:
-    return Wire((kind,), ("{v}",), "{0}", ("{v}",), "{0}")
+def _as_it_is(kind: type) -> WireForm:
+    return WireForm((kind,), ("{v}",), "{0}", ("{v}",), "{0}")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Description:
     since: int = 1
     held_as: str = ""
 
-    def wire(self, form: Form) -> Wire:
+    def wire(self, form: Form) -> WireForm:
         raise NotImplementedError
 
     def check(self, name: str) -> str:
@@ -70,13 +70,13 @@ class Description:
 class Key(Description):
     """proto(1) src dst sport(2) dport(2), network order, initiator's direction."""
 
-    def wire(self, form: Form) -> Wire:
+    def wire(self, form: Form) -> WireForm:
         if form.key == "whole":
             return _as_it_is(bytes)
         if form.key == "turned":
-            return Wire((bytes,), ("turned({v})",), "turned_back({0})", ("list(map(turned, {v}))",),
+            return WireForm((bytes,), ("turned({v})",), "turned_back({0})", ("list(map(turned, {v}))",),
                         "list(map(turned_back, {0}))")  # fmt: skip
-        return Wire(
+        return WireForm(
             (int, bytes, int, int),
             ("{v}[0]", "{v}[1:-4]", "({v}[-4] << 8) | {v}[-3]", "({v}[-2] << 8) | {v}[-1]"),
             "bytes(({0},)) + {1} + {2}.to_bytes(2, 'big') + {3}.to_bytes(2, 'big')",
@@ -92,10 +92,10 @@ class Key(Description):
 class OtherKey(Description):
     """The key of another connection, or empty. Which records have one is told by their flags."""
 
-    def wire(self, form: Form) -> Wire:
+    def wire(self, form: Form) -> WireForm:
         if form.key != "turned":
             return _as_it_is(bytes)
-        return Wire((bytes,), ("turned({v}) if {v} else b''",), "turned_back({0}) if {0} else b''",
+        return WireForm((bytes,), ("turned({v}) if {v} else b''",), "turned_back({0}) if {0} else b''",
                     ("[turned(key) if key else b'' for key in {v}]",),
                     "[turned_back(key) if key else b'' for key in {0}]")  # fmt: skip
 
@@ -107,8 +107,8 @@ class OtherKey(Description):
 class StateNumber(Description):
     """The number of a TCP state. An unknown one cannot be translated, and so is refused."""
 
-    def wire(self, form: Form) -> Wire:
-        return Wire((int,), ("to_state[{v}]",), "from_state[{0}]", ("list(map(to_state.__getitem__, {v}))",),
+    def wire(self, form: Form) -> WireForm:
+        return WireForm((int,), ("to_state[{v}]",), "from_state[{0}]", ("list(map(to_state.__getitem__, {v}))",),
                     "list(map(from_state.__getitem__, {0}))")  # fmt: skip
 
 
@@ -129,7 +129,7 @@ class Ranged(Description):
 class Number(Ranged):
     """A whole number."""
 
-    def wire(self, form: Form) -> Wire:
+    def wire(self, form: Form) -> WireForm:
         return _as_it_is(int)
 
 
@@ -140,12 +140,12 @@ class Duration(Ranged):
     what: str = "a time"
     highest: float = DURATION_MAX_S
 
-    def wire(self, form: Form) -> Wire:
+    def wire(self, form: Form) -> WireForm:
         units = form.units_a_second
         if units is None:
-            return Wire((float,), ("float({v})",), "{0}", ("list(map(float, {v}))",), "{0}")
-        return Wire((int,), (f"ceil({{v}} * {units})",), f"{{0}} / {units}", (f"[ceil(s * {units}) for s in {{v}}]",),
-                    f"[t / {units} for t in {{0}}]")  # fmt: skip
+            return WireForm((float,), ("float({v})",), "{0}", ("list(map(float, {v}))",), "{0}")
+        return WireForm((int,), (f"ceil({{v}} * {units})",), f"{{0}} / {units}",
+                        (f"[ceil(s * {units}) for s in {{v}}]",), f"[t / {units} for t in {{0}}]")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ class Moment(Ranged):
     lowest: float = -nextafter(TIME_MAX_S, 0.0)
     highest: float = nextafter(TIME_MAX_S, 0.0)
 
-    def wire(self, form: Form) -> Wire:
-        return Wire((float,), ("float({v})",), "{0}", ("list(map(float, {v}))",), "{0}")
+    def wire(self, form: Form) -> WireForm:
+        return WireForm((float,), ("float({v})",), "{0}", ("list(map(float, {v}))",), "{0}")
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Text(Description):
     what: str = ""
     longest: int = 0
 
-    def wire(self, form: Form) -> Wire:
+    def wire(self, form: Form) -> WireForm:
         return _as_it_is(str)
 
     def check(self, name: str) -> str:

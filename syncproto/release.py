@@ -63,7 +63,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Rule:
+class GateRule:
     """One rule of the table. It matches a pair in either order when both patterns fit and `same` holds."""
 
     between: tuple[str, str]
@@ -106,7 +106,7 @@ def version_numbers(version: str) -> tuple[int, ...] | None:
 class Compatibility:
     """The table of releases and of what they may exchange. Immutable; `merged` makes another one."""
 
-    def __init__(self, releases: Mapping[str, Release], rules: tuple[Rule, ...]) -> None:
+    def __init__(self, releases: Mapping[str, Release], rules: tuple[GateRule, ...]) -> None:
         self._releases = dict(releases)
         self._rules = rules
 
@@ -133,7 +133,7 @@ class Compatibility:
         return tuple(self._releases)
 
     @property
-    def rules(self) -> tuple[Rule, ...]:
+    def rules(self) -> tuple[GateRule, ...]:
         return self._rules
 
     def release(self, name: str) -> Release:
@@ -245,7 +245,7 @@ class _Reader:
                 self.problem(f"{key}.{name}", f"{value!r} is not a whole number")
         return {str(name): value for name, value in data.items() if type(value) is int}
 
-    def rules(self, data: Any, known: set[Any]) -> tuple[Rule, ...]:
+    def rules(self, data: Any, known: set[Any]) -> tuple[GateRule, ...]:
         if data is None:
             return ()
         if not isinstance(data, list):
@@ -257,7 +257,7 @@ class _Reader:
         found = [self.rule(f"rules[{index}]", entry, known) for index, entry in enumerate(data)]
         return tuple(rule for rule in found if rule is not None)
 
-    def rule(self, key: str, entry: Any, known: set[Any]) -> Rule | None:
+    def rule(self, key: str, entry: Any, known: set[Any]) -> GateRule | None:
         before = len(self.problems)
         if not isinstance(entry, Mapping):
             self.problem(key, "expected a mapping with at least `exchange`")
@@ -285,4 +285,4 @@ class _Reader:
             self.problem(f"{key}.reason", f"expected text of up to {NAME_MAX} bytes that can be shown")
         if len(self.problems) > before:
             return None
-        return Rule((between[0], between[1]), tuple(same), _EXCHANGES[exchange], reason)
+        return GateRule((between[0], between[1]), tuple(same), _EXCHANGES[exchange], reason)

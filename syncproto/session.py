@@ -29,8 +29,6 @@ from syncproto.events import (
     NOT_COMING,
     NOT_STARTED,
     TIMED_OUT,
-    Counters,
-    Event,
     GateDecided,
     LagChanged,
     LostUpdates,
@@ -38,6 +36,8 @@ from syncproto.events import (
     PeerGone,
     PeerRestarted,
     PeerUnreachable,
+    SyncCounters,
+    SyncEvent,
 )
 from syncproto.lag import Lag
 from syncproto.limits import JOIN_GATE_WAIT_S, PEER_RECALL_S, Limits
@@ -46,7 +46,7 @@ from syncproto.receiver import DeltaReceiver
 from syncproto.release import RELEASE_MISMATCH, Compatibility, Exchange, Gate, Release
 
 
-class State(Enum):
+class SessionState(Enum):
     ASKING = "asking"
     HEARD = "heard"
     OPEN = "open"
@@ -64,8 +64,8 @@ class Context:
     compatibility: Compatibility
     limits: Limits
     sender: DeltaSender
-    counters: Counters
-    emit: Callable[[Event], None]
+    counters: SyncCounters
+    emit: Callable[[SyncEvent], None]
     deliver: Callable[[int, Delta], None]
     risk: Callable[[str, float], None]
     started_at: float
@@ -74,13 +74,13 @@ class Context:
     """`limits.peer_silence_s`, as long as the owner has not set another one."""
 
 
-class Session:
+class PeerSession:
     """What one member knows of one peer. Driven by the engine; a session never touches another one."""
 
     def __init__(self, peer: int, context: Context, now: float) -> None:
         self.peer = peer
         self.context = context
-        self.state = State.ASKING
+        self.state = SessionState.ASKING
         self.incarnation = 0
         self.release = ""
         self.gate: Gate | None = None
@@ -115,13 +115,13 @@ class Session:
     @property
     def told_gate(self) -> Gate | None:
         """The gate as `GateDecided` told it: None while an open one cannot be used (yet, or for now)."""
-        if self.gate is None or (self.gate.is_open and self.state is not State.OPEN):
+        if self.gate is None or (self.gate.is_open and self.state is not SessionState.OPEN):
             return None
         return self.gate
 
     def status(self) -> str:
         """`OK`, or `Off - ` and the product's reason. Deltas may flow although the full sync has failed."""
-        if self.state is State.OPEN:
+        if self.state is SessionState.OPEN:
             if self._ours.behind:
                 return f"Off - {TIMED_OUT}: {NOT_ACKNOWLEDGED}"
             if self._theirs.behind:
@@ -143,7 +143,7 @@ class Session:
             handler(self, incarnation, message, now)
 
     def _why_unexpected(self, kind: Kind) -> Reason:
-        if kind not in DATAGRAM_KINDS or self.state in (State.OPEN, State.LOST):
+        if kind not in DATAGRAM_KINDS or self.state in (SessionState.OPEN, SessionState.LOST):
             return Reason.UNEXPECTED
         return Reason.GATE_CLOSED
 
@@ -157,7 +157,7 @@ class Session:
 
     def hurry(self, at: float) -> None:
         """The next HELLO is due then at the latest, if one is due at all."""
-        if self.state in (State.ASKING, State.HEARD):
+        if self.state in (SessionState.ASKING, SessionState.HEARD):
             self._hello_interval_s = self.context.limits.hello_interval_s
             self._hello_at = min(self._hello_at, at)
 
@@ -174,10 +174,10 @@ class Session:
             self._answer_due = True
         if hello.heard == self.context.incarnation:
             self._on_confirmed(hello, now)
-        if self.state in (State.ASKING, State.LOST) and self.gate is not None:
+        if self.state in (SessionState.ASKING, SessionState.LOST) and self.gate is not None:
             # The same incarnation is back, but may not have heard us since.
             if self.gate.is_open:
-                self._enter(State.HEARD, now)
+                self._enter(SessionState.HEARD, now)
             else:
                 self._shut(self.gate, now)
 
@@ -198,7 +198,7 @@ class Session:
         self.gate = self._decide(hello)
         if self.gate.is_open:
             self._start = self.context.sender.add_peer(self.peer)
-            self._enter(State.HEARD, now)
+            self._enter(SessionState.HEARD, now)
         else:
             self._shut(self.gate, now)
 
@@ -209,7 +209,7 @@ class Session:
     def _may_have_missed(self, now: float) -> bool:
         """Whether the peer may have told others what we do not know of: we have not listened all the time."""
         silent = now - self._last_heard > PEER_RECALL_S
-        return silent or self.receiver is None or self.state not in (State.OPEN, State.LOST)
+        return silent or self.receiver is None or self.state not in (SessionState.OPEN, SessionState.LOST)
 
     def _decide(self, hello: Hello) -> Gate:
         """The gate by our table; never a newer schema than the peer says it reads."""
@@ -221,7 +221,7 @@ class Session:
     def _on_confirmed(self, hello: Hello, now: float) -> None:
         """The peer has heard us: both sides have decided. The narrower decision counts."""
         gate = self.gate
-        if gate is None or not gate.is_open or self.state is State.OPEN:
+        if gate is None or not gate.is_open or self.state is SessionState.OPEN:
             return
         if hello.decided < gate.exchange:
             exchange = Exchange(max(hello.decided, 0))
@@ -231,7 +231,7 @@ class Session:
             gate = self.gate = Gate(exchange, gate.reason, gate.schema)
         if self.receiver is None:
             self.receiver = DeltaReceiver(hello.start, self.context.limits, self.context.counters)
-        self._enter(State.OPEN, now)
+        self._enter(SessionState.OPEN, now)
         self.context.sender.resume(self.peer, now)
         self.context.emit(GateDecided(self.peer, gate))
 
@@ -312,9 +312,9 @@ class Session:
 
     # --- States ---
 
-    def _enter(self, state: State, now: float) -> None:
+    def _enter(self, state: SessionState, now: float) -> None:
         self.state = state
-        if state in (State.ASKING, State.HEARD):
+        if state in (SessionState.ASKING, SessionState.HEARD):
             self._hello_interval_s = self.context.limits.hello_interval_s
             self._hello_at = now
         else:
@@ -324,7 +324,7 @@ class Session:
         self.gate = gate
         self._close_stream()
         self.off_reason = gate.reason or RELEASE_MISMATCH
-        self._enter(State.CLOSED, now)
+        self._enter(SessionState.CLOSED, now)
         self.context.emit(GateDecided(self.peer, gate))
 
     def _close_stream(self) -> None:
@@ -336,13 +336,13 @@ class Session:
         self.context.sender.suspend(self.peer)
         self.off_reason = reason
         self._answer_due = False
-        self._enter(State.LOST, now)
+        self._enter(SessionState.LOST, now)
         self.context.emit(PeerGone(self.peer))
 
     def peer_found(self, now: float) -> None:
         """The cluster hears the peer again: ask for its release as if for the first time."""
-        if self.state is State.LOST:
-            self._enter(State.ASKING, now)
+        if self.state is SessionState.LOST:
+            self._enter(SessionState.ASKING, now)
 
     # --- Sending and time ---
 
@@ -350,7 +350,7 @@ class Session:
         """What is due for this peer except new updates, which are the same for all."""
         if now >= self._hello_at or self._answer_due:
             yield self._hello(now)
-        if self.state is not State.OPEN or self.receiver is None:
+        if self.state is not SessionState.OPEN or self.receiver is None:
             return
         counters = self.context.counters
         if self.receiver.ack_due:
@@ -369,7 +369,7 @@ class Session:
 
     def _hello(self, now: float) -> Hello:
         self._answer_due = False
-        asking = self.state in (State.ASKING, State.HEARD)
+        asking = self.state in (SessionState.ASKING, SessionState.HEARD)
         if now >= self._hello_at:
             self._hello_at = now + self._hello_interval_s
             self._hello_interval_s = min(self._hello_interval_s * 2, self.context.limits.hello_interval_max_s)
@@ -382,7 +382,7 @@ class Session:
         """Changes after every call of this class except status(). Infinity = never; it may be in the past."""
         if self._answer_due:
             return -inf
-        if self.state is not State.OPEN or self.receiver is None:
+        if self.state is not SessionState.OPEN or self.receiver is None:
             return self._hello_at
         if self.receiver.ack_due or self.context.sender.pending(self.peer):
             return -inf
@@ -395,7 +395,7 @@ class Session:
         return inf if since == inf else max(since, self._last_heard) + self.context.peer_silence_s
 
     def on_wakeup(self, now: float) -> None:
-        if self.state is not State.OPEN or self.receiver is None:
+        if self.state is not SessionState.OPEN or self.receiver is None:
             return
         self._deliver(*self.receiver.give_up(now))
         self._note_lag(self.receiver, now)
@@ -403,7 +403,7 @@ class Session:
             self.context.sender.suspend(self.peer)
             self.context.counters.silent_peers += 1
             self.off_reason = TIMED_OUT
-            self._enter(State.ASKING, now)
+            self._enter(SessionState.ASKING, now)
             self.context.emit(PeerUnreachable(self.peer, TIMED_OUT))
 
     def _note_lag(self, receiver: DeltaReceiver, now: float) -> None:
@@ -416,23 +416,23 @@ class Session:
             self.context.emit(LagChanged(self.peer, True, theirs.behind, theirs.owed))
 
 
-Handler = Callable[[Session, int, Any, float], None]
+Handler = Callable[[PeerSession, int, Any, float], None]
 
 DATAGRAM_KINDS = frozenset({Kind.HELLO, Kind.DELTA, Kind.FRAGMENT, Kind.NEWEST, Kind.ACK, Kind.RETRANSMIT, Kind.REJECT})
 """Kinds that have any business on the delta socket of the engine. Heartbeats go to the cluster."""
 
-TABLE: dict[tuple[State, Kind], Handler] = {
-    (State.ASKING, Kind.HELLO): Session._on_hello,
-    (State.HEARD, Kind.HELLO): Session._on_hello,
-    (State.OPEN, Kind.HELLO): Session._on_hello,
-    (State.CLOSED, Kind.HELLO): Session._on_hello,
-    (State.LOST, Kind.HELLO): Session._on_hello,
-    (State.OPEN, Kind.DELTA): Session._on_delta,
-    (State.OPEN, Kind.FRAGMENT): Session._on_fragment,
-    (State.OPEN, Kind.NEWEST): Session._on_newest,
-    (State.OPEN, Kind.ACK): Session._on_ack,
-    (State.OPEN, Kind.RETRANSMIT): Session._on_retransmit,
-    (State.OPEN, Kind.REJECT): Session._on_reject,
+TABLE: dict[tuple[SessionState, Kind], Handler] = {
+    (SessionState.ASKING, Kind.HELLO): PeerSession._on_hello,
+    (SessionState.HEARD, Kind.HELLO): PeerSession._on_hello,
+    (SessionState.OPEN, Kind.HELLO): PeerSession._on_hello,
+    (SessionState.CLOSED, Kind.HELLO): PeerSession._on_hello,
+    (SessionState.LOST, Kind.HELLO): PeerSession._on_hello,
+    (SessionState.OPEN, Kind.DELTA): PeerSession._on_delta,
+    (SessionState.OPEN, Kind.FRAGMENT): PeerSession._on_fragment,
+    (SessionState.OPEN, Kind.NEWEST): PeerSession._on_newest,
+    (SessionState.OPEN, Kind.ACK): PeerSession._on_ack,
+    (SessionState.OPEN, Kind.RETRANSMIT): PeerSession._on_retransmit,
+    (SessionState.OPEN, Kind.REJECT): PeerSession._on_reject,
 }
 
 
@@ -441,4 +441,4 @@ def describe() -> list[tuple[str, str, str]]:
     return [(state.value, kind.name, handler.__name__.lstrip("_")) for (state, kind), handler in TABLE.items()]
 
 
-__all__ = ["DATAGRAM_KINDS", "TABLE", "Context", "Session", "State", "describe"]
+__all__ = ["DATAGRAM_KINDS", "TABLE", "Context", "PeerSession", "SessionState", "describe"]

@@ -83,7 +83,7 @@ class PeerChanged:
     reason: str
 
 
-Event = StateChanged | PeerChanged | ReachChanged | SplitBrain | PossibleSplit
+ClusterEvent = StateChanged | PeerChanged | ReachChanged | SplitBrain | PossibleSplit
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Failover:
+class FailoverSeen:
     """A change of the active member, as this member saw it."""
 
     at: float
@@ -145,7 +145,7 @@ class Cluster:
         """Critical devices; an empty text is OK, any other says what is wrong."""
         self.interfaces: dict[str, bool] = {}
         self.policy_name = ""
-        self.failovers: deque[Failover] = deque(maxlen=100)
+        self.failovers: deque[FailoverSeen] = deque(maxlen=100)
         self.failover_count = 0
         self.load_sharing = load_sharing
         self.announcing = Announcing()
@@ -153,7 +153,7 @@ class Cluster:
         self.split_brains = SplitBrains(self.peers, load_sharing)
         self._activity = Activity()
         self._newer = newer
-        self._events: deque[Event] = deque()
+        self._events: deque[ClusterEvent] = deque()
         self._listen_until = now + LISTEN_HEARTBEATS * heartbeat_s
         self._next_heartbeat = now
         self._spoke_at = now
@@ -329,7 +329,7 @@ class Cluster:
             accepted=self.split_brains.accepted,
         )
 
-    def next_event(self) -> Event | None:
+    def next_event(self) -> ClusterEvent | None:
         return self._events.popleft() if self._events else None
 
     def problems(self) -> list[str]:
@@ -462,7 +462,7 @@ class Cluster:
             self.failover_count += active == self.number  # who takes over counts, the others hear of it
             ours = self.number in (active, self._active_seen)
             reason = self.reason if ours else f"member {self.peers[active].name} became active"
-            self.failovers.append(Failover(now, self._active_seen, active, reason))
+            self.failovers.append(FailoverSeen(now, self._active_seen, active, reason))
         self._active_seen = active
 
 

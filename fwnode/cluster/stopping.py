@@ -18,7 +18,7 @@ LAST_S = 0.5
 """Longest wait for the last changes, seconds, during which nobody forwards. The lab's own: five sync ticks."""
 
 
-class Step(Enum):
+class StopStep(Enum):
     WAIT = "wait"
     LEAVE = "leave"
     """Forward no more, and send what changed last."""
@@ -31,14 +31,14 @@ class GracefulStop:
         self._until = inf
         self._leaving = False
 
-    def next(self, settled: bool, now: float) -> Step:
+    def next(self, settled: bool, now: float) -> StopStep:
         """What to do now that a stop is wanted. `settled`: every peer that is there has acknowledged everything."""
         if self._until == inf:
             self._until = now + DRAIN_S
         if not settled and now < self._until:
-            return Step.WAIT
+            return StopStep.WAIT
         if self._leaving:
-            return Step.END
+            return StopStep.END
         self._leaving = True
         self._until = now + LAST_S
-        return Step.LEAVE
+        return StopStep.LEAVE

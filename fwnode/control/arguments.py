@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fwnode.control.protocol import ControlError
+from fwnode.control.protocol import RequestError
 
 SHOWN_MAX = 60
 """Characters of a wrong value that its refusal shows."""
@@ -29,7 +29,7 @@ class Command:
         self._needed = [name for name, p in own.items() if p.default is p.empty]
 
     def check(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of the command of this name, checked. Raises `ControlError` with all that is wrong."""
+        """The arguments of the command of this name, checked. Raises `RequestError` with all that is wrong."""
         takes = f"it takes {', '.join(self._types) or 'none'}"
         unknown = [given for given in arguments if given not in self._types]
         problems = [f"no argument {given[:SHOWN_MAX]!r}; {takes}" for given in unknown]
@@ -42,7 +42,7 @@ class Command:
                 except ValidationError as error:
                     problems.append(f"{given}: {_what(error)}, not {_shown(value)}")
         if problems:
-            raise ControlError("\n".join(f"{name}: {problem}" for problem in problems[:5]))
+            raise RequestError("\n".join(f"{name}: {problem}" for problem in problems[:5]))
         return checked
 
     def __call__(self, owner: Any, caller: Any, arguments: dict[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from fwnode.control import compare
 from fwnode.control.arguments import Command
 from fwnode.control.conversation import Caller, Result
 from fwnode.control.draft import Draft
-from fwnode.control.protocol import ControlError
+from fwnode.control.protocol import RequestError
 from fwnode.control.rows import expected_row, row
 from fwnode.control.watching import log_line
 from fwnode.core import Core
@@ -68,10 +68,10 @@ class Commands:
         self._draft = Draft()
 
     def handle(self, command: str, arguments: dict[str, Any], caller: Caller) -> Result:
-        """The answer, whole or in parts. Raises `ControlError`."""
+        """The answer, whole or in parts. Raises `RequestError`."""
         method = COMMANDS.get(command)
         if method is None:
-            raise ControlError(f"unknown command {command[:64]!r}; known are {', '.join(COMMANDS)}")
+            raise RequestError(f"unknown command {command[:64]!r}; known are {', '.join(COMMANDS)}")
         return cast(Result, method(self, caller, method.check(command, arguments)))
 
     # -- what is shown -------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ class Commands:
             "connections": firewall.connections, "local": firewall.local, "expected": expected
         }  # fmt: skip
         if table not in tables:
-            raise ControlError(f"no table {table!r}; tables are {', '.join(tables)}")
+            raise RequestError(f"no table {table!r}; tables are {', '.join(tables)}")
         chosen = tables[table]
         yield {
             "name": table,
@@ -354,7 +354,7 @@ class Commands:
                 for n in names
             }
         except ParameterError as error:
-            raise ControlError(str(error)) from error
+            raise RequestError(str(error)) from error
 
     def ctl_set(self, name: Text, value: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | Text) -> dict[str, Any]:
         """Set a kernel parameter until the member stops."""
@@ -362,7 +362,7 @@ class Commands:
         try:
             member.set_parameter(name, parse_value(name, str(value)))
         except ParameterError as error:
-            raise ControlError(str(error)) from error
+            raise RequestError(str(error)) from error
         return {name: member.parameters[name]}
 
     def policy_part(self, caller: Caller, part: dict[str, Any]) -> dict[str, Any]:
@@ -380,7 +380,7 @@ class Commands:
             built = yield from _in_parts(building(policy, file, frozenset(member.config.members)))
             member.install_policy(built)
         except (FileError, DivertError) as error:
-            raise ControlError(str(error)) from error
+            raise RequestError(str(error)) from error
         at, not_kept = member.edges.wall(), ""
         member.policy_origin = installed_by_hand(file, at)
         try:

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from fwnode.control.protocol import REQUEST_MAX, ControlError, encode, parse_request
+from fwnode.control.protocol import REQUEST_MAX, RequestError, encode, parse_request
 from fwnode.control.streams import Stream
 
 EVENTS_A_STEP = 64
@@ -31,7 +31,7 @@ Handler = Callable[[str, dict[str, Any], "Caller"], Result]
 
 
 class Caller:
-    """Where a caller stands. `handle(command, arguments, caller)` gives the answer or raises `ControlError`."""
+    """Where a caller stands. `handle(command, arguments, caller)` gives the answer or raises `RequestError`."""
 
     def __init__(self, handle: Handler, streams: Mapping[str, Stream[Any]]) -> None:
         self._handle = handle
@@ -117,7 +117,7 @@ class Caller:
         command, arguments = parse_request(line)
         try:
             result = self._handle(command, arguments, self)
-        except ControlError:
+        except RequestError:
             raise
         except Exception:
             log.error("control request %r", line[:LOGGED_MAX])
@@ -140,7 +140,7 @@ class Caller:
     def _do(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except ControlError as error:
+        except RequestError as error:
             self._answer = None
             self._refuse(str(error))
         except Exception as error:  # a mistake in showing something must not take the firewall down

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fwnode.control.conversation import Caller
-from fwnode.control.protocol import POLICY_MAX, ControlError, add_piece
+from fwnode.control.protocol import POLICY_MAX, RequestError, add_piece
 
 
 class Draft:
@@ -17,15 +17,15 @@ class Draft:
         self._bytes = 0
 
     def add(self, caller: Caller, piece: dict[str, Any]) -> None:
-        """Sections of a rule base, or parts of them. Raises `ControlError`."""
+        """Sections of a rule base, or parts of them. Raises `RequestError`."""
         if self._owner is not caller:
             if self._owner is not None and not self._owner.gone:
-                raise ControlError("another rule base is being sent to this member; try again later")
+                raise RequestError("another rule base is being sent to this member; try again later")
             self._owner, self._policy, self._bytes = caller, {}, 0
         self._bytes += caller.request_bytes
         if self._bytes > POLICY_MAX:
             self.forget()
-            raise ControlError(f"a rule base has at most {POLICY_MAX >> 20} MiB")
+            raise RequestError(f"a rule base has at most {POLICY_MAX >> 20} MiB")
         add_piece(self._policy, piece)
 
     def complete(self, caller: Caller, rest: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ POLICY_MAX = 64 << 20
 """Bytes of a whole rule base as it is sent; 100,000 rules are some 15 MB."""
 
 
-class ControlError(Exception):
+class RequestError(Exception):
     """A request that cannot be done; the message goes to the operator."""
 
 
@@ -37,14 +37,14 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 def parse_request(line: bytes) -> tuple[str, dict[str, Any]]:
-    """Command and arguments of a request. Raises `ControlError` where the line is not a request."""
+    """Command and arguments of a request. Raises `RequestError` where the line is not a request."""
     try:
         request = json.loads(line, parse_constant=_refuse)
         command, arguments = request["command"], request.get("arguments") or {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         command, arguments = None, {}
     if not isinstance(command, str) or not isinstance(arguments, dict):
-        raise ControlError('not a request: send {"command": "…", "arguments": {…}} on one line')
+        raise RequestError('not a request: send {"command": "…", "arguments": {…}} on one line')
     return command, arguments
 
 

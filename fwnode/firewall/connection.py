@@ -12,7 +12,7 @@ from syncproto.record import FIELDS, OWNER_SHIFT, Op, Record, RecordFlag
 
 from .audience import NOBODY_HEARD
 from .inspection import Inspector
-from .tcp import State
+from .tcp_states import ConnectionState
 from .tellers import NOBODY, Teller
 
 # Plain numbers: arithmetic of flags is slow.
@@ -57,7 +57,7 @@ class Connection:
 
     __slots__ = (*_SLOTS, *(name for name, _ in _FURTHER))
 
-    def __init__(self, key: bytes, state: State, timeout: float, session_timeout: float, born: float) -> None:
+    def __init__(self, key: bytes, state: ConnectionState, timeout: float, session_timeout: float, born: float) -> None:
         self.key = key
         self.state = state
         self.timeout = timeout

@@ -46,8 +46,17 @@ from .policy import FW1, Action, Implied, Match, OnInstall, Policy
 from .reject import rejection
 from .sharing_key import SharingKeys
 from .table import ConnectionTable
-from .tcp import EVENTS, INITIATOR, RESPONDER, SIGNS_OF_NO_LIFE, START_STATES, TABLE, Event, State
-from .verdict import ACCEPT, DROP, HOLD, Counters, DropReason, Hook, LogEntry, Verdict
+from .tcp_states import (
+    INITIATOR,
+    RESPONDER,
+    SEGMENT_KINDS,
+    SIGNS_OF_NO_LIFE,
+    START_STATES,
+    TABLE,
+    ConnectionState,
+    SegmentKind,
+)
+from .verdict import ACCEPT, DROP, HOLD, DropReason, FirewallCounters, Hook, LogEntry, Verdict
 
 LOG_MAX = 2_000
 """Log entries that a member keeps; older ones make room."""
@@ -95,7 +104,7 @@ class Firewall:
         self._sharing_keys = SharingKeys()
         self.sharing: Shares | None = None
         """In load sharing: which packets are this member's."""
-        self.counters = Counters()
+        self.counters = FirewallCounters()
         self.log: deque[LogEntry] = deque(maxlen=LOG_MAX)
         self.log_number = 0
         self._control_addresses = control_addresses
@@ -275,14 +284,14 @@ class Firewall:
                 return verdict
         state = connection.state
         if packet.protocol == TCP:
-            event = EVENTS[packet.flags]
+            event = SEGMENT_KINDS[packet.flags]
             following = TABLE.get((state, direction, event))
             if following is None:
-                if event is Event.SYN and state is State.CLOSING:
+                if event is SegmentKind.SYN and state is ConnectionState.CLOSING:
                     return None
-                if not connection.owned and event is Event.ACK and state in START_STATES:
+                if not connection.owned and event is SegmentKind.ACK and state in START_STATES:
                     # The copy may be one sync tick behind the handshake that the former owner saw.
-                    following = State.ESTABLISHED
+                    following = ConnectionState.ESTABLISHED
                 else:
                     return self._refuse_segment(connection, packet, event, hook, now)
             if following is not state:
@@ -302,7 +311,7 @@ class Firewall:
             connection.owned = True
             connection.timeout = self._timeout_in(connection.state, connection.session_timeout)
 
-    def _change_state(self, connection: Connection, state: State, table: ConnectionTable, now: float) -> None:
+    def _change_state(self, connection: Connection, state: ConnectionState, table: ConnectionTable, now: float) -> None:
         connection.owned = True
         connection.state = state
         connection.timeout = self._timeout_in(state, connection.session_timeout)
@@ -310,16 +319,18 @@ class Firewall:
         table.announce(connection, Op.MODIFY)
         self._changed_table = table is self.connections
 
-    def _timeout_in(self, state: State, session_timeout: float) -> float:
+    def _timeout_in(self, state: ConnectionState, session_timeout: float) -> float:
         if state in START_STATES:
             return self.parameters["tcp_start_timeout"]
-        if state is State.CLOSING:
+        if state is ConnectionState.CLOSING:
             return self.parameters["tcp_end_timeout"]
         return session_timeout
 
-    def _refuse_segment(self, connection: Connection, packet: Packet, event: Event, hook: int, now: float) -> Verdict:
-        reason = DropReason.SYN_ON_ESTABLISHED if event is Event.SYN else DropReason.OUT_OF_STATE
-        text = reason.value if event is Event.SYN else f"TCP packet out of state in {connection.state.name}"
+    def _refuse_segment(
+        self, connection: Connection, packet: Packet, event: SegmentKind, hook: int, now: float
+    ) -> Verdict:
+        reason = DropReason.SYN_ON_ESTABLISHED if event is SegmentKind.SYN else DropReason.OUT_OF_STATE
+        text = reason.value if event is SegmentKind.SYN else f"TCP packet out of state in {connection.state.name}"
         self._log(now, reason, hook, packet, connection.rule, text)
         return DROP[reason]
 
@@ -344,8 +355,8 @@ class Firewall:
         self, packet: Packet, data: bytes, table: ConnectionTable, hook: int, now: float
     ) -> Verdict:
         learn = False
-        if packet.protocol == TCP and EVENTS[packet.flags] is not Event.SYN:
-            if EVENTS[packet.flags] is Event.INVALID:
+        if packet.protocol == TCP and SEGMENT_KINDS[packet.flags] is not SegmentKind.SYN:
+            if SEGMENT_KINDS[packet.flags] is SegmentKind.INVALID:
                 return self._drop_out_of_state(packet, hook, now, "TCP flags that no TCP sends")
             if hook != Hook.FORWARD or not self.allows_out_of_state:
                 return self._drop_out_of_state(packet, hook, now, "TCP packet out of state: First packet isn't SYN")
@@ -389,11 +400,11 @@ class Firewall:
         self, packet: Packet, match: Match, table: ConnectionTable, learned: bool, now: float
     ) -> Connection:
         session_timeout = match.session_timeout or self._protocol_timeout(packet.protocol)
-        state = State.NONE
+        state = ConnectionState.NONE
         if packet.protocol == TCP:
-            state = State.SYN_SENT
+            state = ConnectionState.SYN_SENT
             if learned:
-                state = State.FIN_WAIT_INITIATOR if packet.flags & FIN else State.ESTABLISHED
+                state = ConnectionState.FIN_WAIT_INITIATOR if packet.flags & FIN else ConnectionState.ESTABLISHED
         born = table.cluster_time.at(now)
         connection = Connection(packet.key, state, self._timeout_in(state, session_timeout), session_timeout, born)
         connection.rule = match.rule
@@ -478,7 +489,7 @@ class Firewall:
 
 
 # Plain names: an attribute of an enumeration is looked up slowly.
-_ESTABLISHED, _FORWARD = State.ESTABLISHED, Hook.FORWARD
+_ESTABLISHED, _FORWARD = ConnectionState.ESTABLISHED, Hook.FORWARD
 _STATE_FLAGS = SYN | FIN | RST | ACK
 _SESSION_TIMEOUTS = {
     TCP: "tcp_session_timeout", UDP: "udp_timeout", ICMP: "icmp_timeout", ICMPV6: "icmp_timeout",

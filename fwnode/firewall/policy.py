@@ -35,7 +35,7 @@ class Implied(IntEnum):
 
 
 @dataclass(frozen=True)
-class Network:
+class AddressRange:
     """An address range of one family; a host is a range of one address."""
 
     size: int
@@ -107,8 +107,8 @@ class Rule:
     number: int
     name: str
     action: Action
-    sources: tuple[Network, ...] = ()
-    destinations: tuple[Network, ...] = ()
+    sources: tuple[AddressRange, ...] = ()
+    destinations: tuple[AddressRange, ...] = ()
     services: tuple[Service, ...] = ()
     log: bool = False
 
@@ -184,7 +184,7 @@ class Policy:
         return Match(Action.DROP, Implied.CLEANUP, "implied cleanup", name, None, False)
 
 
-def _covers(networks: tuple[Network, ...], address: bytes) -> bool:
+def _covers(networks: tuple[AddressRange, ...], address: bytes) -> bool:
     if not networks:
         return True
     number, size = int.from_bytes(address), len(address)

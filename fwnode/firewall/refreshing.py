@@ -19,7 +19,7 @@ from typing import Any
 
 from .audience import Audience
 from .connection import Connection
-from .tcp import State
+from .tcp_states import ConnectionState
 
 REFRESHES_PER_TIMEOUT = 3
 """Times that packets announce their connection anew within its timeout, however little room there is."""
@@ -70,13 +70,13 @@ class Walk:
 
 
 def merged_end(
-    known: Connection, was: State, told: State, newer: bool, told_end: float, closed_end: float
+    known: Connection, was: ConnectionState, told: ConnectionState, newer: bool, told_end: float, closed_end: float
 ) -> float:
     """When a connection ends of which a peer told, by `told_end` in state `told`: `was` is what it was here, `newer`
     whether the peer's word is, and `closed_end` when a connection ends that is closed now."""
-    if known.state is State.CLOSING:
-        if told is State.CLOSING and not known.owned and (newer or was is not told):
+    if known.state is ConnectionState.CLOSING:
+        if told is ConnectionState.CLOSING and not known.owned and (newer or was is not told):
             return told_end
         # Where neither saw both FINs nobody has said so yet; a word of before the end does not put it off.
-        return known.expires if was is State.CLOSING else closed_end
+        return known.expires if was is ConnectionState.CLOSING else closed_end
     return told_end if newer and not known.owned else max(known.expires, told_end)

@@ -31,7 +31,7 @@ from .ended import EndedVersions, columns_of_ended
 from .packed import Batch, PackedCopies, Place
 from .packet import reverse_key
 from .refreshing import GRACE_TICKS, merged_end
-from .tcp import State, further, usual_timeout
+from .tcp_states import ConnectionState, further, usual_timeout
 from .tellers import NOBODY, Teller, Tellers
 from .telling import Telling
 from .wheel import Wheel
@@ -46,7 +46,7 @@ ENDED_TOGETHER = 100
 # Plain numbers, for arithmetic of flags is slow.
 _LEARNED, _EXPECTED, _ENDED = int(RecordFlag.LEARNED), int(RecordFlag.EXPECTED), int(RecordFlag.ENDED)
 _NO_CONNECTION = _EXPECTED | _ENDED
-_STATES = tuple(State)  # by number, for calling an enum is slow
+_STATES = tuple(ConnectionState)  # by number, for calling an enum is slow
 
 
 class ConnectionTable:
@@ -57,7 +57,7 @@ class ConnectionTable:
         self,
         timer_floor: float = 0.0,
         bucket_width: float = 1.0,
-        timeout_in: Callable[[State, float], float] = usual_timeout,
+        timeout_in: Callable[[ConnectionState, float], float] = usual_timeout,
         member: int = 0,
         limit: Callable[[], float] = lambda: inf,
         tick_s: float = SYNC_TICK_S,
@@ -495,5 +495,5 @@ class ConnectionTable:
         """Peers hear that what is remembered to be over is over."""
         if key in self._ended and self.find(key) is None:
             born, revision = self._ended[key]
-            self._deleted[key] = over = Connection(key, State.NONE, 0.0, 0.0, born)
+            self._deleted[key] = over = Connection(key, ConnectionState.NONE, 0.0, 0.0, born)
             over.revision = revision

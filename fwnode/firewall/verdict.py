@@ -63,7 +63,7 @@ class LogEntry(NamedTuple):
 
 
 @dataclass
-class Counters:
+class FirewallCounters:
     accepted: int = 0
     dropped: int = 0
     local: int = 0

@@ -23,7 +23,7 @@ WAITING_MAX = 16_384
 
 
 @dataclass(frozen=True)
-class Wire:
+class PeerSocket:
     """One socket: to `peer` over `interface`."""
 
     peer: int
@@ -42,10 +42,10 @@ class Datagrams:
         self.received_bytes = 0
         self.errors: Counter[str] = Counter()
         """What the kernel said of datagrams that it did not send, or that did not get there: by interface and error."""
-        self.wires: list[Wire] = []
+        self.wires: list[PeerSocket] = []
         for interface, (own, peers) in addresses.items():
             for peer, address in peers.items():
-                self.wires.append(Wire(peer, interface, interface == sync_interface, _connected(own, address)))
+                self.wires.append(PeerSocket(peer, interface, interface == sync_interface, _connected(own, address)))
         self._ways = {(wire.peer, wire.interface): wire for wire in self.wires}
 
     def send(self, peer: int, interface: str, data: bytes, refused: Callable[[int], None]) -> None:
@@ -61,10 +61,10 @@ class Datagrams:
         except OSError as error:
             self._count(wire, error)  # no route, link down, too large, buffer full: as if lost on the wire
 
-    def _count(self, wire: Wire, error: OSError) -> None:
+    def _count(self, wire: PeerSocket, error: OSError) -> None:
         self.errors[f"{wire.interface}: {errno.errorcode.get(error.errno or 0, str(error))}"] += 1
 
-    def receive(self, wire: Wire, refused: Callable[[int], None]) -> Iterator[bytes]:
+    def receive(self, wire: PeerSocket, refused: Callable[[int], None]) -> Iterator[bytes]:
         for _ in range(TURN_MAX):
             try:
                 data = wire.socket.recv(UDP_PAYLOAD_MAX)
@@ -80,7 +80,7 @@ class Datagrams:
                 self.received_bytes += len(data)
             yield data
 
-    def receive_all(self, wire: Wire) -> list[bytes]:
+    def receive_all(self, wire: PeerSocket) -> list[bytes]:
         """Everything that waits, as much as a receive buffer holds. Refusals are ignored: they may be old."""
         waiting: list[bytes] = []
         while len(waiting) < WAITING_MAX and (more := list(self.receive(wire, lambda _peer: None))):

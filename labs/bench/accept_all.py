@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import PIPE
 
-from labs.bench.commands import output, succeeds
+from labs.bench.node_programs import output, succeeds
 from labs.bench.ways import ACTIVE, QUEUE_OF_OTHERS, Way
 from labs.network.errors import LabError
 from labs.network.lab import Lab

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from labs.bench.figures import COLUMNS, FIGURES, SIMULATED, Row, cells, document, peers
-from labs.bench.machine import machine
+from labs.bench.this_machine import machine
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
 from labs.network.supervisor import run_for_result
@@ -45,7 +45,7 @@ def bench(
     """Measure the firewall against its peers, in turn, in one run."""
     try:
         results = Results(json_file)
-        code, text = run_for_result("bench", "labs.bench.inside:main", [what, str(rounds)])
+        code, text = run_for_result("bench", "labs.bench.measuring:main", [what, str(rounds)])
     except LabError as error:
         print(f"fwlab bench: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from error

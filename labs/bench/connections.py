@@ -25,7 +25,7 @@ RATES = (0.0, 80_000.0, 40_000.0, 20_000.0, 10_000.0)
 """Packets a second that are offered, one after the other until nothing is lost; 0: as many as get through."""
 
 
-class Attempt(NamedTuple):
+class Trial(NamedTuple):
     """`rate` was offered; `lost` packets did not arrive, `missing` connections are not on the standby."""
 
     rate: float
@@ -45,11 +45,11 @@ class Side:
     """One of the two that are compared. The rate at which it lost nothing is where its next round begins."""
 
     name: str
-    measure: Callable[[int, float], Awaitable[Attempt]]
+    measure: Callable[[int, float], Awaitable[Trial]]
     """So many flows, offered at this rate, to a fresh pair."""
     step: int = 0
 
-    async def best(self, flows: int, told: Callable[[str], None]) -> Attempt:
+    async def best(self, flows: int, told: Callable[[str], None]) -> Trial:
         """The first attempt that loses nothing. `LabError` when it loses some at every rate."""
         while self.step < len(RATES):
             attempt = await self.measure(flows, RATES[self.step])
@@ -79,19 +79,19 @@ async def measure(rounds: int, progress: Progress, flows: int = FLOWS) -> list[R
     return [row]
 
 
-async def _ours(flows: int, rate: float) -> Attempt:
+async def _ours(flows: int, rate: float) -> Trial:
     async with members(ACTIVE, STANDBY) as lab:
         return await _attempt(lab, flows, rate, lambda: held(lab, STANDBY))
 
 
-async def _theirs(flows: int, rate: float) -> Attempt:
+async def _theirs(flows: int, rate: float) -> Trial:
     async with daemons() as (lab, pair):
         return await _attempt(lab, flows, rate, pair.synchronised)
 
 
-async def _attempt(lab: Lab, flows: int, rate: float, on_standby: Callable[[], Awaitable[int]]) -> Attempt:
+async def _attempt(lab: Lab, flows: int, rate: float, on_standby: Callable[[], Awaitable[int]]) -> Trial:
     before = await on_standby()
     offered = await offer(lab, flows=flows, count=flows, rate=rate)
     there, when = await reached(on_standby, before + flows)
     missing_there = max(0, before + flows - there)
-    return Attempt(rate, offered.lost, missing_there, flows / (when - offered.begin))
+    return Trial(rate, offered.lost, missing_there, flows / (when - offered.begin))

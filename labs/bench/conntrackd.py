@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL
 
-from labs.bench.commands import output, set_kernel
+from labs.bench.node_programs import output, set_kernel
 from labs.bench.ways import ACTIVE, STANDBY, Way, take
 from labs.network.errors import LabError
 from labs.network.lab import Lab

@@ -142,7 +142,7 @@ class _Program(ctypes.Structure):
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Sender:
+class FrameSender:
     """Sends prepared frames, again from the beginning when they have all been sent."""
 
     def __init__(self, interface: str, prepared: list[bytes]) -> None:
@@ -207,7 +207,7 @@ def _offer(orders: Orders) -> Offered:
     arrivals = Arrivals(orders.server_namespace, orders.server_interface, orders.source)
     gateway, own = _mac_of(orders.gateway), _own_mac(orders.interface)
     prepared = frames(gateway, own, orders.source, orders.destination, orders.first_flow, orders.flows)
-    sender = Sender(orders.interface, list(prepared))
+    sender = FrameSender(orders.interface, list(prepared))
     wanted = orders.count or sys.maxsize
     sent = arrived = 0
     begin = end = time.monotonic()

@@ -26,7 +26,7 @@ from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.packet import UDP
 from fwnode.firewall.parameters import Parameters
 from fwnode.firewall.table import ENDED_MAX
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 from fwnode.firewall.verdict import Hook
 from fwnode.policy_file import build_policy
 from labs.bench.figures import Row, compare
@@ -176,7 +176,7 @@ class Table:
         table = self._firewall.connections
         for number in range(IN_USE):
             key = bytes((UDP, 203, 0, 113, 1, 203, 0, 113, 2)) + number.to_bytes(4, "big")
-            table.add(Connection(key, State.NONE, LIFE_S, LIFE_S, self._now), self._now)
+            table.add(Connection(key, ConnectionState.NONE, LIFE_S, LIFE_S, self._now), self._now)
         table.take_updates(self._now)
 
     def random_end(self) -> float:

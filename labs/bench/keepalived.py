@@ -15,8 +15,8 @@ from pathlib import Path
 from subprocess import DEVNULL
 
 from labs.bench import conntrackd
-from labs.bench.commands import output
 from labs.bench.conntrackd import ConntrackdPair
+from labs.bench.node_programs import output
 from labs.bench.pairs import until
 from labs.bench.ways import ACTIVE, STANDBY
 from labs.network.lab import Lab

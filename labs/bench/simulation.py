@@ -18,12 +18,12 @@ from labs.network.members import MemberSettings, member_configuration
 from labs.network.topology import load_topology
 from labs.procedure.catalog import find
 from labs.procedure.model import LabFile, load
-from labs.simulation.addresses import UDP
+from labs.simulation.ip_packets import UDP
 from labs.simulation.loop import World
 from labs.simulation.member_machine import MemberMachine
-from labs.simulation.network import Network, build
 from labs.simulation.run import simulate
 from labs.simulation.segments import datagram, ends_of
+from labs.simulation.simulated_network import SimulatedNetwork, build
 
 PACKETS = 100_000
 BURST, BURST_EVERY_S = 10, 1e-4
@@ -96,7 +96,7 @@ def _lab() -> LabFile:
     return load(find(LAB), LAB)
 
 
-def _pair(world: World) -> Network:
+def _pair(world: World) -> SimulatedNetwork:
     """Two members that have settled, between a client and a server."""
     topology = load_topology("pair")
     network = build(topology, world, MemberMachine)

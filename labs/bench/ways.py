@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from labs.bench.commands import output, succeeds
+from labs.bench.node_programs import output, succeeds
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 

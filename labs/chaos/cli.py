@@ -18,8 +18,8 @@ from labs.exit_codes import ExitCode
 from labs.report import terminal
 from labs.results import Results
 from labs.sweep.collecting import collect, interruptible
+from labs.sweep.local_workers import Workers
 from labs.sweep.outcome import Outcome
-from labs.sweep.workers import Workers
 
 SEEDS_MAX = 1_000_000
 """Seeds of one command. Lab's own: their outcomes are kept in memory."""

@@ -36,7 +36,7 @@ MODULES = ("scapy", "pyroute2", "netfilterqueue", "msgpack", "pydantic", "yaml",
 UTIL_LINUX = ("unshare", "nsenter", "setpriv")
 
 
-class State(StrEnum):
+class FindingState(StrEnum):
     """How a finding stands, from good to bad."""
 
     OK = "ok"
@@ -53,7 +53,7 @@ class Finding:
     """One line of doctor's table."""
 
     what: str
-    state: State
+    state: FindingState
     meaning: str = ""
     mend: str = ""
     """Lines to copy into a shell, each a command; `#` says when or why."""
@@ -69,7 +69,7 @@ class _Entry:
 
     meaning: str
     mend: str
-    failed: State = State.MISSING
+    failed: FindingState = FindingState.MISSING
 
 
 def _module(name: str) -> str:
@@ -89,19 +89,19 @@ PROBES: Mapping[str, _Entry] = {
     "packet queue": _Entry("a member reads its packets from it", "sudo modprobe nfnetlink_queue"),
     "bridge": _Entry("the switches", "sudo modprobe bridge"),
     "veth": _Entry("the wires", "sudo modprobe veth"),
-    "tbf": _Entry("the step `limit`", _module("sch_tbf"), State.LACKING),
-    "statistic match": _Entry("the step `lose`", _module("xt_statistic"), State.LACKING),
-    "netem": _Entry("not used: many kernels lack it, so loss and delay are made without it", "", State.NOTE),
-    "nft queue": _Entry("not used: the divert rules are iptables' own", "", State.NOTE),
+    "tbf": _Entry("the step `limit`", _module("sch_tbf"), FindingState.LACKING),
+    "statistic match": _Entry("the step `lose`", _module("xt_statistic"), FindingState.LACKING),
+    "netem": _Entry("not used: many kernels lack it, so loss and delay are made without it", "", FindingState.NOTE),
+    "nft queue": _Entry("not used: the divert rules are iptables' own", "", FindingState.NOTE),
 }
-TOOLS: Mapping[str, tuple[str, State]] = {
-    "tcpdump": ("filters of `fwlab capture`, and reading what it wrote", State.LACKING),
-    "nft": ("load sharing by multicast; it comes with nftables", State.LACKING),
-    "tc": ("the step `limit`; it comes with iproute2", State.LACKING),
-    "ping": ("workloads of kind ping; it comes with iputils-ping", State.LACKING),
-    "iperf3": ("`fwlab bench forward`", State.LACKING),
-    "nmap": ("only for trying it in a node", State.NOTE),
-    "curl": ("only for trying it in a node", State.NOTE),
+TOOLS: Mapping[str, tuple[str, FindingState]] = {
+    "tcpdump": ("filters of `fwlab capture`, and reading what it wrote", FindingState.LACKING),
+    "nft": ("load sharing by multicast; it comes with nftables", FindingState.LACKING),
+    "tc": ("the step `limit`; it comes with iproute2", FindingState.LACKING),
+    "ping": ("workloads of kind ping; it comes with iputils-ping", FindingState.LACKING),
+    "iperf3": ("`fwlab bench forward`", FindingState.LACKING),
+    "nmap": ("only for trying it in a node", FindingState.NOTE),
+    "curl": ("only for trying it in a node", FindingState.NOTE),
 }
 
 PACKAGES = {"nft": "nftables", "tc": "iproute2", "ping": "iputils-ping"}
@@ -111,7 +111,7 @@ PACKAGES = {"nft": "nftables", "tc": "iproute2", "ping": "iputils-ping"}
 def examine() -> list[Finding]:
     """Every finding, in the order in which a reader wants them."""
     namespaces = _namespaces()
-    usable = namespaces[-1].state != State.MISSING
+    usable = namespaces[-1].state != FindingState.MISSING
     return [*_python(), _util_linux(), *namespaces, _backend(), *_probed(usable), _files(), _receive_buffer(),
             *_tools()]
 
@@ -119,21 +119,22 @@ def examine() -> list[Finding]:
 def exit_code(findings: Sequence[Finding]) -> ExitCode:
     """4 where no lab can run, 3 where something that matters is lacking, else 0."""
     states = {finding.state for finding in findings}
-    if State.MISSING in states:
+    if FindingState.MISSING in states:
         return ExitCode.CANNOT_RUN
-    return ExitCode.WARNINGS if State.LACKING in states else ExitCode.HELD
+    return ExitCode.WARNINGS if FindingState.LACKING in states else ExitCode.HELD
 
 
 def print_table(findings: Sequence[Finding], console: Console) -> None:
     """The table, one sentence that sums it up, and what mends it: lines that no width and no pipe breaks."""
-    colours = {State.OK: "green", State.NOTE: "cyan", State.LACKING: "yellow", State.MISSING: "red"}
+    colours = {FindingState.OK: "green", FindingState.NOTE: "cyan", FindingState.LACKING: "yellow",
+               FindingState.MISSING: "red"}
     table = Table("WHAT", "STATE", "WHAT IT MEANS", box=None, pad_edge=False)
     for finding in findings:
         state = Text(finding.state, colours[finding.state])
         table.add_row(Text(finding.what), state, Text(finding.meaning, overflow="fold"))
     console.print(table)
     for finding in findings:
-        if finding.mend and finding.state is not State.OK:
+        if finding.mend and finding.state is not FindingState.OK:
             mend = f"\nto mend {finding.what}:\n" + "\n".join(f"  {line}" for line in finding.mend.splitlines())
             console.print(Text(mend), soft_wrap=True)
     console.print()
@@ -143,7 +144,7 @@ def print_table(findings: Sequence[Finding], console: Console) -> None:
 
 def namespace_complaint() -> str:
     """One line on why private namespaces cannot be made, or empty where they can."""
-    found = [finding for finding in (_util_linux(), *_namespaces()) if finding.state == State.MISSING]
+    found = [finding for finding in (_util_linux(), *_namespaces()) if finding.state == FindingState.MISSING]
     return f"this machine cannot run a lab: {_line(found[0])}" if found else ""
 
 
@@ -174,7 +175,7 @@ def _provision() -> str:
 def _python() -> list[Finding]:
     version = sys.version_info[:2]
     known = PYTHON_OLDEST <= version <= PYTHON_NEWEST
-    findings = [Finding(f"Python {platform.python_version()}", State.OK if known else State.NOTE,
+    findings = [Finding(f"Python {platform.python_version()}", FindingState.OK if known else FindingState.NOTE,
                         "" if known else "tested with 3.11 to 3.14")]
     failures: list[str] = []
     for name in MODULES:
@@ -183,19 +184,19 @@ def _python() -> list[Finding]:
         except Exception as error:  # a compiled module fails in many ways
             failures.append(f"{name} ({error})")
     if failures:
-        findings.append(Finding("Python modules", State.MISSING, f"not importable: {', '.join(failures)}",
+        findings.append(Finding("Python modules", FindingState.MISSING, f"not importable: {', '.join(failures)}",
                                 _provision()))
     else:
-        findings.append(Finding("Python modules", State.OK, ", ".join(MODULES)))
+        findings.append(Finding("Python modules", FindingState.OK, ", ".join(MODULES)))
     return findings
 
 
 def _util_linux() -> Finding:
     absent = [tool for tool in UTIL_LINUX if shutil.which(tool) is None]
     if absent:
-        return Finding("util-linux", State.MISSING, f"no {', '.join(absent)}: they make and enter the namespaces",
-                       "sudo apt-get install util-linux")
-    return Finding("util-linux", State.OK, ", ".join(UTIL_LINUX))
+        return Finding("util-linux", FindingState.MISSING,
+                       f"no {', '.join(absent)}: they make and enter the namespaces", "sudo apt-get install util-linux")
+    return Finding("util-linux", FindingState.OK, ", ".join(UTIL_LINUX))
 
 
 def _namespaces() -> list[Finding]:
@@ -204,16 +205,16 @@ def _namespaces() -> list[Finding]:
     if os.geteuid() == 0:
         complaint = try_namespaces(user_namespace=False)
         if not complaint:
-            return [Finding(what, State.OK, "as root, without user namespaces")]
+            return [Finding(what, FindingState.OK, "as root, without user namespaces")]
         complaint = try_namespaces(user_namespace=True)
         if not complaint:
-            return [Finding(what, State.OK, "in a user namespace: root here may not make the others by itself")]
-        return [Finding(what, State.MISSING, complaint,
+            return [Finding(what, FindingState.OK, "in a user namespace: root here may not make the others by itself")]
+        return [Finding(what, FindingState.MISSING, complaint,
                         "# in a container: give it CAP_SYS_ADMIN, or let it make user namespaces")]
     complaint = try_namespaces(user_namespace=True)
     if not complaint:
-        return [Finding(what, State.OK, "in a user namespace: no root is needed")]
-    return [Finding(what, State.MISSING, f"an ordinary user may not make them here ({complaint})",
+        return [Finding(what, FindingState.OK, "in a user namespace: no root is needed")]
+    return [Finding(what, FindingState.MISSING, f"an ordinary user may not make them here ({complaint})",
                     _user_namespace_mend())]
 
 
@@ -240,15 +241,16 @@ def _sysctl(name: str) -> str | None:
 def _backend() -> Finding:
     tool = shutil.which("iptables", path=system_path())
     if tool is None:
-        return Finding("iptables backend", State.MISSING, "there is no iptables",
+        return Finding("iptables backend", FindingState.MISSING, "there is no iptables",
                        "sudo apt-get install iptables")
     said = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False).stdout.strip()
-    return Finding("iptables backend", State.OK, said)
+    return Finding("iptables backend", FindingState.OK, said)
 
 
 def _probed(usable: bool) -> list[Finding]:
     if not usable:
-        return [Finding(name, State.NOTE, "not tried: there are no private namespaces to try it in") for name in PROBES]
+        return [Finding(name, FindingState.NOTE, "not tried: there are no private namespaces to try it in")
+                for name in PROBES]
     # tmpfs: iptables wants its lock file below /run, where an ordinary user may not write.
     script = 'mount -t tmpfs tmpfs /run && exec "$@"'
     command = [*unshare_command(needs_user_namespace()), "sh", "-c", script, "sh",
@@ -259,12 +261,12 @@ def _probed(usable: bool) -> list[Finding]:
         complaints: dict[str, str] = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        return [Finding("kernel features", State.MISSING, f"the probe itself failed: {last}", _provision())]
+        return [Finding("kernel features", FindingState.MISSING, f"the probe itself failed: {last}", _provision())]
     findings: list[Finding] = []
     for name, entry in PROBES.items():
         complaint = complaints.get(name, "not tried")
         if not complaint:
-            findings.append(Finding(name, State.OK, entry.meaning))
+            findings.append(Finding(name, FindingState.OK, entry.meaning))
         else:
             findings.append(Finding(name, entry.failed, f"{entry.meaning} ({complaint})", entry.mend))
     return findings
@@ -273,8 +275,9 @@ def _probed(usable: bool) -> list[Finding]:
 def _files() -> Finding:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard == resource.RLIM_INFINITY or hard >= FILES_NEEDED:
-        return Finding("open files", State.OK, f"hard limit {'none' if hard == resource.RLIM_INFINITY else hard}")
-    return Finding("open files", State.LACKING,
+        limit = "none" if hard == resource.RLIM_INFINITY else hard
+        return Finding("open files", FindingState.OK, f"hard limit {limit}")
+    return Finding("open files", FindingState.LACKING,
                    f"hard limit {hard}: the lab with 10,000 connections needs {FILES_NEEDED} (full-sync-blocked)",
                    f"sudo prlimit --pid $$ --nofile={FILES_NEEDED}:{FILES_NEEDED}  # for this shell\n"
                    "echo '* hard nofile 20000' | sudo tee -a /etc/security/limits.conf  # from the next login on")
@@ -283,9 +286,9 @@ def _files() -> Finding:
 def _receive_buffer() -> Finding:
     value = int(_sysctl("net.core.rmem_max") or 0)
     if os.geteuid() == 0 or value >= RECEIVE_BUFFER_WANTED:
-        return Finding("net.core.rmem_max", State.OK, f"{value} bytes" + (
+        return Finding("net.core.rmem_max", FindingState.OK, f"{value} bytes" + (
             "; root may go beyond it" if value < RECEIVE_BUFFER_WANTED else ""))
-    return Finding("net.core.rmem_max", State.NOTE,
+    return Finding("net.core.rmem_max", FindingState.NOTE,
                    f"{value} bytes: an ordinary user's queue overruns earlier under load; the loss is counted",
                    f"sudo sysctl -w net.core.rmem_max={8 * RECEIVE_BUFFER_WANTED}")
 
@@ -294,7 +297,7 @@ def _tools() -> list[Finding]:
     findings: list[Finding] = []
     for tool, (meaning, absent) in TOOLS.items():
         if shutil.which(tool, path=system_path()):
-            findings.append(Finding(tool, State.OK, meaning))
+            findings.append(Finding(tool, FindingState.OK, meaning))
         else:
             findings.append(Finding(tool, absent, meaning, f"sudo apt-get install {PACKAGES.get(tool, tool)}"))
     return findings

@@ -45,7 +45,7 @@ Spawn = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
 @dataclass(frozen=True)
-class Rule:
+class IptablesRule:
     """One rule in a node, for one address family or both."""
 
     node: str
@@ -58,13 +58,13 @@ class Rule:
         return [tool, "-w", "-t", self.table, action, self.chain, *self.match]
 
 
-class Faults:
+class WireFaults:
     """The faults of one lab's wires. `spawn(node, argv, …)` starts a program in a node."""
 
     def __init__(self, topology: Topology, spawn: Spawn) -> None:
         self._topology = topology
         self._spawn = spawn
-        self._rules: dict[tuple[str, str], list[Rule]] = {}
+        self._rules: dict[tuple[str, str], list[IptablesRule]] = {}
         """(deed, link or service) -> its rules."""
         self._delays: dict[str, asyncio.subprocess.Process] = {}
         self._limits: dict[str, int] = {}
@@ -165,7 +165,7 @@ class Faults:
             for addresses in self._topology.interfaces(other).values():
                 for address in addresses:
                     tools = ("iptables",) if address.version == 4 else ("ip6tables",)
-                    rules += [Rule(member, "filter", "INPUT", ("-s", str(address.ip), "-p", protocol, direction,
+                    rules += [IptablesRule(member, "filter", "INPUT", ("-s", str(address.ip), "-p", protocol, direction,
                                                                str(port), "-j", "DROP"), tools)
                               for direction in ("--dport", "--sport")]
         await self._put("block", _service(members, protocol, port), rules)
@@ -178,7 +178,7 @@ class Faults:
 
     # -- rules --------------------------------------------------------------------------------------------------------
 
-    async def _put(self, deed: str, what: str, rules: list[Rule], action: str = "-I") -> None:
+    async def _put(self, deed: str, what: str, rules: list[IptablesRule], action: str = "-I") -> None:
         """Instead of the rules that this deed had there before; all of them, or none."""
         async with self._locks[what]:
             await self._remove(self._rules.pop((deed, what), []))
@@ -195,7 +195,7 @@ class Faults:
                 raise
             self._rules[deed, what] = rules
 
-    async def _remove(self, rules: Iterable[Rule]) -> None:
+    async def _remove(self, rules: Iterable[IptablesRule]) -> None:
         for rule in rules:
             for tool in rule.tools:
                 if await self._there(rule, tool):
@@ -203,7 +203,7 @@ class Faults:
                 if await self._there(rule, tool):
                     raise FaultError(f"the rule `{' '.join(rule.command(tool, '-D'))}` is still there in {rule.node}")
 
-    async def _there(self, rule: Rule, tool: str) -> bool:
+    async def _there(self, rule: IptablesRule, tool: str) -> bool:
         return (await self._run(rule.node, rule.command(tool, "-C")))[0] == 0
 
     async def _must(self, node: str | None, argv: Sequence[str]) -> str:
@@ -225,11 +225,11 @@ class Faults:
         return await process.wait(), out.decode(errors="replace"), complaint.decode(errors="replace").strip()
 
 
-def _rules_of(link: str, way: Way, whole_switch: bool, match: tuple[str, ...]) -> list[Rule]:
+def _rules_of(link: str, way: Way, whole_switch: bool, match: tuple[str, ...]) -> list[IptablesRule]:
     """At the link's node. Of a whole switch only the inward side: what enters a node there has left another one."""
     node, switch = link.split("-")
-    inward = Rule(node, "raw", "PREROUTING", ("-i", switch, *match))
-    outward = Rule(node, "mangle", "POSTROUTING", ("-o", switch, *match))
+    inward = IptablesRule(node, "raw", "PREROUTING", ("-i", switch, *match))
+    outward = IptablesRule(node, "mangle", "POSTROUTING", ("-o", switch, *match))
     if whole_switch or way == "in":
         return [inward]
     return [outward] if way == "out" else [inward, outward]

@@ -20,10 +20,9 @@ from typing import Any
 from fwnode.configuration import load_releases
 from fwnode.control.running import listens
 from fwnode.files import FileError
-from labs.network import control as wire
-from labs.network import namespaces
+from labs.network import control_client, namespaces
 from labs.network.errors import ControlError, LabError
-from labs.network.faults import Faults, pause_process, resume_process
+from labs.network.faults import WireFaults, pause_process, resume_process
 from labs.network.members import RUN_DIRECTORY, MemberSettings, configuration_for_member, member_configuration
 from labs.network.namespaces import Namespaces, node_sysctls
 from labs.network.private import system_path
@@ -77,7 +76,7 @@ class Lab:
         self._begun: set[str] = set()
         """Members whose process is being started and is not known yet."""
         self._been_ready: set[str] = set()
-        self._faults = Faults(topology, self.spawn)
+        self._faults = WireFaults(topology, self.spawn)
         self._links_lock = asyncio.Lock()
 
     # -- the ground ---------------------------------------------------------------------------------------------
@@ -116,7 +115,7 @@ class Lab:
         self._processes.clear()
         self._members.clear()
         self._paused.clear()
-        self._faults = Faults(self.topology, self.spawn)  # they ended with the wires
+        self._faults = WireFaults(self.topology, self.spawn)  # they ended with the wires
         if self._built:
             self._built = False
             await asyncio.to_thread(namespaces.delete_links, [*self.topology.links(), *self.topology.switches])
@@ -255,8 +254,9 @@ class Lab:
                     raise LabError(f"{member} ended with status {process.returncode} before it was ready"
                                    + self._log_tail(member, log_begins))
                 with suppress(ControlError):
-                    status = await wire.request(self.control_path(member), {"command": "status", "arguments": {}},
-                                                timeout_s=max(0.1, left_s))
+                    status = await control_client.request(
+                        self.control_path(member), {"command": "status", "arguments": {}}, timeout_s=max(0.1, left_s)
+                    )
                     if readiness.heard(status, time.monotonic()):
                         return
                 await asyncio.wait({ended}, timeout=pause)
@@ -340,14 +340,14 @@ class Lab:
         if member in self._paused:
             raise ControlError(f"{member} is paused and answers nothing; resume it first")
         try:
-            return await wire.request(path, {"command": command, "arguments": arguments})
+            return await control_client.request(path, {"command": command, "arguments": arguments})
         except ControlError as error:
             raise type(error)(f"{member}: {error}") from None
 
     async def events(self, member: str) -> AsyncIterator[dict[str, Any]]:
         """The member's events, the remembered ones first; ends when the member does."""
         message = {"command": "events", "arguments": {"follow": True}}
-        async for event in wire.follow(self.control_path(member), message):
+        async for event in control_client.follow(self.control_path(member), message):
             yield event
 
     # -- wires --------------------------------------------------------------------------------------------------
@@ -456,7 +456,7 @@ class Lab:
             state = "paused" if member in self._paused else "busy" if member in self._been_ready else "starting"
         if state in ("busy", "starting"):
             with suppress(ControlError):
-                status = await wire.request(self.control_path(member), {"command": "status", "arguments": {}},
+                status = await control_client.request(self.control_path(member), {"command": "status", "arguments": {}},
                                             STATE_TIMEOUT_S)
                 state = str(status.get("state"))
         return {"release": self.members[member].release, "running": self.running(member), "state": state}

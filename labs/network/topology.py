@@ -60,7 +60,7 @@ def _member_names(value: object) -> object:
     return [f"fw{number}" for number in range(1, count + 1)] if isinstance(value, int) else value
 
 
-class Switch(Strict):
+class TopologySwitch(Strict):
     """One Ethernet segment, and how the members are numbered on it."""
 
     networks: list[fields.Network] = Field(min_length=1, max_length=2)
@@ -83,7 +83,7 @@ class Switch(Strict):
         return sorted(networks, key=lambda network: network.version)
 
     @model_validator(mode="after")
-    def _virtual_addresses_belong_here(self) -> "Switch":
+    def _virtual_addresses_belong_here(self) -> "TopologySwitch":
         for address in self.virtual:
             if problem := self.problem_of(address):
                 raise ValueError(f"virtual: {problem}")
@@ -121,14 +121,14 @@ class Switch(Strict):
         return found
 
 
-class Host(Strict):
+class TopologyHost(Strict):
     """A client or server: one interface, default routes through the virtual address of its switch."""
 
     switch: str
     addresses: list[fields.Address] = Field(min_length=1, max_length=16)
 
 
-class Cluster(Strict):
+class TopologyCluster(Strict):
     """What the members' configurations say about the cluster itself."""
 
     id: int = Field(default=1, ge=0, le=255)
@@ -142,9 +142,9 @@ class Topology(Strict):
 
     name: fields.Name
     members: Annotated[list[str], BeforeValidator(_member_names)]
-    switches: dict[str, Switch] = Field(min_length=1, max_length=SWITCHES_MAX)
-    hosts: dict[str, Host] = Field(default={}, max_length=HOSTS_MAX)
-    cluster: Cluster = Cluster()
+    switches: dict[str, TopologySwitch] = Field(min_length=1, max_length=SWITCHES_MAX)
+    hosts: dict[str, TopologyHost] = Field(default={}, max_length=HOSTS_MAX)
+    cluster: TopologyCluster = TopologyCluster()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Topology":

@@ -9,7 +9,7 @@ from typing import Any
 from fwnode.firewall.holding import HoldCounters
 from labs.procedure.expectations import Judgement
 from labs.traffic.fates import Tally
-from syncproto.events import Counters
+from syncproto.events import SyncCounters
 from syncproto.joining import NO_FULL_SYNC
 
 FORMAT = 1  # of the document; a reader may rely on the keys of a format
@@ -25,7 +25,7 @@ EMPTY_STATUS: dict[str, Any] = {
     "blocking": {"enabled": False, "heavy": False, "blocking": False, "threshold": 0, "scenarios": 0, "seconds": 0.0,
                  "packets": 0},
     "holding": {"pending": 0, **asdict(HoldCounters())}, "healed": 0,
-    "counters": {name: value for name, value in vars(Counters()).items() if isinstance(value, int)},
+    "counters": {name: value for name, value in vars(SyncCounters()).items() if isinstance(value, int)},
 }  # fmt: skip
 SAID = ("reason", "policy", "connections", "peak", "learned", "synced_full", "synced_delta", "full_sync", "sync",
         "records", "packets", "blocking", "holding", "healed", "counters")  # fmt: skip

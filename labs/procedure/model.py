@@ -25,7 +25,7 @@ from labs.procedure.catalog import FILE
 from labs.procedure.expectations import Expectation
 from labs.procedure.problems import LabFileError, Problems, from_validation
 from labs.procedure.references import References, declared
-from labs.procedure.steps import Part, Policy, legal_parameter
+from labs.procedure.steps import InstallPolicy, Part, legal_parameter
 from labs.procedure.verbs import VERBS, Step
 from labs.traffic.durations import Spread
 from labs.traffic.workload import AnyWorkload, Workload
@@ -42,12 +42,12 @@ class Clock(Part):
     """Seconds of lab time that pass in a second of wall time."""
 
 
-class Member(Part):
+class LabFileMember(Part):
     release: str
     parameters: dict[str, int] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _parameters(self) -> Member:
+    def _parameters(self) -> LabFileMember:
         for name, value in self.parameters.items():
             legal_parameter(name, value)
         return self
@@ -72,7 +72,7 @@ class LabFile(BaseModel):
     header: Header
     topology: Topology
     policy: dict[str, Any]
-    members: dict[str, Member]
+    members: dict[str, LabFileMember]
     workloads: dict[str, AnyWorkload]
     steps: list[Step]
     expect: list[Expectation]
@@ -124,7 +124,7 @@ class Reading:
         self.can_be_named()
         self.members = declared(data, "members")
         header = self.take(Header, {key: data[key] for key in Header.model_fields if key in data}, "")
-        members = self.mapping(data, "members", Member)
+        members = self.mapping(data, "members", LabFileMember)
         workloads = self.mapping(data, "workloads", Workload)
         steps = [step for index, raw in enumerate(self.listed(data, "steps")) if (step := self.step(raw, index))]
         expect = [
@@ -141,7 +141,7 @@ class Reading:
         policy = self.policy(source, "policy") if isinstance(source, str | dict) else {}
         topology = self.topology(shape) if isinstance(shape, str | dict) else None
         for step in steps:
-            if isinstance(step.what, Policy) and step.what.patch is not None:
+            if isinstance(step.what, InstallPolicy) and step.what.patch is not None:
                 step.what.rules = lay_over(policy, step.what.patch)
                 self.check_policy(step.what.rules, f"{step.where}.{step.verb}.patch")
         names = References(self.problems, self.compatibility, members=self.members | set(members),
@@ -218,7 +218,7 @@ class Reading:
             return None
         if what is None or after is None:
             return None
-        if isinstance(what, Policy):
+        if isinstance(what, InstallPolicy):
             what.origin = str(self.path)
             if what.file is not None:
                 what.rules, what.file = self.policy(what.file, f"{where}.policy.file"), None

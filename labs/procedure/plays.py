@@ -57,7 +57,7 @@ class Run(Protocol):
 # -- members
 
 
-async def install(ground: Ground, member: str, what: steps.Policy) -> Any:
+async def install(ground: Ground, member: str, what: steps.InstallPolicy) -> Any:
     """A rule base on a member that runs, and at its next start; one that the member refuses does not come back then."""
     if what.rules is None:
         raise LabError("a patch is laid over the policy of a lab file; give a whole rule base")
@@ -66,7 +66,7 @@ async def install(ground: Ground, member: str, what: steps.Policy) -> Any:
     return answer
 
 
-async def policy(run: Run, what: steps.Policy) -> None:
+async def policy(run: Run, what: steps.InstallPolicy) -> None:
     """As `install`; a member that does not run has it from its next start on."""
     for member in what.targets(run.accounts):
         if run.accounts[member].running:

@@ -21,8 +21,8 @@ from fwnode.explain import shown
 from fwnode.files import FileError, load_yaml
 from fwnode.firewall.parameters import PARAMETERS
 from fwnode.yaml_reader import ReadError, read
-from labs.network.topology import Cluster, load_topology
-from labs.procedure.model import BESIDE_A_VERB, Clock, Header, LabFile, Member, Reading
+from labs.network.topology import TopologyCluster, load_topology
+from labs.procedure.model import BESIDE_A_VERB, Clock, Header, LabFile, LabFileMember, Reading
 from labs.procedure.problems import LabFileError, one_of
 from labs.procedure.verbs import VERBS
 from labs.traffic.workload import KINDS, AnyWorkload
@@ -136,9 +136,9 @@ def settable(data: Mapping[str, Any]) -> Tree:
     _grow(tree, Header)
     _grow(tree["clock"], Clock)
     tree["topology"].setdefault("members", {})
-    _grow(tree["topology"].setdefault("cluster", {}), Cluster)
+    _grow(tree["topology"].setdefault("cluster", {}), TopologyCluster)
     for member in tree.setdefault("members", {}).values():
-        _grow(member, Member)
+        _grow(member, LabFileMember)
         member["parameters"].update({name: {} for name in PARAMETERS if name not in member["parameters"]})
     for name, workload in _mapping(data.get("workloads")).items():
         kind = _mapping(workload).get("kind")

@@ -120,7 +120,7 @@ class Failover(Arguments):
         return [self.member] if self.member else []
 
 
-class Policy(Arguments):
+class InstallPolicy(Arguments):
     asked = ("member", "policy")
     also = {"member": "members", "policy": "file"}
 
@@ -135,7 +135,7 @@ class Policy(Arguments):
     """The file that a member names when something is wrong with the rules."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> Policy:
+    def _one_source(self) -> InstallPolicy:
         if sum(source is not None for source in (self.rules, self.file, self.patch)) != 1:
             raise ValueError("give one of rules (a whole rule base), file, or patch (laid over the lab's policy)")
         return self

@@ -124,7 +124,7 @@ VERBS: dict[str, Verb] = {
     "down": _to_members(lambda ground, member: ground.control(member, "down"), wants=_RUNNING, may_take_over=True),
     "up": _to_members(lambda ground, member: ground.control(member, "up"), wants=_RUNNING),
     "set": Verb(model=steps.Set, wants=_RUNNING, deed=_set),
-    "policy": Verb(model=steps.Policy, wants=_STOPPED | _RUNNING | _OFF, deed=plays.install, play=plays.policy),
+    "policy": Verb(model=steps.InstallPolicy, wants=_STOPPED | _RUNNING | _OFF, deed=plays.install, play=plays.policy),
     "failover": Verb(model=steps.Failover, short="member", wants=_RUNNING, may_take_over=True, play=plays.failover),
     "open": _of_workloads(plays.open_workloads),
     "speak": _of_workloads(plays.speak),

@@ -8,12 +8,12 @@ import asyncio
 from ipaddress import ip_address
 from typing import Any
 
-from labs.simulation.addresses import TCP, UDP
+from labs.simulation.ip_packets import TCP, UDP
 from labs.simulation.segments import ACK, SYN, SYN_OPTIONS, bare_segment, read_segment, turned
 from labs.simulation.stack import INITIAL_STEP, Stack
-from labs.simulation.tcp import SYN_WINDOW
+from labs.simulation.tcp_connection import SYN_WINDOW
 from labs.simulation.tcp_sender import RTO_INITIAL_S
-from labs.traffic.flood_client import BATCH_S, Flood
+from labs.traffic.flood_client import BATCH_S, FloodSender
 from labs.traffic.flood_server import BACKLOG
 
 HALF_OPEN_S = 3.0
@@ -21,7 +21,7 @@ HALF_OPEN_S = 3.0
 _NUMBER = {"tcp": TCP, "udp": UDP}
 
 
-class SimulatedFlood(Flood):
+class SimulatedFloodSender(FloodSender):
     def __init__(self, stack: Stack, orders: dict[str, Any]) -> None:
         target = ip_address(orders["address"])
         source = ip_address(stack.machine.source_for(target.packed))
@@ -50,7 +50,7 @@ class SimulatedFlood(Flood):
         return source == self._target and protocol == TCP and int.from_bytes(packet[at : at + 2]) in self.ports
 
 
-class Counter:
+class FloodCounter:
     """The server's ports: UDP that nobody reads, or TCP that answers each SYN; and the distinct connections so far."""
 
     missed = 0

@@ -86,7 +86,7 @@ class Listener:
             self.came.result().writer.close()
 
 
-class FtpClient:
+class SimulatedFtpClient:
     """A `FileClient`."""
 
     lasting = True
@@ -223,7 +223,7 @@ def _six(address: str, port: int) -> str:
     return f"{address.replace('.', ',')},{port >> 8},{port & 255}"
 
 
-class FtpServer:
+class SimulatedFtpServer:
     """Serves the file to whoever asks."""
 
     def __init__(self, stack: Stack, orders: dict[str, Any]) -> None:
@@ -243,7 +243,7 @@ class FtpServer:
 class _Visit:
     """One control connection."""
 
-    def __init__(self, server: FtpServer, line: Line) -> None:
+    def __init__(self, server: SimulatedFtpServer, line: Line) -> None:
         self._server = server
         self._line = line
         self._passive: Listener | None = None

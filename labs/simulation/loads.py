@@ -12,21 +12,21 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
-from labs.simulation.addresses import packed
-from labs.simulation.flood import Counter, SimulatedFlood
-from labs.simulation.ftp import FtpClient, FtpServer
+from labs.simulation.flood import FloodCounter, SimulatedFloodSender
+from labs.simulation.ftp import SimulatedFtpClient, SimulatedFtpServer
+from labs.simulation.ip_packets import packed
 from labs.simulation.loop import World
 from labs.simulation.machine import Machine
 from labs.simulation.stack import Stack
-from labs.simulation.tftp import TftpClient, TftpServer
+from labs.simulation.tftp import SimulatedTftpClient, SimulatedTftpServer
 from labs.simulation.transports import HostNetwork
-from labs.traffic.client import Client
 from labs.traffic.driver import Traffic, TrafficError
-from labs.traffic.flood_server import Server as FloodServer
+from labs.traffic.flood_server import FloodServer
 from labs.traffic.host import Host
 from labs.traffic.ping_client import Pinger
-from labs.traffic.process import Command
-from labs.traffic.server import Server
+from labs.traffic.session_client import SessionClient
+from labs.traffic.session_server import SessionServer
+from labs.traffic.stdio_commands import Command
 from labs.traffic.transfers import Transfers
 from labs.traffic.workload import AnyWorkload
 
@@ -76,7 +76,7 @@ class SimulatedProcess:
         """The world ends with the run."""
 
 
-class Timer:
+class WorldTimer:
     """A call to come. Not asyncio's: there may be some for each of 100,000 sessions."""
 
     __slots__ = ("_argument", "_function")
@@ -99,9 +99,9 @@ def simulated_host(stack: Stack, name: str) -> Host:
     def clock() -> float:
         return world.now
 
-    def later(delay_s: float, function: Callable[[Any], object], argument: Any) -> Timer:
-        timer = Timer(function, argument)
-        world.at(world.now + delay_s, Timer.fire, timer)
+    def later(delay_s: float, function: Callable[[Any], object], argument: Any) -> WorldTimer:
+        timer = WorldTimer(function, argument)
+        world.at(world.now + delay_s, WorldTimer.fire, timer)
         return timer
 
     return Host(clock, later, HostNetwork(stack), Random(f"{world.seed} {name}"))
@@ -111,30 +111,30 @@ def simulated_host(stack: Stack, name: str) -> Host:
 
 
 async def _client(stack: Stack, orders: dict[str, Any]) -> dict[str, Command]:
-    return Client(orders, simulated_host(stack, orders["name"])).commands()
+    return SessionClient(orders, simulated_host(stack, orders["name"])).commands()
 
 
 async def _server(stack: Stack, orders: dict[str, Any]) -> dict[str, Command]:
-    server = Server(orders, simulated_host(stack, orders["name"]))
+    server = SessionServer(orders, simulated_host(stack, orders["name"]))
     await server.listen()
     return server.commands()
 
 
 async def _ftp_client(stack: Stack, orders: dict[str, Any]) -> dict[str, Command]:
-    return Transfers(orders, lambda: FtpClient(stack, orders), lambda: stack.world.now).commands()
+    return Transfers(orders, lambda: SimulatedFtpClient(stack, orders), lambda: stack.world.now).commands()
 
 
 async def _ftp_server(stack: Stack, orders: dict[str, Any]) -> dict[str, Command]:
-    FtpServer(stack, orders)
+    SimulatedFtpServer(stack, orders)
     return {}
 
 
 async def _tftp_client(stack: Stack, orders: dict[str, Any]) -> dict[str, Command]:
-    return Transfers(orders, lambda: TftpClient(stack, orders), lambda: stack.world.now).commands()
+    return Transfers(orders, lambda: SimulatedTftpClient(stack, orders), lambda: stack.world.now).commands()
 
 
 async def _tftp_server(stack: Stack, orders: dict[str, Any]) -> dict[str, Command]:
-    TftpServer(stack, orders)
+    SimulatedTftpServer(stack, orders)
     return {}
 
 
@@ -157,15 +157,15 @@ async def _ping_client(stack: Stack, orders: dict[str, Any]) -> dict[str, Comman
 
 
 async def _flood_client(stack: Stack, orders: dict[str, Any]) -> dict[str, Command]:
-    return SimulatedFlood(stack, orders).commands()
+    return SimulatedFloodSender(stack, orders).commands()
 
 
 async def _flood_server(stack: Stack, orders: dict[str, Any]) -> dict[str, Command]:
-    return FloodServer(Counter(stack, orders), lambda: stack.world.now).commands()
+    return FloodServer(FloodCounter(stack, orders), lambda: stack.world.now).commands()
 
 
 PARTS: dict[str, Callable[[Stack, dict[str, Any]], Awaitable[dict[str, Command]]]] = {
-    "client": _client, "server": _server, "ftp_client": _ftp_client, "ftp_server": _ftp_server,
+    "session_client": _client, "session_server": _server, "ftp_client": _ftp_client, "ftp_server": _ftp_server,
     "tftp_client": _tftp_client, "tftp_server": _tftp_server, "ping_client": _ping_client,
     "flood_client": _flood_client, "flood_server": _flood_server,
 }  # fmt: skip

@@ -29,7 +29,7 @@ TASKS_SHOWN_MAX = 10
 
 _Result = TypeVar("_Result")
 _Arguments = TypeVarTuple("_Arguments")
-Event = tuple[float, int, Callable[[Any], object], Any]
+WorldEvent = tuple[float, int, Callable[[Any], object], Any]
 """When, the number in the order of asking, what to call, and with what."""
 
 
@@ -47,7 +47,7 @@ class World:
         self.now = START_S
         self.random = Random(seed)
         """The one source of chance."""
-        self.heap: list[Event] = []
+        self.heap: list[WorldEvent] = []
         """What will happen. The packet path pushes here itself: `(when, next(world.order), function, argument)`."""
         self.order = count()
         self.interrupted = False

@@ -12,7 +12,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from fwnode.firewall.packet import MalformedPacket, parse
 from fwnode.firewall.reject import rejection
-from labs.simulation.addresses import (
+from labs.simulation.ip_packets import (
     HOST_UNREACHABLE,
     ICMP,
     ICMPV6,
@@ -27,7 +27,7 @@ from labs.simulation.addresses import (
     protocol_of,
 )
 from labs.simulation.loop import World
-from labs.simulation.neighbours import Neighbour, Neighbours
+from labs.simulation.neighbour_table import Neighbour, NeighbourTable
 from labs.simulation.wires import BROADCAST, IP, NEIGHBOUR, Interface, Neighbourly, Switch
 
 Receive = Callable[[bytes], object]
@@ -49,7 +49,7 @@ class Machine:
         self.interfaces: dict[str, Interface] = {}
         self.addresses: set[bytes] = set(_LOOPBACK)
         """What is delivered here. Only asked for members, never walked over."""
-        self.neighbours = Neighbours(world, self._to_neighbour, self._host_unreachable)
+        self.neighbours = NeighbourTable(world, self._to_neighbour, self._host_unreachable)
         self._gateways: dict[int, tuple[Interface, bytes]] = {}
         """By length of addresses."""
         self._hops: dict[bytes, Neighbour] = {}

@@ -21,8 +21,8 @@ from fwnode.firewall.policy import Policy
 from fwnode.firewall.verdict import ACCEPT, Verdict
 from fwnode.loaded_policy import Loaded
 from fwnode.member import Member
-from labs.simulation.full_sync import FullSyncStreams
 from labs.simulation.kernel import Kernel
+from labs.simulation.simulated_full_sync import SimulatedFullSyncStreams
 from labs.simulation.wires import Interface, Neighbourly
 from syncproto.release import Compatibility
 
@@ -99,7 +99,7 @@ class MemberLife:
         self._sharing = self.member.sharing
         self.hands_on = self._sharing is not None and self._sharing.hands_on
         self.divert(self.member.firewall.policy)
-        self.streams = FullSyncStreams(machine, self, config, compatibility)
+        self.streams = SimulatedFullSyncStreams(machine, self, config, compatibility)
         self._turn_at(self._world.now)
 
     # -- time -----------------------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ class MemberLife:
     # -- the operator ---------------------------------------------------------------------------------------------
 
     def request(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
-        """A request to the control socket, answered as a caller of the real one gets it. Raises `ControlError`."""
+        """A request to the control socket, answered as a caller of the real one gets it. Raises `RequestError`."""
         member, caller = self.member, Caller(self.member.handle, self.member.streams())
         member.look_at_time(self._machine.wire())
         result: Any = None

@@ -3,7 +3,7 @@
 Packets between others meet the hook FORWARD, what is for the machine itself INPUT, what it sends OUTPUT, as
 `fwnode.datapath.rules` sets the real kernel up: the cluster protocol and its "port unreachable" pass beneath. The rules
 outlive the process, so a machine whose member has died forwards nothing. Lives are `labs.simulation.member_life`:
-`start`, `kill`, `pause` and `resume`; the wires of a power cut are `labs.simulation.faults`.
+`start`, `kill`, `pause` and `resume`; the wires of a power cut are `labs.simulation.simulated_faults`.
 
 Each machine has a clock of its own: `offset_s` and `drift` are set before the start.
 """
@@ -20,7 +20,7 @@ from fwnode.configuration import MemberConfig
 from fwnode.firewall.packet import ICMP, UDP
 from fwnode.loaded_policy import CONFIGURED, Loaded, installed_by_hand
 from fwnode.policy_file import build_policy
-from labs.simulation.addresses import (
+from labs.simulation.ip_packets import (
     NET_UNREACHABLE,
     PORT_UNREACHABLE,
     TIME_EXCEEDED,
@@ -33,7 +33,7 @@ from labs.simulation.addresses import (
 from labs.simulation.loop import START_S, World
 from labs.simulation.machine import Machine
 from labs.simulation.member_life import FORWARD, INPUT, OUTPUT, PREROUTING, MemberLife
-from labs.simulation.neighbours import Neighbour
+from labs.simulation.neighbour_table import Neighbour
 from labs.simulation.stack import Stack
 from labs.simulation.wires import BROADCAST, IP, NEIGHBOUR, Interface, Neighbourly
 from syncproto.release import Compatibility

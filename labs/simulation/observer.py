@@ -17,7 +17,7 @@ from labs.simulation.loop import World
 from labs.simulation.member_life import MemberLife
 from labs.simulation.member_machine import MemberMachine
 from labs.traffic.fates import Fate
-from syncproto.joining import Progress
+from syncproto.joining import AttemptState
 from syncproto.release import Compatibility
 
 LOOK_S = 0.1
@@ -71,7 +71,7 @@ class _Watched:
         elif self.runs_since is None:
             self.runs_since = now
         if life is not None and not self.has_all:
-            self.has_all = life.member.sync.full_sync["state"] == Progress.DONE.value
+            self.has_all = life.member.sync.full_sync["state"] == AttemptState.DONE.value
         if not self._is_whole():
             self.whole_since = None
         elif self.whole_since is None:

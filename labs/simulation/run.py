@@ -17,11 +17,11 @@ from labs.procedure.ground import Load
 from labs.procedure.model import CLIENT, SERVER, LabFile
 from labs.procedure.playing import play
 from labs.procedure.runner import Runner
-from labs.simulation.ground import SimulatedGround
 from labs.simulation.invariants import Broken
 from labs.simulation.loads import Loads
 from labs.simulation.loop import Deadlock, VirtualLoop, World
 from labs.simulation.observer import Observer
+from labs.simulation.simulated_ground import SimulatedGround
 
 Tell = Callable[[Entry], None]
 

@@ -10,10 +10,10 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
-from labs.simulation.addresses import ICMP, ICMPV6, PORT_UNREACHABLE, TCP, UDP, icmp_message
+from labs.simulation.ip_packets import ICMP, ICMPV6, PORT_UNREACHABLE, TCP, UDP, icmp_message
 from labs.simulation.machine import Machine
 from labs.simulation.segments import ACK, HALF, RST, SYN, datagram, ends_of, read_segment, reset_for, turned
-from labs.simulation.tcp import TIME_WAIT, Connection
+from labs.simulation.tcp_connection import TIME_WAIT, TcpConnection
 from labs.simulation.tcp_receiver import Application
 
 PORT_FIRST, PORT_LAST = 32_768, 60_999
@@ -32,7 +32,7 @@ ERRORS = {
 """What an application is told of an ICMP error (Linux: icmp_err_convert, icmpv6_err_convert)."""
 _ECHO_REQUEST, _ECHO_REPLY = {4: 8, 16: 128}, {ICMP: 0, ICMPV6: 129}
 
-Accept = Callable[[Connection], Application]
+Accept = Callable[[TcpConnection], Application]
 Heard = Callable[[bytes, bytes, int], None]
 """Payload, and the sender's address and port."""
 Pinged = Callable[[bool], object]
@@ -70,7 +70,7 @@ class Stack:
         self.machine = machine
         self.world = machine.world
         self.send = machine.send_ip
-        self.connections: dict[bytes, Connection] = {}
+        self.connections: dict[bytes, TcpConnection] = {}
         """By the ends as the other side writes them."""
         self.sockets: dict[int, Socket] = {}
         self.filters: list[Callable[[bytes], bool]] = []
@@ -89,13 +89,13 @@ class Stack:
 
     # -- TCP
 
-    def connect(self, address: bytes, port: int, application: Application) -> Connection:
+    def connect(self, address: bytes, port: int, application: Application) -> TcpConnection:
         """A connection that is opening. Raises `OSError` where it cannot be begun."""
         source = self.machine.source_for(address)
         if not source:
             raise OSError(errno.ENETUNREACH, "Network is unreachable")
         ends = self._free_ends(source, address, port)
-        connection = Connection.connect(self, ends, self._next_initial(), application, self.world.now)
+        connection = TcpConnection.connect(self, ends, self._next_initial(), application, self.world.now)
         self.connections[turned(ends)] = connection
         return connection
 
@@ -162,7 +162,7 @@ class Stack:
             self.machine.confirm(key[: (len(key) - 4) // 2])
 
     @staticmethod
-    def _begins_anew(connection: Connection, packet: bytes, at: int) -> bool:
+    def _begins_anew(connection: TcpConnection, packet: bytes, at: int) -> bool:
         sequence, _, bits, _ = read_segment(packet, at + 4)
         return bool(bits & SYN) and not bits & ACK and connection.is_beyond(sequence)
 
@@ -171,20 +171,20 @@ class Stack:
         bits = read_segment(packet, at + 4)[2]
         size = (len(key) - 4) // 2
         if bits & SYN and not bits & (ACK | RST) and self._listener(ends[:size], int.from_bytes(key[-2:])) is not None:
-            connection = Connection.answer(self, ends, self._next_initial(), packet, at, self.world.now)
+            connection = TcpConnection.answer(self, ends, self._next_initial(), packet, at, self.world.now)
             self.connections[key] = connection
         elif reset := reset_for(packet, at, ends):
             self.machine.answer(reset)
 
     # -- a `Below`
 
-    def arm(self, when: float, connection: Connection) -> None:
+    def arm(self, when: float, connection: TcpConnection) -> None:
         self.world.at(when, self._wake, connection)
 
-    def _wake(self, connection: Connection) -> None:
+    def _wake(self, connection: TcpConnection) -> None:
         connection.on_wakeup(self.world.now)
 
-    def established(self, connection: Connection) -> None:
+    def established(self, connection: TcpConnection) -> None:
         ends = connection.ends
         size = (len(ends) - 4) // 2
         accept = self._listener(ends[:size], int.from_bytes(ends[-4:-2]))
@@ -194,7 +194,7 @@ class Stack:
             connection.application = accept(connection)
             connection.application.opened()
 
-    def gone(self, connection: Connection) -> None:
+    def gone(self, connection: TcpConnection) -> None:
         self.connections.pop(turned(connection.ends), None)
 
     # -- UDP

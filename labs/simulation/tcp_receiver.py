@@ -11,7 +11,7 @@ from math import inf
 from typing import Protocol
 
 from labs.simulation.segments import ACK, HALF, MASK, PSH, SCALE
-from labs.simulation.tcp_sender import Below, Sender
+from labs.simulation.tcp_sender import Below, TcpSender
 
 WINDOW_BYTES = 4 << 20  # what a process that does not read may leave with us; Linux: tcp_rmem's upper end, roughly
 ATO_MIN_S = 0.04  # Linux: TCP_ATO_MIN, TCP_DELACK_MIN
@@ -34,7 +34,7 @@ class Application(Protocol):
         """The connection is gone by other hands: an errno. Nothing more is told."""
 
 
-class Receiver(Sender):
+class TcpReceiver(TcpSender):
     """The receiving half, on top of the sending one."""
 
     __slots__ = ("_ahead", "_ato_s", "_heard_at", "_inbox", "_kept", "_ping_pong", "_quick", "application", "reading")

@@ -51,7 +51,7 @@ class Below(Protocol):
         """It does not exist any more."""
 
 
-class Sender:
+class TcpSender:
     """The sending half. Offsets count from the oldest byte that is not acknowledged; a FIN counts as a byte."""
 
     __slots__ = ("_ack_at", "_alarm_at", "_backoff", "_below", "_buffer", "_congestion",

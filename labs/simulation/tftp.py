@@ -20,7 +20,7 @@ REQUEST = b"\0\x01file\0octet\0"
 _DATA, _ACK = b"\0\x03", b"\0\x04"
 
 
-class TftpClient:
+class SimulatedTftpClient:
     """A `FileClient`: each transfer is a conversation of its own."""
 
     lasting = False
@@ -80,7 +80,7 @@ class TftpClient:
         """A conversation ends by itself."""
 
 
-class TftpServer:
+class SimulatedTftpServer:
     """Answers each request from a new port."""
 
     def __init__(self, stack: Stack, orders: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ class TftpServer:
 class _Sending:
     """One conversation: the block that waits for its ACK."""
 
-    def __init__(self, server: TftpServer, address: bytes, port: int) -> None:
+    def __init__(self, server: SimulatedTftpServer, address: bytes, port: int) -> None:
         self._server = server
         self._client = (address, port)
         self._socket = server.stack.socket(self._heard)

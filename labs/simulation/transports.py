@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from labs.simulation.stack import Stack
-from labs.simulation.tcp import Connection
+from labs.simulation.tcp_connection import TcpConnection
 
 HIGH_WATER_BYTES = 65_536  # asyncio's own
 LOW_WATER_BYTES = HIGH_WATER_BYTES // 4
@@ -27,7 +27,7 @@ class HostTransport(asyncio.Transport):
 
     __slots__ = ("_closing", "_connection", "_paused", "_protocol", "_stack", "_waiter")
 
-    _connection: Connection
+    _connection: TcpConnection
 
     def __init__(self, stack: Stack, protocol: Any, waiter: asyncio.Future[None] | None = None) -> None:
         self._stack = stack
@@ -37,7 +37,7 @@ class HostTransport(asyncio.Transport):
         self._paused = False
 
     @classmethod
-    def accept(cls, stack: Stack, factory: Factory, connection: Connection) -> HostTransport:
+    def accept(cls, stack: Stack, factory: Factory, connection: TcpConnection) -> HostTransport:
         self = cls(stack, factory())
         self._connection = connection
         return self

@@ -51,7 +51,7 @@ class Neighbourly(NamedTuple):
     """Sent by a process through a packet socket."""
 
 
-class Receiver(Protocol):
+class InterfaceOwner(Protocol):
     """A machine, as its interfaces see it."""
 
     def receive_ip(self, packet: bytes, interface: Interface) -> None: ...
@@ -112,7 +112,7 @@ class Bucket:
 class Interface:
     """A machine's interface and the link from it to its switch. `inward` and `outward` are seen from the machine."""
 
-    def __init__(self, world: World, name: str, link: str, mac: bytes, machine: Receiver, switch: Switch) -> None:
+    def __init__(self, world: World, name: str, link: str, mac: bytes, machine: InterfaceOwner, switch: Switch) -> None:
         self.world = world
         self.name = name
         self.link = link

@@ -19,12 +19,12 @@ from labs.procedure.moments import SEED_MAX
 from labs.report import terminal
 from labs.results import Results
 from labs.sweep import picture
-from labs.sweep.cluster import Cluster
 from labs.sweep.collecting import collect, interruptible
+from labs.sweep.dask_cluster import DaskCluster
+from labs.sweep.local_workers import Workers
 from labs.sweep.outcome import Outcome
 from labs.sweep.summary import Summary, document
 from labs.sweep.variants import Variant, read_varied, variants
-from labs.sweep.workers import Workers
 
 SEEDS_MAX = 1_000_000
 """Seeds of one sweep. Lab's own: their outcomes are kept in memory."""
@@ -62,7 +62,7 @@ def sweep(
     outcomes: list[list[Outcome]] = [[] for _ in found]
     tasks = [(index, seed) for seed in wanted for index in range(len(found))]
     bundles = [variant.bundle for variant in found]
-    with interruptible(), Cluster(dask, bundles) if dask else Workers(bundles) as workers:
+    with interruptible(), DaskCluster(dask, bundles) if dask else Workers(bundles) as workers:
         interrupted = collect(workers, tasks, outcomes, found[0].file.name)
         number = workers.number
     seconds = time.monotonic() - began

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from labs.sweep.cluster import Cluster
+from labs.sweep.dask_cluster import DaskCluster
+from labs.sweep.local_workers import Task, Workers
 from labs.sweep.outcome import Outcome
-from labs.sweep.workers import Task, Workers
 
 
-def collect(workers: Workers | Cluster, tasks: list[Task], outcomes: list[list[Outcome]], lab: str) -> bool:
+def collect(workers: Workers | DaskCluster, tasks: list[Task], outcomes: list[list[Outcome]], lab: str) -> bool:
     """Takes the outcomes as they come; whether it was interrupted, which keeps what is done."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 from labs.python import python_command
 from labs.traffic.fates import Fate, Tally
-from labs.traffic.process import LINE_MAX
+from labs.traffic.stdio_commands import LINE_MAX
 from labs.traffic.workload import AnyWorkload, Flood, Ping, Sessions, orders
 
 Spawn = Callable[..., Awaitable[asyncio.subprocess.Process]]
 READY_S = 20.0
-PARTS = {"sessions": ("client", "server"), "short": ("client", "server")}
+PARTS = dict.fromkeys(("sessions", "short"), ("session_client", "session_server"))
 """The client's part and the server's, of kinds that do not name theirs KIND_client and KIND_server."""
 
 
@@ -23,22 +23,22 @@ class TrafficError(Exception):
     """A traffic process did not do what it was told."""
 
 
-class Process(Protocol):
+class WorkloadProcess(Protocol):
     """One of the two processes of a workload. What it cannot do raises `TrafficError`."""
 
     async def command(self, do: str, **arguments: Any) -> Any: ...
     async def close(self) -> None: ...
 
 
-Begin = Callable[[str, str, dict[str, Any]], Awaitable[Process]]
+Begin = Callable[[str, str, dict[str, Any]], Awaitable[WorkloadProcess]]
 """Starts a part in a node with its orders, and returns when it is ready. Raises `TrafficError`."""
 
 
 def spawned(spawn: Spawn) -> Begin:
     """Each part is a program of its own, which `spawn` starts in a node."""
 
-    async def begin(node: str, part: str, told: dict[str, Any]) -> Process:
-        return await _Process.start(spawn, node, f"labs.traffic.{part}", told["name"], told)
+    async def begin(node: str, part: str, told: dict[str, Any]) -> WorkloadProcess:
+        return await _SpawnedProcess.start(spawn, node, f"labs.traffic.{part}", told["name"], told)
 
     return begin
 
@@ -55,8 +55,8 @@ class Traffic:
         self._begin = begin
         self._nodes = (client, server)
         self._orders = orders(name, workload, address=address, rate=rate, epoch=epoch)
-        self._client: Process | None = None
-        self._server: Process | None = None
+        self._client: WorkloadProcess | None = None
+        self._server: WorkloadProcess | None = None
         self._finished = False
 
     @property
@@ -127,13 +127,13 @@ class Traffic:
                 await process.close()
 
     @staticmethod
-    async def _command(process: Process | None, do: str, **arguments: Any) -> Any:
+    async def _command(process: WorkloadProcess | None, do: str, **arguments: Any) -> Any:
         if process is None:
             raise TrafficError("the workload was not started")
         return await process.command(do, **arguments)
 
 
-class _Process:
+class _SpawnedProcess:
     """One traffic process: requests by number, answers as they come."""
 
     def __init__(self, process: asyncio.subprocess.Process, what: str) -> None:
@@ -145,7 +145,7 @@ class _Process:
         self._reader: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, spawn: Spawn, node: str, module: str, name: str, told: dict[str, Any]) -> _Process:
+    async def start(cls, spawn: Spawn, node: str, module: str, name: str, told: dict[str, Any]) -> _SpawnedProcess:
         process = await spawn(
             node, python_command(module, json.dumps(told)),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_MAX,

@@ -18,13 +18,13 @@ from typing import Any
 
 from labs.traffic.fates import Tally
 from labs.traffic.flood_packets import packets
-from labs.traffic.process import Command, say, serve_commands
+from labs.traffic.stdio_commands import Command, say, serve_commands
 
 BATCH_S = 0.005
 """Wall seconds between two batches of packets."""
 
 
-class Flood(ABC):
+class FloodSender(ABC):
     """What is offered, and how much of it is sent by now. `source`: our own address towards the server."""
 
     def __init__(self, orders: dict[str, Any], source: str, clock: Callable[[], float]) -> None:
@@ -76,7 +76,7 @@ class Flood(ABC):
         return min(self._wanted, self._first + int(passed * self.orders["rate"]) + 1)
 
 
-class RawFlood(Flood):
+class RawFloodSender(FloodSender):
     """Through a raw socket of this machine, in a thread."""
 
     def __init__(self, orders: dict[str, Any]) -> None:
@@ -111,7 +111,7 @@ class RawFlood(Flood):
 
 async def main(orders: dict[str, Any]) -> None:
     try:
-        flood = RawFlood(orders)
+        flood = RawFloodSender(orders)
         if orders["protocol"] == "tcp":
             flood.silence("-I")
     except (OSError, subprocess.CalledProcessError) as error:

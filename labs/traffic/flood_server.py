@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from labs.traffic.fates import Tally
 from labs.traffic.flood_packets import flow, packet_filter
-from labs.traffic.process import Command, raise_file_limit, say, serve_commands
+from labs.traffic.stdio_commands import Command, raise_file_limit, say, serve_commands
 
 FRAME_BYTES = 256
 """Of the ring, for one packet: the kernel's header (some 80 bytes), then ours (60 at most)."""
@@ -77,7 +77,7 @@ class Ring:
         return len(self.flows)
 
 
-class Receiver(Protocol):
+class FloodReceiver(Protocol):
     """What has room for every packet of the flood that arrives."""
 
     missed: int
@@ -87,8 +87,8 @@ class Receiver(Protocol):
         """Distinct connections so far."""
 
 
-class Server:
-    def __init__(self, receiver: Receiver, clock: Callable[[], float]) -> None:
+class FloodServer:
+    def __init__(self, receiver: FloodReceiver, clock: Callable[[], float]) -> None:
         self.receiver = receiver
         self._clock = clock
 
@@ -147,7 +147,7 @@ async def main(orders: dict[str, Any]) -> None:
         say({"milestone": "failed", "error": str(error)})
         return
     say({"milestone": "ready"})
-    await serve_commands(Server(ports.ring, time.monotonic).commands())
+    await serve_commands(FloodServer(ports.ring, time.monotonic).commands())
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pyftpdlib.filesystems import AbstractedFS
 from pyftpdlib.handlers import DTPHandler, FTPHandler
 from pyftpdlib.servers import FTPServer
 
-from labs.traffic.process import raise_file_limit, say, serve_commands
+from labs.traffic.stdio_commands import raise_file_limit, say, serve_commands
 from labs.traffic.transfers import content
 
 BACKLOG = 1024
@@ -75,7 +75,7 @@ class Connecting(FTPHandler.active_dtp):  # type: ignore[misc]
             super().close()
 
 
-class Announced:
+class PortAddress:
     """Where PORT said that the client waits. The library would connect at once; most servers do when they send."""
 
     def __init__(self, host: str, port: int, cmd_channel: Any) -> None:
@@ -92,13 +92,13 @@ class Announced:
 class PatientControl(FTPHandler):  # type: ignore[misc]
     """A control connection whose active data connections are opened by their transfers."""
 
-    active_dtp = Announced
+    active_dtp = PortAddress
     answers_port = True
     _dtp_connector: Any
 
     def push_dtp_data(self, *what: Any, **how: Any) -> None:
         super().push_dtp_data(*what, **how)
-        if isinstance(self._dtp_connector, Announced):
+        if isinstance(self._dtp_connector, PortAddress):
             self._dtp_connector = self._dtp_connector.connect(self)
 
     def respond(self, answer: str, *how: Any, **more: Any) -> None:

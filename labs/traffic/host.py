@@ -17,7 +17,7 @@ class Timer(Protocol):
     def cancel(self) -> None: ...
 
 
-class Network(Protocol):
+class TcpNetwork(Protocol):
     """TCP. Both raise `OSError`."""
 
     async def connect(self, factory: Factory, address: str, port: int) -> None:
@@ -32,7 +32,7 @@ class Host:
     """Seconds, as of a monotonic clock."""
     later: Callable[[float, Callable[[Any], object], Any], Timer]
     """Call the function with the argument after so many seconds."""
-    network: Network
+    network: TcpNetwork
     chance: Random
 
 

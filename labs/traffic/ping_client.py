@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from labs.traffic.fates import Fate, Session, Tally
-from labs.traffic.process import Command, raise_file_limit, say, serve_commands
+from labs.traffic.stdio_commands import Command, raise_file_limit, say, serve_commands
 from labs.traffic.transfers import patience_of
 
 Exchange = Callable[[float], Awaitable[bool]]

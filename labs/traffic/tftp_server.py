@@ -15,7 +15,7 @@ from typing import Any
 
 from tftpy import TftpServer
 
-from labs.traffic.process import raise_file_limit, say, serve_commands
+from labs.traffic.stdio_commands import raise_file_limit, say, serve_commands
 from labs.traffic.transfers import content
 
 RETRANSMIT_S = 1

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from labs.traffic.process import say, serve_commands
+from labs.traffic.stdio_commands import say, serve_commands
 from labs.traffic.transfers import FileClient, Heard, Transfers
 
 

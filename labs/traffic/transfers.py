@@ -11,9 +11,9 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from labs.traffic.conversation import PATIENCE_FLOOR_S
 from labs.traffic.fates import Fate, Session, Tally, WrongAnswer, fate_of
-from labs.traffic.process import Command
+from labs.traffic.session_conversation import PATIENCE_FLOOR_S
+from labs.traffic.stdio_commands import Command
 
 Heard = Callable[[], None]
 """To be called whenever bytes of the file have arrived, from whatever thread."""

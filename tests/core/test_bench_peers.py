@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from labs.bench import conntrackd, keepalived
-from labs.bench.connections import RATES, Attempt, Side
+from labs.bench.connections import RATES, Side, Trial
 from labs.bench.failover import longest_silence
 from labs.bench.figures import against, in_turn
-from labs.bench.inside import GROUPS
+from labs.bench.measuring import GROUPS
 from labs.bench.sync import p99
 from labs.bench.ways import Way
 from labs.network.errors import LabError
@@ -73,12 +73,12 @@ def test_one_in_a_hundred_takes_longer_than_p99():
         p99([1.0])
 
 
-async def _loses_above(rate: float, flows: int, offered: float) -> Attempt:
+async def _loses_above(rate: float, flows: int, offered: float) -> Trial:
     lost = 3 if offered == 0.0 or offered > rate else 0
-    return Attempt(offered, lost, 0, 1_000.0)
+    return Trial(offered, lost, 0, 1_000.0)
 
 
-def best_of(side: Side) -> tuple[Attempt, list[str]]:
+def best_of(side: Side) -> tuple[Trial, list[str]]:
     import asyncio
 
     told: list[str] = []

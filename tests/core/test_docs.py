@@ -12,7 +12,7 @@ import pytest
 
 from fwnode.cluster.membership import MemberState
 from fwnode.firewall.parameters import PARAMETERS
-from fwnode.firewall.tcp import TABLE, Event, State
+from fwnode.firewall.tcp_states import TABLE, ConnectionState, SegmentKind
 from fwnode.firewall.verdict import DropReason
 from labs.bench.figures import COLUMNS, FIGURES, Row, cells
 from labs.exit_codes import ExitCode
@@ -73,7 +73,8 @@ def states() -> str:
 
 def tcp() -> str:
     side = ("initiator", "responder")
-    rows = ((State(s).name, side[d], Event(e).name, following.name) for (s, d, e), following in sorted(TABLE.items()))
+    rows = ((ConnectionState(s).name, side[d], SegmentKind(e).name, following.name)
+            for (s, d, e), following in sorted(TABLE.items()))
     return table("state", "from", "segment", "next state", rows=rows)
 
 

@@ -158,7 +158,7 @@ def test_a_traffic_process_that_dies_costs_no_document(tmp_path):
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (1, "")
     document = json.loads(result.read_text())
-    assert "labs.traffic.client of workload 'database' has ended" in document["problem"]
+    assert "labs.traffic.session_client of workload 'database' has ended" in document["problem"]
     assert document["workloads"]["database"]["sessions"] == 3
 
 
@@ -166,6 +166,6 @@ def client_of(process: Path, folder: Path) -> bool:
     """Whether this is the client's process of the workload whose lab file is in the folder."""
     try:
         words = (process / "cmdline").read_bytes()
-        return b"labs.traffic.client" in words and (process / "cwd").resolve() == folder
+        return b"labs.traffic.session_client" in words and (process / "cwd").resolve() == folder
     except OSError:
         return False

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from network_ground import inside, output, ping
 
-from labs.network import control, namespaces, readiness
+from labs.network import control_client, namespaces, readiness
 from labs.network import lab as lab_module
 from labs.network.errors import BusyError, ControlError, LabError
 from labs.network.faults import pause_process, process_state, resume_process
@@ -125,7 +125,7 @@ async def busy_member(lab: Lab) -> None:
     lab_module.STATE_TIMEOUT_S = 0.1
     assert (await lab.info())["members"]["fw1"]["state"] == "busy"
     with pytest.raises(BusyError, match=r"no answer within 0\.2 s"):
-        await control.request(lab.control_path("fw1"), {"command": "status", "arguments": {}}, 0.2)
+        await control_client.request(lab.control_path("fw1"), {"command": "status", "arguments": {}}, 0.2)
     for caller in callers:
         caller.close()
     await resume_process(lab.pid("fw1"))

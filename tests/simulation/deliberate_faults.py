@@ -22,7 +22,7 @@ from fwnode.firewall.load import SyncLoad
 from fwnode.firewall.packet import TCP, Packet
 from fwnode.firewall.policy import Action, Match
 from fwnode.firewall.table import ConnectionTable
-from fwnode.firewall.tcp import EVENTS, Event
+from fwnode.firewall.tcp_states import SEGMENT_KINDS, SegmentKind
 from fwnode.firewall.verdict import Verdict
 from fwnode.member import Member
 from syncproto.delta import DeltaSender
@@ -30,7 +30,7 @@ from syncproto.engine import SyncEngine
 from syncproto.full import FullSink
 from syncproto.message import Ack, Message
 from syncproto.record import Op, Record, Update
-from syncproto.session import Session
+from syncproto.session import PeerSession
 
 SEEDS_MAX = 2_000
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -38,16 +38,16 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 def ack_before_apply(patch: pytest.MonkeyPatch) -> None:
     """The newest update that came is acknowledged, although one before it is missing."""
-    original = Session.outgoing
+    original = PeerSession.outgoing
 
-    def messages(self: Session, now: float) -> Iterator[Message]:
+    def messages(self: PeerSession, now: float) -> Iterator[Message]:
         for message in original(self, now):
             if isinstance(message, Ack) and self.receiver is not None:
                 yield replace(message, sequence=self.receiver.highest)
             else:
                 yield message
 
-    patch.setattr(Session, "outgoing", messages)
+    patch.setattr(PeerSession, "outgoing", messages)
 
 
 def older_record_wins(patch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def learning_without_rules(patch: pytest.MonkeyPatch) -> None:
     original = Firewall._decide_unknown
 
     def decide(self: Firewall, packet: Packet, *rest: Any) -> Verdict:
-        if packet.protocol == TCP and EVENTS[packet.flags] is not Event.SYN and self.allows_out_of_state:
+        if packet.protocol == TCP and SEGMENT_KINDS[packet.flags] is not SegmentKind.SYN and self.allows_out_of_state:
             accepted = Match(Action.ACCEPT, 0, "", "", None, False)
             with pytest.MonkeyPatch.context() as inner:
                 inner.setattr(self, "_match", lambda *asked: accepted, raising=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from labs.simulation.invariants.figures import CountsAddUp, InsideCaps, LoadMeasured, NoFailure
+from labs.simulation.invariants.accounts import CountsAddUp, InsideCaps, LoadMeasured, NoFailure
 from labs.simulation.invariants.forwarding import (
     ForwardsNothing,
     OneForwards,

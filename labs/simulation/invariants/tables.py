@@ -8,7 +8,7 @@ from math import inf
 
 from fwnode.control import compare
 from fwnode.firewall.connection import Connection
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 from labs.simulation.invariants.look import WALKED_MOST, Invariant, Look, MemberLook
 from syncproto.release import Exchange
 
@@ -205,7 +205,7 @@ def _who_tells(one: MemberLook, other: MemberLook, look: Look) -> list[MemberLoo
 
 def _stays(connection: Connection, generation: int) -> bool:
     """Nothing but idleness ends it: it is this member's own, not closed, and matched with the policy of now."""
-    return connection.owned and connection.state is not State.CLOSING and connection.generation == generation
+    return connection.owned and connection.state is not ConnectionState.CLOSING and connection.generation == generation
 
 
 def _should_agree(member: MemberLook, peer: MemberLook) -> bool:

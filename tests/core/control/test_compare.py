@@ -7,14 +7,16 @@ import json
 from fwnode.control import compare
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.table import ConnectionTable
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 
 
 def key(number: int, protocol: int = 6, size: int = 4) -> bytes:
     return bytes((protocol,)) + bytes(2 * size) + number.to_bytes(2, "big") + b"\x00\x50"
 
 
-def table(*numbers: int, protocol: int = 6, size: int = 4, state: State = State.ESTABLISHED) -> ConnectionTable:
+def table(
+    *numbers: int, protocol: int = 6, size: int = 4, state: ConnectionState = ConnectionState.ESTABLISHED
+) -> ConnectionTable:
     made = ConnectionTable()
     for number in numbers:
         made.add(Connection(key(number, protocol, size), state, 60.0, 60.0, 0.0), 0.0)
@@ -48,7 +50,7 @@ def test_what_each_member_lacks_is_counted_by_kind() -> None:
 
 
 def test_another_state_is_a_difference_of_the_member_that_is_behind() -> None:
-    seen = look(fw1=table(1, state=State.FIN_WAIT_INITIATOR), fw2=table(1))
+    seen = look(fw1=table(1, state=ConnectionState.FIN_WAIT_INITIATOR), fw2=table(1))
     data = compare.summary(seen, compare.differences(seen))
     assert data["kinds"]["TCP"]["fw2"]["other_state"] == 1
     assert data["kinds"]["TCP"]["fw1"]["other_state"] == 0
@@ -65,4 +67,4 @@ def test_a_service_that_is_not_synchronised_is_no_difference_but_is_told() -> No
     one.entries[key(2)].sync_at = float("inf")
     packed = compare.pack(one, 1.0)
     assert compare.unsynchronised([packed]) == 1
-    assert compare.unpack(packed) == {key(1): State.ESTABLISHED}
+    assert compare.unpack(packed) == {key(1): ConnectionState.ESTABLISHED}

@@ -19,7 +19,7 @@ from properties import examples
 
 from fwnode.control import conversation, server
 from fwnode.control.conversation import Caller
-from fwnode.control.protocol import REQUEST_MAX, ControlError, encode
+from fwnode.control.protocol import REQUEST_MAX, RequestError, encode
 from fwnode.control.streams import Stream
 
 MakeWorld = Callable[..., World]
@@ -40,7 +40,7 @@ def make(tmp_path: Path) -> Iterator[MakeWorld]:
 
 def echo(command: str, arguments: dict[str, Any], _caller: Any) -> Any:
     if command == "refuse":
-        raise ControlError("no")
+        raise RequestError("no")
     if command == "break":
         raise ZeroDivisionError("a mistake " + "x" * 100_000)
     return {"said": arguments.get("n")}

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from fwnode.links.datagrams import Datagrams, Wire
+from fwnode.links.datagrams import Datagrams, PeerSocket
 
 
 class Refusing:
@@ -27,7 +27,7 @@ class Refusing:
 @pytest.mark.parametrize("name", ["EMSGSIZE", "ENETUNREACH", "ENOBUFS", "EHOSTUNREACH", "EPERM"])
 def test_an_error_of_a_wire_is_counted_by_its_name(name: str) -> None:
     datagrams = Datagrams({}, "sync")
-    wire = Wire(2, "sync", True, cast(socket.socket, Refusing(getattr(errno, name))))
+    wire = PeerSocket(2, "sync", True, cast(socket.socket, Refusing(getattr(errno, name))))
     datagrams.wires.append(wire)
     datagrams._ways[2, "sync"] = wire
     refused: list[Any] = []

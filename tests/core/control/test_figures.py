@@ -13,7 +13,7 @@ from member_world import World
 from fwnode.control import render
 from fwnode.control.commands import Commands
 from fwnode.control.conversation import Caller
-from fwnode.control.protocol import ControlError, put_together
+from fwnode.control.protocol import RequestError, put_together
 from fwnode.control.streams import Stream
 from fwnode.firewall.verdict import Hook
 from fwnode.member import Member
@@ -68,7 +68,7 @@ def test_a_parameter_is_set_by_name_and_a_wrong_one_is_refused_with_the_legal_va
         ("tab", {"table": "nat"}, "no table 'nat'; tables are connections, local"),
         ("reboot", {}, "unknown command 'reboot'; known are status"),
     ):
-        with pytest.raises(ControlError, match=words):
+        with pytest.raises(RequestError, match=words):
             ask(commands, command, **arguments)
     assert made.parameters["fw_allow_out_of_state_tcp"] == 1
 
@@ -77,7 +77,7 @@ def test_a_bad_policy_changes_nothing_and_is_told_with_all_its_problems() -> Non
     made = member()
     commands = Commands(made)
     bad = {"name": "x", "rules": [{"source": "lost", "action": "accept"}, {"service": "none-such", "action": "drop"}]}
-    with pytest.raises(ControlError) as error:
+    with pytest.raises(RequestError) as error:
         ask(commands, "policy_install", policy=bad, file="new.yaml")
     assert [line.partition(": no ")[0] for line in str(error.value).splitlines()] == [
         "new.yaml: rules[0].source",

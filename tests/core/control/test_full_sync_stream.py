@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from fwnode.edges import FullSyncEnd
-from fwnode.links.full_sync import FullSyncStreams
+from fwnode.links.full_sync_streams import FullSyncStreams
 from fwnode.links.stream import CHUNK_BYTES, FullSyncStream
 
 HERE = "127.0.0.1"

@@ -17,7 +17,7 @@ from fwnode.control.client import Control, MemberError
 from fwnode.control.commands import Commands
 from fwnode.control.protocol import PART_BYTES, REQUEST_MAX, encode, put_together, requests
 from fwnode.firewall.connection import Connection
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def fill(made: Any, count: int, begin: int = 0) -> None:
     table = made.firewall.connections
     for number in range(begin, begin + count):
         key = b"\x06" + b"\xc0\0\2\x64" + number.to_bytes(4) + b"\x9c\x41\x05\xf1"
-        table.add(Connection(key, State.ESTABLISHED, 3600.0, 3600.0, 0.0), made.lab_now)
+        table.add(Connection(key, ConnectionState.ESTABLISHED, 3600.0, 3600.0, 0.0), made.lab_now)
 
 
 def ask(world: World, question: Callable[[Control], Any], meanwhile: Callable[[], Any] = lambda: None) -> Any:

@@ -1,6 +1,6 @@
 """Answering for the virtual addresses, as far as it goes without a network."""
 
-from fwnode.datapath.addresses import TURN_MAX, AddressKeeper
+from fwnode.datapath.address_keeper import TURN_MAX, AddressKeeper
 
 
 class Flood:

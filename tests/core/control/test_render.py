@@ -9,10 +9,10 @@ from fwnode.control import render
 from fwnode.control.watching import log_line
 from fwnode.firewall.holding import HoldCounters
 from fwnode.firewall.verdict import DropReason, LogEntry
-from syncproto.events import Counters
+from syncproto.events import SyncCounters
 from syncproto.joining import NO_FULL_SYNC
 
-COUNTERS = asdict(Counters())
+COUNTERS = asdict(SyncCounters())
 HOLDING = {"pending": 0, **asdict(HoldCounters())}
 BLOCKING: dict[str, Any] = {
     "enabled": False, "heavy": False, "blocking": False, "threshold": 410, "scenarios": 0, "seconds": 0.0, "packets": 0,

@@ -24,7 +24,7 @@ from scapy.packet import Packet, Raw
 
 from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.parameters import Parameters
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 from fwnode.firewall.verdict import Hook
 from fwnode.policy_file import build_policy
 
@@ -137,7 +137,7 @@ def play(fw: Firewall, transcript: str, *, now: float = 0.0, **ports: int) -> fl
         packet = tcp(what, way, **ports)
         verdict = answer(fw, packet, now)
         entry = fw.connections.find(key_of(way, **ports))
-        happened.append(f"{way} {what} {verdict} {State(entry.state).name if entry else '-'}")
+        happened.append(f"{way} {what} {verdict} {ConnectionState(entry.state).name if entry else '-'}")
     assert happened == expected
     return now
 

@@ -17,7 +17,7 @@ from fwnode.firewall.connection import Connection
 from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.packet import parse
 from fwnode.firewall.table import ConnectionTable
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 from fwnode.policy_file import build_policy
 from syncproto.columns import columns_from, pack_columns
 from syncproto.record import Op, Record, RecordFlag, Update, pack_update, unpack_update
@@ -321,7 +321,7 @@ def test_a_connection_from_port_0_is_no_announced_one() -> None:
     """Its key looks like one; its end must reach the connection."""
     fw = control_firewall({"rules": [{"action": "accept"}]})
     key = parse(bytes(datagram(">", b"x", 9, 40001))).key  # of a peer that lets such a packet pass
-    fw.connections.add(Connection(key[:-4] + bytes(2) + key[-2:], State.NONE, 40.0, 40.0, 0.0), 0.0)
+    fw.connections.add(Connection(key[:-4] + bytes(2) + key[-2:], ConnectionState.NONE, 40.0, 40.0, 0.0), 0.0)
     other = control_firewall()
     tell(fw, other)
     other.connections.expected.announce(announcement(53), PARENT, 1, 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fwnode.firewall.audience import Audience
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.table import ConnectionTable
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 from syncproto.events import Listeners
 from syncproto.record import Op
 
@@ -63,7 +63,7 @@ def test_a_peer_that_takes_no_whole_table_has_to_be_told_anew() -> None:
 
 def test_a_tick_with_room_tells_anew_what_an_older_peer_never_heard() -> None:
     table = ConnectionTable()
-    table.add(Connection(b"\x06" + bytes(12), State.ESTABLISHED, 60.0, 60.0, 0.0), 0.0)
+    table.add(Connection(b"\x06" + bytes(12), ConnectionState.ESTABLISHED, 60.0, 60.0, 0.0), 0.0)
     table.take_updates(0.0)
     table.audience.listen(Listeners({2: 50}, without_table=frozenset({2})))
     assert not table.take_updates(0.1), "not before there is time for it"
@@ -74,7 +74,7 @@ def test_a_tick_with_room_tells_anew_what_an_older_peer_never_heard() -> None:
 def test_the_table_remembers_who_heard() -> None:
     table = ConnectionTable()
     table.audience.listen(Listeners({2: 100}))
-    connection = Connection(b"\x06" + bytes(12), State.ESTABLISHED, 60.0, 60.0, 0.0)
+    connection = Connection(b"\x06" + bytes(12), ConnectionState.ESTABLISHED, 60.0, 60.0, 0.0)
     table.add(connection, 0.0)
     assert not table.audience.knows(connection.told), "it is told at the next tick"
     table.take_updates(0.0)

@@ -11,7 +11,7 @@ from fwnode.firewall.connection import Connection
 from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.packet import parse
 from fwnode.firewall.table import ConnectionTable
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 from syncproto.columns import Columns
 from syncproto.record import Op, Record, Update
 
@@ -40,7 +40,7 @@ def filled(fw: Firewall, count: int) -> None:
     sample = parse(tcp("S")).key
     for number in range(count):
         name = sample[:3] + number.to_bytes(2) + sample[5:]
-        fw.connections.add(Connection(name, State.ESTABLISHED, 3600.0, 3600.0, 0.0), 0.0)
+        fw.connections.add(Connection(name, ConnectionState.ESTABLISHED, 3600.0, 3600.0, 0.0), 0.0)
 
 
 def test_what_is_cleared_is_over_here_and_at_the_peers() -> None:

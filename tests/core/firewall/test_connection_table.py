@@ -15,7 +15,7 @@ from fwnode.firewall.connection import Connection
 from fwnode.firewall.packet import reverse_key
 from fwnode.firewall.refreshing import REFRESHES_PER_TIMEOUT
 from fwnode.firewall.table import ENDED_TOGETHER, EXPIRED_AT_ONCE_MAX, ConnectionTable
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 from fwnode.lab_clock import FLOOR_S, LabClock
 from syncproto.record import Op, Record, Update
 
@@ -24,14 +24,15 @@ def key(number: int) -> bytes:
     return b"\x06" + bytes([192, 0, 2, 1, 198, 51, 100, 1]) + number.to_bytes(2, "big") + b"\x00\x50"
 
 
-def connection(number: int = 1, *, born: float = 0.0, timeout: float = 3600.0, state: State = State.ESTABLISHED,
-               learned: bool = False) -> Connection:  # fmt: skip
+def connection(number: int = 1, *, born: float = 0.0, timeout: float = 3600.0,
+               state: ConnectionState = ConnectionState.ESTABLISHED, learned: bool = False) -> Connection:  # fmt: skip
     made = Connection(key(number), state, timeout, timeout, born)
     made.learned = learned
     return made
 
 
-def record(number: int = 1, *, born: float = 0.0, revision: int = 1, state: State = State.ESTABLISHED,
+def record(number: int = 1, *, born: float = 0.0, revision: int = 1,
+           state: ConnectionState = ConnectionState.ESTABLISHED,
            ttl: float = 3600.0, timeout: float = 3600.0, flags: int = 0) -> Record:  # fmt: skip
     return Record(key(number), int(state), ttl, timeout, 1, "http", flags, born, revision)
 
@@ -58,11 +59,11 @@ def test_ten_changes_in_one_tick_are_one_record_of_the_last() -> None:
     play(fw, "> S ACCEPT SYN_SENT\n < SA ACCEPT SYN_RECEIVED\n > A ACCEPT ESTABLISHED\n < FA ACCEPT FIN_WAIT_RESPONDER")
     [update] = fw.connections.take_updates(0.0)
     assert update.record is not None
-    assert (update.op, update.record.state) == (Op.SET, State.FIN_WAIT_RESPONDER)
+    assert (update.op, update.record.state) == (Op.SET, ConnectionState.FIN_WAIT_RESPONDER)
     play(fw, "> FA ACCEPT CLOSING\n > A ACCEPT CLOSING")
     [update] = fw.connections.take_updates(0.0)
     assert update.record is not None
-    assert (update.op, update.record.state) == (Op.MODIFY, State.CLOSING)
+    assert (update.op, update.record.state) == (Op.MODIFY, ConnectionState.CLOSING)
     assert said(fw.connections) == []
 
 
@@ -111,7 +112,7 @@ def test_a_connection_that_came_back_from_the_other_side_replaces_the_old_one_at
     table.add(connection(), 0.0)
     for update in table.take_updates(0.0):
         peer.apply(update, 0.0)
-    turned = Connection(reverse_key(key(1)), State.SYN_SENT, 25.0, 3600.0, 1.0)
+    turned = Connection(reverse_key(key(1)), ConnectionState.SYN_SENT, 25.0, 3600.0, 1.0)
     table.add(turned, 1.0)
     table.remove(turned)
     for update in table.take_updates(1.0):
@@ -124,10 +125,10 @@ def test_a_connection_used_again_counts_as_newer_even_when_the_clock_went_back()
     table, peer = ConnectionTable(), ConnectionTable()
     peer.apply(told(born=100.0, revision=4), 0.0)
     table.apply(told(born=100.0, revision=4), 0.0)
-    table.add(connection(born=90.0, state=State.SYN_SENT), 90.0)
+    table.add(connection(born=90.0, state=ConnectionState.SYN_SENT), 90.0)
     [update] = table.take_updates(90.0)
     assert peer.apply(update, 90.0)
-    assert peer.entries[key(1)].state is State.SYN_SENT
+    assert peer.entries[key(1)].state is ConnectionState.SYN_SENT
 
 
 def test_a_busy_connection_is_announced_a_few_times_a_timeout_and_no_more() -> None:
@@ -148,12 +149,12 @@ def test_a_busy_connection_is_announced_a_few_times_a_timeout_and_no_more() -> N
 
 def test_a_copy_never_goes_back_to_an_older_state() -> None:
     table = ConnectionTable()
-    assert table.apply(told(born=5.0, revision=3, state=State.CLOSING), 0.0)
+    assert table.apply(told(born=5.0, revision=3, state=ConnectionState.CLOSING), 0.0)
     assert not table.apply(told(born=5.0, revision=2), 0.0), "an older revision"
     assert not table.apply(told(born=4.0, revision=9), 0.0), "an older connection of the same key"
-    assert table.entries[key(1)].state is State.CLOSING
-    assert table.apply(told(born=6.0, revision=0, state=State.SYN_SENT), 0.0), "a newer one"
-    assert table.entries[key(1)].state is State.SYN_SENT
+    assert table.entries[key(1)].state is ConnectionState.CLOSING
+    assert table.apply(told(born=6.0, revision=0, state=ConnectionState.SYN_SENT), 0.0), "a newer one"
+    assert table.entries[key(1)].state is ConnectionState.SYN_SENT
 
 
 @examples(100)
@@ -263,7 +264,7 @@ def test_the_work_of_expiry_follows_what_is_due_not_what_is_held() -> None:
     table = ConnectionTable()
     for number in range(3000):
         timeout = 25.0 if number < 10 else 3600.0
-        table.add(Watched(key(number), State.ESTABLISHED, timeout, timeout, 0.0), 0.0)
+        table.add(Watched(key(number), ConnectionState.ESTABLISHED, timeout, timeout, 0.0), 0.0)
     Watched.looks = 0
     for tick in range(500):
         table.expire(tick / 10)

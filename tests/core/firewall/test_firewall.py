@@ -30,7 +30,7 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6, IPv6ExtHdrDestOpt
 from scapy.packet import Raw
 
 from fwnode.firewall.firewall import LOG_MAX, Firewall
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 from fwnode.firewall.verdict import DropReason, Hook
 from fwnode.policy_file import build_policy
 
@@ -405,7 +405,7 @@ def test_after_a_failover_the_other_member_goes_on_with_what_it_was_told() -> No
     [update] = standby.connections.take_updates(0.0)
     assert update.op.name in ("MODIFY", "REFRESH")
     assert active.connections.apply(update, 0.0), "the new owner's word counts from here on"
-    assert active.connections.entries[key_of()].state is State.FIN_WAIT_INITIATOR
+    assert active.connections.entries[key_of()].state is ConnectionState.FIN_WAIT_INITIATOR
 
 
 def test_a_copy_one_tick_behind_the_handshake_still_lets_the_connection_go_on() -> None:

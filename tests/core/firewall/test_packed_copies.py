@@ -18,7 +18,7 @@ from test_connection_table import connection, deleted, key, record, said, told
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.packet import reverse_key
 from fwnode.firewall.table import ENDED_MAX, EXPIRED_AT_ONCE_MAX, ConnectionTable
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 from syncproto.columns import Columns
 from syncproto.record import OWNER_SHIFT, Op, Record, Update
 
@@ -64,9 +64,9 @@ def test_a_delete_ends_a_packed_copy_and_a_late_record_does_not_bring_it_back() 
 def test_a_newer_record_replaces_a_packed_one_and_an_older_one_does_not() -> None:
     table = packed(1, 2, revision=5)
     assert not table.apply(told(1, revision=4), 1.0)
-    assert table.apply(told(2, Op.MODIFY, revision=6, state=State.CLOSING, ttl=20.0), 1.0)
+    assert table.apply(told(2, Op.MODIFY, revision=6, state=ConnectionState.CLOSING, ttl=20.0), 1.0)
     found = table.find(key(2))
-    assert found is not None and found.state is State.CLOSING
+    assert found is not None and found.state is ConnectionState.CLOSING
 
 
 def test_packed_copies_end_when_their_time_comes_and_the_batch_with_the_last() -> None:
@@ -200,7 +200,8 @@ def news(table: ConnectionTable, now: float) -> list[str]:
 bodies = st.builds(
     lambda n, back, **fields: replace(record(n, **fields), key=reverse_key(key(n)) if back else key(n)),
     n=NUMBERS, back=st.sampled_from([False] * 4 + [True]), born=st.sampled_from([0.0, 1.0]),
-    revision=st.integers(1, 3), state=st.sampled_from([State.SYN_SENT, State.ESTABLISHED, State.CLOSING]),
+    revision=st.integers(1, 3),
+    state=st.sampled_from([ConnectionState.SYN_SENT, ConnectionState.ESTABLISHED, ConnectionState.CLOSING]),
     ttl=st.integers(1, 40).map(float), timeout=st.sampled_from([10.0, 60.0]),
     flags=st.sampled_from([0, 1, 1 << OWNER_SHIFT, 3 << OWNER_SHIFT]),
 )  # fmt: skip

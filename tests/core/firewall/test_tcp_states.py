@@ -6,7 +6,7 @@ import pytest
 from firewall_wire import answer, firewall, key_of, play, tcp
 
 from fwnode.control.watching import log_line
-from fwnode.firewall.tcp import EVENTS, INITIATOR, RESPONDER, TABLE, Event, State
+from fwnode.firewall.tcp_states import INITIATOR, RESPONDER, SEGMENT_KINDS, TABLE, ConnectionState, SegmentKind
 
 OVERVIEW = """
                     S   SA  A   F   R    S   SA  A   F   R
@@ -22,24 +22,25 @@ CLOSING             -   -   6   6   6    -   -   6   6   6
 
 def test_the_state_table_is_the_reviewed_one() -> None:
     rows = ["".ljust(20) + "".join(f"{h:4}" for h in ("S", "SA", "A", "F", "R", " S", " SA", " A", " F", " R"))]
-    for state in list(State)[1:]:
+    for state in list(ConnectionState)[1:]:
         cells = [
             str(int(TABLE[state, way, event])) if (state, way, event) in TABLE else "-"
             for way in (INITIATOR, RESPONDER)
-            for event in list(Event)[:5]
+            for event in list(SegmentKind)[:5]
         ]
         rows.append(" ".join([state.name, *cells]))
     expected = [" ".join(line.split()) for line in OVERVIEW.strip("\n").splitlines()]
     assert [" ".join(row.split()) for row in rows] == expected
 
 
-FLAGS = {Event.SYN: "S", Event.SYN_ACK: "SA", Event.ACK: "PA", Event.FIN: "FA", Event.RST: "R", Event.INVALID: "FS"}
+FLAGS = {SegmentKind.SYN: "S", SegmentKind.SYN_ACK: "SA", SegmentKind.ACK: "PA", SegmentKind.FIN: "FA",
+         SegmentKind.RST: "R", SegmentKind.INVALID: "FS"}  # fmt: skip
 
 
-@pytest.mark.parametrize("state", list(State)[1:], ids=lambda s: s.name)
-def test_what_the_table_does_not_have_is_dropped_and_changes_nothing(state: State) -> None:
+@pytest.mark.parametrize("state", list(ConnectionState)[1:], ids=lambda s: s.name)
+def test_what_the_table_does_not_have_is_dropped_and_changes_nothing(state: ConnectionState) -> None:
     for direction, way in ((INITIATOR, ">"), (RESPONDER, "<")):
-        for event in Event:
+        for event in SegmentKind:
             fw = firewall()
             play(fw, "> S ACCEPT SYN_SENT")
             entry = fw.connections.entries[key_of()]
@@ -49,23 +50,23 @@ def test_what_the_table_does_not_have_is_dropped_and_changes_nothing(state: Stat
             where = f"{state.name} {way} {FLAGS[event]}"
             if following is not None:
                 assert (verdict, entry.state) == ("ACCEPT", following), where
-            elif event is Event.SYN and state is State.CLOSING and way == ">":
-                assert (verdict, fw.connections.entries[key_of()].state) == ("ACCEPT", State.SYN_SENT), where
+            elif event is SegmentKind.SYN and state is ConnectionState.CLOSING and way == ">":
+                assert (verdict, fw.connections.entries[key_of()].state) == ("ACCEPT", ConnectionState.SYN_SENT), where
             else:
                 assert verdict in ("OUT_OF_STATE", "SYN_ON_ESTABLISHED", "POLICY"), where
                 assert fw.connections.entries[key_of()] is entry and entry.state is state, where
 
 
 def test_a_reset_ends_a_connection_in_every_state() -> None:
-    for state in list(State)[1:]:
+    for state in list(ConnectionState)[1:]:
         for direction in (INITIATOR, RESPONDER):
-            assert TABLE[state, direction, Event.RST] is State.CLOSING
+            assert TABLE[state, direction, SegmentKind.RST] is ConnectionState.CLOSING
 
 
 def test_flag_bytes_that_no_tcp_sends_are_no_event() -> None:
     names = {0x00: "null", 0x01: "FIN alone", 0x03: "SYN+FIN", 0x06: "SYN+RST", 0x29: "xmas", 0x08: "PSH alone"}
-    assert {n: EVENTS[f] for f, n in names.items()} == dict.fromkeys(names.values(), Event.INVALID)
-    assert EVENTS[0xC2] is Event.SYN, "a SYN that offers ECN is a SYN"
+    assert {n: SEGMENT_KINDS[f] for f, n in names.items()} == dict.fromkeys(names.values(), SegmentKind.INVALID)
+    assert SEGMENT_KINDS[0xC2] is SegmentKind.SYN, "a SYN that offers ECN is a SYN"
 
 
 @pytest.mark.parametrize("family", [4, 6])

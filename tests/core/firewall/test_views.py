@@ -12,24 +12,26 @@ from properties import examples
 
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.table import ENDED_MAX, ConnectionTable
-from fwnode.firewall.tcp import State, further
+from fwnode.firewall.tcp_states import ConnectionState, further
 from syncproto.columns import Columns
 from syncproto.record import OWNER_SHIFT, Op, Record, Update
 
-TCP_STATES = [state for state in State if state is not State.NONE]
+TCP_STATES = [state for state in ConnectionState if state is not ConnectionState.NONE]
 
 
 def key(number: int) -> bytes:
     return b"\x06" + bytes([192, 0, 2, 1, 198, 51, 100, 1]) + number.to_bytes(2, "big") + b"\x00\x50"
 
 
-def told(number: int = 1, *, op: Op = Op.SET, born: float = 5.0, revision: int = 1, state: State = State.ESTABLISHED,
-         ttl: float = 3600.0) -> Update:  # fmt: skip
+def told(number: int = 1, *, op: Op = Op.SET, born: float = 5.0, revision: int = 1,
+         state: ConnectionState = ConnectionState.ESTABLISHED, ttl: float = 3600.0) -> Update:  # fmt: skip
     record = Record(key(number), int(state), ttl, 3600.0, 1, "http", 0, born, revision)
     return Update(op, record.key, record, born, revision)
 
 
-def opened(table: ConnectionTable, number: int = 1, state: State = State.ESTABLISHED, now: float = 5.0) -> Connection:
+def opened(
+    table: ConnectionTable, number: int = 1, state: ConnectionState = ConnectionState.ESTABLISHED, now: float = 5.0
+) -> Connection:
     connection = Connection(key(number), state, 3600.0, 3600.0, now)
     table.add(connection, now)
     return connection
@@ -42,15 +44,15 @@ def test_the_further_state_is_a_join() -> None:
         assert further(one, other) is further(other, one)
         assert further(further(one, other), third) is further(one, further(other, third))
         assert further(one, other) >= one
-    assert further(State.FIN_WAIT_INITIATOR, State.FIN_WAIT_RESPONDER) is State.CLOSING
+    assert further(ConnectionState.FIN_WAIT_INITIATOR, ConnectionState.FIN_WAIT_RESPONDER) is ConnectionState.CLOSING
 
 
 def test_a_record_never_takes_a_state_back() -> None:
     table = ConnectionTable()
-    table.apply(told(state=State.FIN_WAIT_INITIATOR, revision=4), 5.0)
-    table.apply(told(state=State.ESTABLISHED, revision=7, op=Op.REFRESH), 6.0)
+    table.apply(told(state=ConnectionState.FIN_WAIT_INITIATOR, revision=4), 5.0)
+    table.apply(told(state=ConnectionState.ESTABLISHED, revision=7, op=Op.REFRESH), 6.0)
     connection = table.entries[key(1)]
-    assert (connection.state, connection.revision) == (State.FIN_WAIT_INITIATOR, 7)
+    assert (connection.state, connection.revision) == (ConnectionState.FIN_WAIT_INITIATOR, 7)
     [update] = table.take_updates(6.0)
     assert update.record is not None
     assert (update.op, update.record.revision) == (Op.MODIFY, 7), "who said ESTABLISHED must hear of the FIN"
@@ -60,13 +62,13 @@ def test_each_saw_one_fin_and_both_conclude_that_it_is_over() -> None:
     one, other = ConnectionTable(), ConnectionTable()
     for table in (one, other):
         table.apply(told(), 5.0)
-    for table, state in ((one, State.FIN_WAIT_INITIATOR), (other, State.FIN_WAIT_RESPONDER)):
+    for table, state in ((one, ConnectionState.FIN_WAIT_INITIATOR), (other, ConnectionState.FIN_WAIT_RESPONDER)):
         connection = table.entries[key(1)]
         connection.state, connection.owned = state, True
         table.announce(connection, Op.MODIFY)
     exchange(one, other)
     for table in (one, other):
-        assert table.entries[key(1)].state is State.CLOSING
+        assert table.entries[key(1)].state is ConnectionState.CLOSING
         assert table.entries[key(1)].timeout == 20.0, "and it ends soon"
 
 
@@ -85,12 +87,12 @@ def exchange(*tables: ConnectionTable, now: float = 6.0) -> None:
 
 @examples(60)
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(TCP_STATES), st.booleans()), max_size=12))
-def test_three_members_that_saw_different_packets_agree(changes: list[tuple[int, State, bool]]) -> None:
+def test_three_members_that_saw_different_packets_agree(changes: list[tuple[int, ConnectionState, bool]]) -> None:
     """Both directions on different members: whoever saw what, all know the same in the end, and it was never less."""
     tables = [ConnectionTable() for _ in range(3)]
-    opened(tables[0], state=State.SYN_SENT)
+    opened(tables[0], state=ConnectionState.SYN_SENT)
     exchange(*tables)
-    furthest = State.SYN_SENT
+    furthest = ConnectionState.SYN_SENT
     for member, state, quiet in changes:
         connection = tables[member].entries[key(1)]
         connection.state, connection.owned = further(connection.state, state), True
@@ -130,10 +132,10 @@ def test_a_connection_opened_again_at_once_is_younger_than_the_one_that_ended() 
     table.remove(first)
     for update in table.take_updates(5.0):
         peer.apply(update, 5.0)
-    opened(table, now=5.0, state=State.SYN_SENT)
+    opened(table, now=5.0, state=ConnectionState.SYN_SENT)
     [update] = table.take_updates(5.0)
     assert peer.apply(update, 5.0)
-    assert peer.entries[key(1)].state is State.SYN_SENT
+    assert peer.entries[key(1)].state is ConnectionState.SYN_SENT
 
 
 def test_what_ended_is_remembered_within_a_cap() -> None:
@@ -173,14 +175,14 @@ def test_a_delayed_service_is_mentioned_once_it_has_lived_long_enough() -> None:
     short, long = opened(table, 1), opened(table, 2)
     short.sync_at = long.sync_at = 15.0
     assert table.take_updates(5.0) == []
-    long.state = State.FIN_WAIT_INITIATOR
+    long.state = ConnectionState.FIN_WAIT_INITIATOR
     table.announce(long, Op.MODIFY)
     assert table.take_updates(14.9) == []
     assert list(table.snapshot(14.9)) == []
     table.remove(short)
     [update] = table.take_updates(15.0)
     assert update.record is not None
-    assert (update.op, update.key, update.record.state) == (Op.SET, key(2), State.FIN_WAIT_INITIATOR)
+    assert (update.op, update.key, update.record.state) == (Op.SET, key(2), ConnectionState.FIN_WAIT_INITIATOR)
     assert table.take_updates(16.0) == []
 
 
@@ -222,7 +224,7 @@ def test_records_are_values() -> None:
     connection = opened(table)
     [update] = table.take_updates(5.0)
     before = replace(update.record) if update.record else None
-    connection.state = State.CLOSING
+    connection.state = ConnectionState.CLOSING
     assert update.record == before
 
 

@@ -8,7 +8,7 @@ import pytest
 from lab_world import World
 
 from fwnode.control import compare
-from fwnode.firewall.connection import Connection, State
+from fwnode.firewall.connection import Connection, ConnectionState
 from fwnode.firewall.packet import TCP, UDP
 from labs.report.sentence import sentence
 
@@ -24,7 +24,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def connection(port: int, protocol: int = TCP) -> Connection:
     addresses = bytes([192, 0, 2, 100, 198, 51, 100, 100])
     key = bytes([protocol]) + addresses + port.to_bytes(2) + (1521).to_bytes(2)
-    return Connection(key, State.ESTABLISHED if protocol == TCP else State.NONE, 3600.0, 3600.0, 0.0)
+    state = ConnectionState.ESTABLISHED if protocol == TCP else ConnectionState.NONE
+    return Connection(key, state, 3600.0, 3600.0, 0.0)
 
 
 def world(folder: Path, steps: list[Any], expect: list[Any] | None = None) -> World:

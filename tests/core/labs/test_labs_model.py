@@ -11,7 +11,7 @@ from fwnode.files import FileError
 from labs.procedure import catalog
 from labs.procedure.model import LabFile, lay_over, load
 from labs.procedure.problems import LabFileError
-from labs.procedure.steps import Policy
+from labs.procedure.steps import InstallPolicy
 
 GOOD: dict[str, Any] = {
     "title": "a lab",
@@ -287,7 +287,7 @@ def test_a_file_next_to_the_lab(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"name": "other", "rules": [{"action": "drop"}]}))
     file = read(tmp_path, policy="rules.yaml", steps=[{"policy": {"member": "fw1", "file": "rules.yaml"}}])
     assert file.policy["name"] == "other"
-    assert isinstance(file.steps[0].what, Policy)
+    assert isinstance(file.steps[0].what, InstallPolicy)
     assert file.steps[0].what.rules == file.policy
 
 

@@ -316,7 +316,7 @@ def test_a_traffic_process_that_is_gone_costs_no_document(tmp_path: Path, monkey
                              {"finish": "database"}])  # fmt: skip
 
     async def gone() -> Tally:
-        raise TrafficError("labs.traffic.client of workload 'database' has ended")
+        raise TrafficError("labs.traffic.session_client of workload 'database' has ended")
 
     async def finish() -> Tally:
         monkeypatch.setattr(world.load, "report", gone)
@@ -325,7 +325,7 @@ def test_a_traffic_process_that_is_gone_costs_no_document(tmp_path: Path, monkey
     monkeypatch.setattr(world.load, "finish", finish)
     document = world.run()
     assert document["verdict"] == "fail"
-    assert document["problem"] == "steps[3].finish: labs.traffic.client of workload 'database' has ended"
+    assert document["problem"] == "steps[3].finish: labs.traffic.session_client of workload 'database' has ended"
     assert document["workloads"]["database"]["open"] == 3, "its last account"
     assert document["members"]["fw1"]["state"] == "Active"
 

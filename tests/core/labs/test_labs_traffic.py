@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from labs.traffic.driver import Traffic, TrafficError, _Process, spawned
+from labs.traffic.driver import Traffic, TrafficError, _SpawnedProcess, spawned
 from labs.traffic.fates import Fate, Tally
 from labs.traffic.workload import SESSIONS_MAX, AnyWorkload, Sessions, Short
 
@@ -161,7 +161,7 @@ def test_a_taken_port_is_said() -> None:
 
 ECHO = """
 import asyncio, sys
-from labs.traffic.process import say, serve_commands
+from labs.traffic.stdio_commands import say, serve_commands
 async def report(**told): return {"unopened": told}
 async def nonsense(): print("what is no JSON", flush=True)
 say({"milestone": "ready"})
@@ -169,11 +169,11 @@ asyncio.run(serve_commands({"report": report, "nonsense": nonsense}))
 """
 
 
-async def started(program: str) -> _Process:
+async def started(program: str) -> _SpawnedProcess:
     async def spawn_program(_node: str, _argv: list[str], **kw: Any) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(sys.executable, "-P", "-c", program, **kw)
 
-    return await _Process.start(spawn_program, "client", "the program", "load", {})
+    return await _SpawnedProcess.start(spawn_program, "client", "the program", "load", {})
 
 
 def test_lines_may_be_as_long_as_all_sessions_of_a_lab() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from member_world import ACK, FIN, SYN, Machine, World, tcp
 
-from fwnode.control.protocol import ControlError
+from fwnode.control.protocol import RequestError
 from fwnode.edges import DivertError
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 from fwnode.firewall.verdict import DropReason
 from syncproto.errors import Reason, SyncError
 from syncproto.limits import FULL_STALL_S
@@ -46,7 +46,7 @@ def test_a_connection_that_one_decides_on_is_known_to_the_other_with_its_state_a
     established(fw1, 40001)
     world.run_until(lambda: keys(fw2) == keys(fw1) != set())
     (copy,) = fw2.member.firewall.connections
-    assert copy.state is State.ESTABLISHED and not copy.owned
+    assert copy.state is ConnectionState.ESTABLISHED and not copy.owned
     fw1.packet(tcp(FIN | ACK, 40001))
     fw1.packet(tcp(FIN | ACK, 40001, back=True))
     world.run_until(lambda: not keys(fw1) and not keys(fw2))
@@ -182,7 +182,7 @@ def test_commands_are_answered_as_of_the_time_that_the_member_was_told() -> None
     assert (row["state"], row["ttl_s"]) == ("ESTABLISHED", 3590.0)
     assert fw1.ask("syncstat")["bytes"]["sent"] == 17
     assert fw1.ask("events")["events"][-1]["at"] == pytest.approx(1e9 + fw1.told[-1]["at"] - 1e9)
-    with pytest.raises(ControlError, match="unknown command 'reboot'"):
+    with pytest.raises(RequestError, match="unknown command 'reboot'"):
         fw1.ask("reboot")
 
 
@@ -190,7 +190,7 @@ def test_a_rule_base_is_installed_kept_and_refused_whole_where_the_kernel_refuse
     _, fw1, _ = pair()
     ftp = {"name": "ftp", "rules": [{"service": "ftp", "action": "accept"}]}
     fw1.refuses_rules = True
-    with pytest.raises(ControlError, match="the kernel refuses the rules"):
+    with pytest.raises(RequestError, match="the kernel refuses the rules"):
         fw1.ask("policy_install", policy=ftp, file="ftp.yaml")
     assert (fw1.member.firewall.policy.name, fw1.kept) == ("standard", [])
     fw1.refuses_rules = False

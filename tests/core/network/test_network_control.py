@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fwnode.control.protocol import encode
-from labs.network import control
+from labs.network import control_client
 from labs.network.errors import ControlError
 
 
@@ -30,7 +30,8 @@ def test_events_that_were_lost_are_told_where_they_are_missing(tmp_path: Path) -
         first, later = {"kind": "state", "text": "a", "lab_time": 1.0}, {"kind": "peer", "text": "b", "lab_time": 9.0}
         lines = [{"ok": True, "result": {}}, {"event": first}, {"dropped": 3}, {"dropped": 2}, {"event": later}]
         async with await served(path, lines):
-            return [event async for event in control.follow(path, {"command": "events", "arguments": {"follow": True}})]
+            request = {"command": "events", "arguments": {"follow": True}}
+            return [event async for event in control_client.follow(path, request)]
 
     first, lost, later = asyncio.run(heard())
     assert (first["text"], later["text"]) == ("a", "b")
@@ -40,7 +41,7 @@ def test_events_that_were_lost_are_told_where_they_are_missing(tmp_path: Path) -
 def test_an_answer_in_parts_is_put_together_and_one_that_breaks_off_is_none(tmp_path: Path) -> None:
     async def asked(name: str, *lines: Any) -> Any:
         async with await served(tmp_path / name, lines):
-            return await control.request(tmp_path / name, {"command": "tab", "arguments": {}})
+            return await control_client.request(tmp_path / name, {"command": "tab", "arguments": {}})
 
     head, rows, end = ({"ok": True, "result": {"values": 2, "rows": []}, "more": True},
                        {"ok": True, "result": {"rows": [1, 2]}, "more": True}, {"ok": True, "result": {}})  # fmt: skip

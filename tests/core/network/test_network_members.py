@@ -13,7 +13,7 @@ from fwnode.configuration import MemberConfig
 from fwnode.files import load_yaml
 from labs.exit_codes import ExitCode
 from labs.network.discovery import check_name
-from labs.network.doctor import PROBES, Finding, State, exit_code, print_table, required_complaint
+from labs.network.doctor import PROBES, Finding, FindingState, exit_code, print_table, required_complaint
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 from labs.network.members import MemberSettings, configuration_text, member_configuration
@@ -80,9 +80,9 @@ def test_lab_names(name):
 
 
 @pytest.mark.parametrize(("states", "code"), [
-    ([State.OK, State.NOTE], ExitCode.HELD),
-    ([State.OK, State.LACKING], ExitCode.WARNINGS),
-    ([State.LACKING, State.MISSING], ExitCode.CANNOT_RUN),
+    ([FindingState.OK, FindingState.NOTE], ExitCode.HELD),
+    ([FindingState.OK, FindingState.LACKING], ExitCode.WARNINGS),
+    ([FindingState.LACKING, FindingState.MISSING], ExitCode.CANNOT_RUN),
 ])
 def test_doctors_exit_code(states, code):
     assert exit_code([Finding("x", state) for state in states]) == code
@@ -90,8 +90,8 @@ def test_doctors_exit_code(states, code):
 
 def test_doctor_explains_every_probe():
     assert set(PROBES) == set(REQUIRED) | set(OPTIONAL)
-    assert {name for name, entry in PROBES.items() if entry.failed == State.MISSING} == set(REQUIRED)
-    lacking = {name for name, entry in PROBES.items() if entry.failed == State.LACKING}
+    assert {name for name, entry in PROBES.items() if entry.failed == FindingState.MISSING} == set(REQUIRED)
+    lacking = {name for name, entry in PROBES.items() if entry.failed == FindingState.LACKING}
     assert lacking == {"tbf", "statistic match"} < set(OPTIONAL), "a step cannot be taken without these"
     for name in REQUIRED:
         assert "to mend it:\n  sudo " in required_complaint({name: "it said no"})
@@ -102,7 +102,7 @@ def test_a_remedy_can_be_copied_whatever_the_width(width):
     """Each stands on a line of its own, whole, and is a command or a comment to a shell."""
     command = "sudo update-alternatives --set iptables /usr/sbin/iptables-legacy && sudo modprobe xt_NFQUEUE  # [if] so"
     out = io.StringIO()
-    print_table([Finding("NFQUEUE (iptables)", State.MISSING, "it is needed", f"sudo first\n{command}")],
+    print_table([Finding("NFQUEUE (iptables)", FindingState.MISSING, "it is needed", f"sudo first\n{command}")],
                 Console(file=out, width=width))
     lines = [line.strip() for line in out.getvalue().splitlines()]
     assert lines[lines.index("to mend NFQUEUE (iptables):") + 1:][:2] == ["sudo first", command]

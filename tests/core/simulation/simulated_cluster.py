@@ -14,12 +14,12 @@ from simulated_wires import udp
 from fwnode.configuration import MemberConfig, load_releases
 from labs.network.members import MemberSettings, member_configuration
 from labs.network.topology import parse_topology
-from labs.simulation.addresses import UDP, packed, payload_of
-from labs.simulation.faults import Faults
+from labs.simulation.ip_packets import UDP, packed, payload_of
 from labs.simulation.loop import World
 from labs.simulation.machine import Machine
 from labs.simulation.member_machine import MemberMachine
-from labs.simulation.network import build
+from labs.simulation.simulated_faults import SimulatedFaults
+from labs.simulation.simulated_network import build
 from syncproto.release import Compatibility
 
 CLIENT, SERVER = packed("192.0.2.100"), packed("198.51.100.100")
@@ -30,7 +30,7 @@ def releases() -> Compatibility:
     return load_releases("")
 
 
-class Cluster:
+class SimulatedCluster:
     """Members fw1, fw2, … between `client` and `server`; `arrived` are the times and payloads at the server."""
 
     def __init__(self, seed: int = 1, mode: str = "high-availability", members: int = 2, **settings: Any) -> None:
@@ -39,7 +39,7 @@ class Cluster:
         )
         self.world = World(seed)
         self.network = build(self.topology, self.world, MemberMachine)
-        self.faults = Faults(self.network)
+        self.faults = SimulatedFaults(self.network)
         self.settings = settings
         self.arrived: list[tuple[float, bytes]] = []
         self.server.register(UDP, lambda packet: self.arrived.append((self.world.now, payload_of(packet)[8:])))
@@ -110,7 +110,7 @@ class Cluster:
 
 def chancy_run(seed: int) -> bytes:
     """The event log of a run with loss, jitter, duplicates, a pause, a kill, a power cut and new starts."""
-    cluster = Cluster(seed, members=3)
+    cluster = SimulatedCluster(seed, members=3)
     world, faults = cluster.world, cluster.faults
     world.packets = []
     cluster.member("fw2").drift, cluster.member("fw3").offset_s = 1.0002, 17.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_interface
 
-from labs.simulation.addresses import UDP, ip_packet, packed, payload_of
+from labs.simulation.ip_packets import UDP, ip_packet, packed, payload_of
 from labs.simulation.loop import World
 from labs.simulation.machine import Machine
 from labs.simulation.wires import Switch

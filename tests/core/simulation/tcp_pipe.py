@@ -9,7 +9,7 @@ from tcp_stories import HANDSHAKE
 
 from labs.simulation.loop import World
 from labs.simulation.segments import ACK, FIN, PSH, RST, SYN, bare_segment, ends_of, read_segment, reset_for, turned
-from labs.simulation.tcp import Connection, State
+from labs.simulation.tcp_connection import TcpConnection, TcpState
 
 DELAY_S = 0.001
 CLIENT, SERVER = bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2))
@@ -51,7 +51,7 @@ class Side:
 
     def __init__(self, pipe: Pipe, address: bytes, arrow: str) -> None:
         self.pipe, self.address, self.arrow = pipe, address, arrow
-        self.connection: Connection | None = None
+        self.connection: TcpConnection | None = None
         self.app = App(self)
         self.listens = False
         self.is_gone = False
@@ -59,14 +59,14 @@ class Side:
     def send(self, packet: bytes) -> None:
         self.pipe.carry(self, packet)
 
-    def arm(self, when: float, connection: Connection) -> None:
+    def arm(self, when: float, connection: TcpConnection) -> None:
         self.pipe.world.at(when, lambda c: c.on_wakeup(self.pipe.world.now), connection)
 
-    def established(self, connection: Connection) -> None:
+    def established(self, connection: TcpConnection) -> None:
         connection.application = self.app
         self.app.opened()
 
-    def gone(self, connection: Connection) -> None:
+    def gone(self, connection: TcpConnection) -> None:
         self.is_gone, self.connection = True, None
 
     def receive(self, packet: bytes) -> None:
@@ -78,7 +78,7 @@ class Side:
         if self.connection is not None:
             self.connection.receive(packet, at, now)
         elif self.listens and bits & SYN and not bits & ACK:
-            self.connection = Connection.answer(self, ends, 7_000, packet, at, now)
+            self.connection = TcpConnection.answer(self, ends, 7_000, packet, at, now)
         elif reset := reset_for(packet, at, ends):
             self.send(reset)
 
@@ -106,10 +106,10 @@ class Pipe:
         for delay in [] if self.dark else self.fate(self.world.random):
             self.world.at(self.world.now + delay, target.receive, packet)
 
-    def connect(self, initial: int = 100, app: App | None = None) -> Connection:
+    def connect(self, initial: int = 100, app: App | None = None) -> TcpConnection:
         ends = ends_of(self.client.address, self.server.address, 40_000, 80)
         self.client.app = app or self.client.app
-        self.client.connection = Connection.connect(self.client, ends, initial, self.client.app, self.world.now)
+        self.client.connection = TcpConnection.connect(self.client, ends, initial, self.client.app, self.world.now)
         return self.client.connection
 
     def run(self, seconds: float) -> None:
@@ -133,10 +133,10 @@ class Pipe:
         self.server.receive(bare_segment(ends, sequence, acknowledgement, flags))
 
 
-def opened(pipe: Pipe, answer: Callable[[bytes], bytes] | None = lambda question: b"A " + question) -> Connection:
+def opened(pipe: Pipe, answer: Callable[[bytes], bytes] | None = lambda question: b"A " + question) -> TcpConnection:
     """The client's end of a connection whose server answers; the handshake is taken off the log."""
     pipe.server.app.answer = answer
     connection = pipe.connect()
     pipe.run(0.1)
-    assert connection.state is State.ESTABLISHED and pipe.said() == HANDSHAKE
+    assert connection.state is TcpState.ESTABLISHED and pipe.said() == HANDSHAKE
     return connection

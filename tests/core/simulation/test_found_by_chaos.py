@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from simulated_cluster import Cluster
+from simulated_cluster import SimulatedCluster
 
 OFF = "Off - Full-sync failure"
 
 
-def sync(cluster: Cluster, member: str, peer: str) -> str:
+def sync(cluster: SimulatedCluster, member: str, peer: str) -> str:
     return str(cluster.status(member)["sync"]["peers"][peer]["status"])
 
 
 def test_a_member_that_waited_for_a_table_in_vain_says_so_when_the_peer_is_heard_later() -> None:
     """Nothing passed on the sync network while it started, not even a release; then all is well again."""
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     cluster.stream(0.5)
     cluster.member("fw2").kill()

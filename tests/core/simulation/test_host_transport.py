@@ -9,10 +9,10 @@ import pytest
 from test_loads import Lan
 
 from labs.simulation import stack as stack_module
-from labs.simulation.addresses import packed
+from labs.simulation.ip_packets import packed
 from labs.simulation.loop import VirtualLoop
 from labs.simulation.segments import SYN, bare_segment, turned
-from labs.simulation.tcp import State
+from labs.simulation.tcp_connection import TcpState
 from labs.simulation.transports import connect, listen
 from labs.simulation.wires import WIRE_S
 
@@ -117,11 +117,11 @@ def test_a_new_connection_takes_the_place_of_one_in_time_wait() -> None:
         assert connection.application is not None
         connection.application.close()  # type: ignore[attr-defined]
         await asyncio.sleep(1)
-        assert connection.state is State.TIME_WAIT and not client.connections
+        assert connection.state is TcpState.TIME_WAIT and not client.connections
         return connection.ends
 
     ends = run(lan, main())
-    for number, state in ((5, State.TIME_WAIT), (1 << 30, State.SYN_RECEIVED)):  # an old number, and a new one
+    for number, state in ((5, TcpState.TIME_WAIT), (1 << 30, TcpState.SYN_RECEIVED)):  # an old number, and a new one
         lan.machines["client"].send_ip(bare_segment(turned(ends), number, 0, SYN))
         lan.world.run(lan.world.now + 1.5 * WIRE_S)
         assert [each.state for each in server.connections.values()] == [state]

@@ -12,7 +12,7 @@ from fwnode.cluster.membership import MemberState
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.parameters import Parameters
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 from fwnode.firewall.verdict import DropReason
 from fwnode.policy_file import build_policy
 from labs.simulation.invariants import INVARIANTS, Judge
@@ -85,7 +85,9 @@ def key(number: int = 1, port: int = 80) -> bytes:
     return bytes((6, 192, 0, 2, 100, 198, 51, 100, 100)) + (10_000 + number).to_bytes(2) + port.to_bytes(2)
 
 
-def connection(number: int = 1, state: State = State.ESTABLISHED, born: float = 1.0, port: int = 80) -> Connection:
+def connection(
+    number: int = 1, state: ConnectionState = ConnectionState.ESTABLISHED, born: float = 1.0, port: int = 80
+) -> Connection:
     return Connection(key(number, port), state, 3600.0, 3600.0, born)
 
 
@@ -196,9 +198,10 @@ def test_a_connection_that_began_without_a_rule() -> None:
 # -- tables
 
 
-@pytest.mark.parametrize("later", [connection(1, State.SYN_SENT, 1.0), connection(1, State.ESTABLISHED, 0.5)])
+@pytest.mark.parametrize("later", [connection(1, ConnectionState.SYN_SENT, 1.0),
+                                   connection(1, ConnectionState.ESTABLISHED, 0.5)])  # fmt: skip
 def test_a_state_or_a_birth_that_goes_back(later: Connection) -> None:
-    one = holding(firewall(), connection(1, State.ESTABLISHED, 1.0))
+    one = holding(firewall(), connection(1, ConnectionState.ESTABLISHED, 1.0))
 
     def history(now: float) -> list[MemberLook]:
         if now > 0.5:
@@ -209,14 +212,14 @@ def test_a_state_or_a_birth_that_goes_back(later: Connection) -> None:
 
 
 def test_states_that_go_forward_and_a_younger_connection() -> None:
-    one = holding(firewall(), connection(1, State.SYN_SENT))
+    one = holding(firewall(), connection(1, ConnectionState.SYN_SENT))
 
     def history(now: float) -> list[MemberLook]:
         held = one.connections.entries[key(1)]
         if now == 0.3:
-            held.state = State.ESTABLISHED
+            held.state = ConnectionState.ESTABLISHED
         if now == 0.6:
-            held.born, held.state = 2.0, State.SYN_SENT
+            held.born, held.state = 2.0, ConnectionState.SYN_SENT
         return [member(firewall=one)]
 
     assert looks(history, seconds(1)) == []

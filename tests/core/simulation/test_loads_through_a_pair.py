@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from simulated_cluster import Cluster
+from simulated_cluster import SimulatedCluster
 
 from labs.simulation.loads import Loads
 from labs.simulation.loop import VirtualLoop
@@ -20,11 +20,11 @@ SERVER = {"ipv4": "198.51.100.100", "ipv6": "2001:db8:2::100"}
 KINDS = {kind.model_fields["kind"].annotation.__args__[0]: kind for kind in (Flood, Ftp, Ping, Sessions, Short, Tftp)}
 OPEN = {"name": "open", "rules": [{"action": "accept"}]}
 
-Story = Callable[[Traffic, Cluster], Awaitable[Tally]]
+Story = Callable[[Traffic, SimulatedCluster], Awaitable[Tally]]
 
 
-def play(workload: dict[str, Any], story: Story, policy: dict[str, Any] = OPEN) -> tuple[Tally, Cluster]:
-    cluster = Cluster(policy=policy)
+def play(workload: dict[str, Any], story: Story, policy: dict[str, Any] = OPEN) -> tuple[Tally, SimulatedCluster]:
+    cluster = SimulatedCluster(policy=policy)
     cluster.start()
     cluster.run(2.0)
     loads = Loads(cluster.network.machines, rate=1.0, epoch=cluster.world.now)
@@ -39,7 +39,7 @@ def play(workload: dict[str, Any], story: Story, policy: dict[str, Any] = OPEN) 
         return runner.run(run()), cluster
 
 
-async def transfer(load: Traffic, _: Cluster) -> Tally:
+async def transfer(load: Traffic, _: SimulatedCluster) -> Tally:
     await load.open()
     await load.transfer(True)
     return await load.finish()
@@ -75,7 +75,7 @@ def test_a_data_connection_that_nobody_expects_is_dropped() -> None:
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 def test_sessions_go_on_through_a_failover(family: str) -> None:
-    async def story(load: Traffic, cluster: Cluster) -> Tally:
+    async def story(load: Traffic, cluster: SimulatedCluster) -> Tally:
         assert await load.open() == {"opened": 20, "failed": 0}
         await asyncio.sleep(2)
         cluster.member("fw1").kill()
@@ -89,7 +89,7 @@ def test_sessions_go_on_through_a_failover(family: str) -> None:
 
 
 def test_sessions_that_the_other_member_does_not_know_hang() -> None:
-    async def story(load: Traffic, cluster: Cluster) -> Tally:
+    async def story(load: Traffic, cluster: SimulatedCluster) -> Tally:
         await load.open()
         cluster.faults.cut("sync")
         cluster.member("fw2").kill()
@@ -105,7 +105,7 @@ def test_sessions_that_the_other_member_does_not_know_hang() -> None:
 
 
 def test_what_the_rule_base_rejects_is_refused_and_what_it_drops_hangs() -> None:
-    async def story(load: Traffic, _: Cluster) -> Tally:
+    async def story(load: Traffic, _: SimulatedCluster) -> Tally:
         await load.open()
         return await load.finish()
 
@@ -120,7 +120,7 @@ def test_what_the_rule_base_rejects_is_refused_and_what_it_drops_hangs() -> None
                                   {"kind": "flood", "port": 9000, "rate": 1000, "count": 100}])  # fmt: skip
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 def test_the_other_kinds_pass(keys: dict[str, Any], family: str) -> None:
-    async def story(load: Traffic, _: Cluster) -> Tally:
+    async def story(load: Traffic, _: SimulatedCluster) -> Tally:
         await load.open()
         return await load.finish()
 

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from simulated_cluster import CLIENT, SERVER, Cluster, chancy_run
+from simulated_cluster import CLIENT, SERVER, SimulatedCluster, chancy_run
 from simulated_wires import udp
 
 from fwnode.datapath import queue
 from fwnode.firewall.verdict import DropReason
-from labs.simulation.addresses import ICMP, ip_packet, packed, payload_of
+from labs.simulation.ip_packets import ICMP, ip_packet, packed, payload_of
 from labs.simulation.member_life import PACKET_S, QUEUE_LENGTH_MAX, MemberLife
 from labs.simulation.member_machine import MemberMachine
 
@@ -27,7 +27,7 @@ def life(machine: MemberMachine) -> MemberLife:
 
 
 def test_a_pair_comes_up_and_forwards_and_knows_the_same() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     assert cluster.states() == ["Active", "Standby"]
     cluster.stream(1.0)
@@ -36,7 +36,7 @@ def test_a_pair_comes_up_and_forwards_and_knows_the_same() -> None:
 
 
 def test_after_a_power_cut_the_other_takes_over_when_the_dead_timer_is_over() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     cut = cluster.world.now + 1.0
     cluster.world.at(cut, lambda _: (cluster.faults.power("fw1", on=False), cluster.member("fw1").power_off()))
@@ -48,7 +48,7 @@ def test_after_a_power_cut_the_other_takes_over_when_the_dead_timer_is_over() ->
 
 
 def test_a_killed_process_is_missed_by_its_peer_within_some_heartbeats() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     killed = cluster.world.now + 1.0
     cluster.world.at(killed, lambda _: cluster.member("fw1").kill())
@@ -60,7 +60,7 @@ def test_a_killed_process_is_missed_by_its_peer_within_some_heartbeats() -> None
 
 
 def test_a_machine_whose_process_is_gone_forwards_nothing() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.start("fw1")
     cluster.run(2.0)
     cluster.send(0)
@@ -72,7 +72,7 @@ def test_a_machine_whose_process_is_gone_forwards_nothing() -> None:
 
 
 def test_a_graceful_stop_costs_almost_nothing() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     ended: list[bool] = []
     cluster.member("fw1").on_end.append(lambda: ended.append(True))
@@ -84,7 +84,7 @@ def test_a_graceful_stop_costs_almost_nothing() -> None:
 
 
 def test_a_member_that_comes_back_takes_the_whole_table() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     for port in range(2_000, 5_000):
         cluster.world.at(cluster.world.now + port / 10_000, lambda port: cluster.send(1, port), port)
@@ -105,7 +105,7 @@ def test_full_sync_passes_the_firewalls_and_fails_where_they_do_not_let_it_throu
         "rules": [{"name": "out", "source": "inside", "action": "accept"}],
         "implied_rules": {"control_connections": False},
     }
-    cluster = Cluster(policy=policy if fault == "policy" else {})
+    cluster = SimulatedCluster(policy=policy if fault == "policy" else {})
     if fault == "block":
         cluster.faults.block(("fw1", "fw2"), "tcp", 256)
     cluster.start("fw1")
@@ -117,7 +117,7 @@ def test_full_sync_passes_the_firewalls_and_fails_where_they_do_not_let_it_throu
 
 
 def test_what_waits_for_a_process_that_is_paused_shortly_goes_on() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     start = cluster.world.now
     cluster.world.at(start + 0.995, lambda _: cluster.member("fw1").pause())
@@ -130,7 +130,7 @@ def test_what_waits_for_a_process_that_is_paused_shortly_goes_on() -> None:
 
 
 def test_what_waits_for_a_process_that_is_paused_too_long_goes_nowhere() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     cluster.member("fw1").pause()
     for number in range(QUEUE_LENGTH_MAX + 100):
@@ -150,7 +150,7 @@ def test_what_waits_for_a_process_that_is_paused_too_long_goes_nowhere() -> None
 
 
 def test_a_member_that_gets_more_than_it_can_decide_loses_packets_and_stays_active() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     for number in range(50_000):
         cluster.world.at(cluster.world.now + number * 2e-6, cluster.send, number)
@@ -169,7 +169,7 @@ def test_the_queue_is_as_long_as_the_real_one() -> None:
 
 
 def test_the_client_learns_who_answers_for_its_router() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     router = packed("192.0.2.1")
     entry = cluster.client.neighbours.entry(cluster.client.interfaces["lan"], router)
@@ -181,7 +181,7 @@ def test_the_client_learns_who_answers_for_its_router() -> None:
 
 @pytest.mark.parametrize("mode", ["load-sharing-multicast", "load-sharing-unicast"])
 def test_load_sharing_spreads_connections_over_all_members(mode: str) -> None:
-    cluster = Cluster(mode=mode, members=3)
+    cluster = SimulatedCluster(mode=mode, members=3)
     cluster.up()
     assert cluster.states() == ["Active"] * 3
     before = [cluster.member(name).forwarded for name in cluster.topology.members]
@@ -195,7 +195,7 @@ def test_load_sharing_spreads_connections_over_all_members(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["load-sharing-multicast", "load-sharing-unicast"])
 def test_load_sharing_goes_on_without_a_member_that_dies(mode: str) -> None:
-    cluster = Cluster(mode=mode, members=3)
+    cluster = SimulatedCluster(mode=mode, members=3)
     cluster.up()
     cluster.member("fw1").kill()
     cluster.run(2.0)
@@ -207,7 +207,7 @@ def test_load_sharing_goes_on_without_a_member_that_dies(mode: str) -> None:
 
 
 def test_flush_and_ack_holds_a_packet_until_the_peers_have_its_change() -> None:
-    cluster = Cluster(mode="load-sharing-multicast", parameters={"fwlab_sync_flush_and_ack": 1})
+    cluster = SimulatedCluster(mode="load-sharing-multicast", parameters={"fwlab_sync_flush_and_ack": 1})
     cluster.up()
     cluster.faults.delay("fw1-sync", 0.05)
     for port in range(20):
@@ -219,7 +219,7 @@ def test_flush_and_ack_holds_a_packet_until_the_peers_have_its_change() -> None:
 
 
 def test_the_virtual_address_answers_an_echo_while_a_member_is_active() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     replies: list[bytes] = []
     cluster.client.register(ICMP, replies.append)
@@ -234,7 +234,7 @@ def test_the_virtual_address_answers_an_echo_while_a_member_is_active() -> None:
 
 
 def test_a_packet_without_hops_left_is_told_back() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     errors: list[bytes] = []
     cluster.client.register(ICMP, errors.append)
@@ -245,7 +245,7 @@ def test_a_packet_without_hops_left_is_told_back() -> None:
 
 
 def test_members_on_clocks_that_are_off_and_drift_agree_all_the_same() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.member("fw1").offset_s, cluster.member("fw2").drift = 1_000_000.0, 1.001
     cluster.up()
     cluster.stream(5.0)
@@ -258,7 +258,7 @@ def test_members_on_clocks_that_are_off_and_drift_agree_all_the_same() -> None:
 
 
 def test_ipv6_passes_as_ipv4_does() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     client, server = packed("2001:db8:1::100"), packed("2001:db8:2::100")
     for number in range(10):
@@ -273,7 +273,7 @@ def test_ipv6_passes_as_ipv4_does() -> None:
 
 
 def test_a_member_that_hears_nobody_is_active_too_and_gives_way_when_it_hears_again() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     for network in ("lan", "wan", "sync"):
         cluster.faults.cut(f"fw2-{network}", "in")
@@ -290,7 +290,7 @@ def test_a_member_that_hears_nobody_is_active_too_and_gives_way_when_it_hears_ag
 
 
 def test_a_cut_client_side_makes_the_other_member_active() -> None:
-    cluster = Cluster()
+    cluster = SimulatedCluster()
     cluster.up()
     cluster.faults.cut("fw1-lan")
     cluster.stream(3.0)

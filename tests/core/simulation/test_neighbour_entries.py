@@ -7,7 +7,7 @@ from ipaddress import ip_interface
 import pytest
 from simulated_wires import A, B, C, Segment, udp
 
-from labs.simulation.addresses import ICMP, ends, ip_packet, packed, payload_of
+from labs.simulation.ip_packets import ICMP, ends, ip_packet, packed, payload_of
 from labs.simulation.machine import Machine
 from labs.simulation.wires import BROADCAST, NEIGHBOUR, WIRE_S, Interface, Neighbourly
 

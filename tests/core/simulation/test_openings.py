@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 from labs.simulation.loop import VirtualLoop, World
-from labs.traffic.client import OPENINGS_AT_ONCE, Client
 from labs.traffic.host import Factory, Host
+from labs.traffic.session_client import OPENINGS_AT_ONCE, SessionClient
 
 
 class SlowNetwork:
@@ -37,7 +37,7 @@ def test_a_thousand_openings_are_under_way_at_once_and_the_next_begins_when_one_
 
     async def main() -> dict[str, Any]:
         loop = asyncio.get_running_loop()
-        return await Client(orders, Host(loop.time, loop.call_later, network, Random(1))).open()
+        return await SessionClient(orders, Host(loop.time, loop.call_later, network, Random(1))).open()
 
     start = world.now
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(world)) as runner:

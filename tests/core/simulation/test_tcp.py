@@ -12,7 +12,7 @@ from properties import examples
 from tcp_pipe import CLIENT, DELAY_S, SERVER, Pipe, opened
 
 from labs.simulation.segments import ACK, RST, SYN
-from labs.simulation.tcp import State
+from labs.simulation.tcp_connection import TcpState
 
 IPV6 = (bytes(15) + b"\x01", bytes(15) + b"\x02")
 
@@ -65,7 +65,7 @@ def test_one_side_closes_and_still_hears_the_other() -> None:
     pipe.server.app.reply_eof = False
     connection.shut_down(pipe.world.now)
     pipe.run(0.5)
-    assert connection.state is State.FIN_WAIT_2
+    assert connection.state is TcpState.FIN_WAIT_2
     assert pipe.server.connection is not None
     pipe.server.connection.write(b"the rest", pipe.world.now)
     pipe.run(0.1)
@@ -109,7 +109,7 @@ def test_a_syn_in_an_open_connection_is_challenged_and_a_rst_must_fit() -> None:
     pipe.raw(SYN, 77, 0)
     pipe.raw(RST, 200, 0)
     pipe.run(0.1)
-    assert pipe.said() == "<. <." and connection.state is State.ESTABLISHED
+    assert pipe.said() == "<. <." and connection.state is TcpState.ESTABLISHED
     pipe.raw(RST, 101, 0)
     assert pipe.server.app.error == errno.ECONNRESET
 
@@ -299,7 +299,7 @@ def test_all_arrives_or_the_connection_fails(loss: float, seed: int, size: int) 
     pipe.client.app.opened = begin
     pipe.run(5_000)
     left = pipe.server.connection
-    assert pipe.client.is_gone and (left is None or (left.state is State.ESTABLISHED and not left.pending))
+    assert pipe.client.is_gone and (left is None or (left.state is TcpState.ESTABLISHED and not left.pending))
     assert text.startswith(bytes(pipe.server.app.data))
     if "ended" in pipe.server.app.said:
         assert bytes(pipe.server.app.data) == text

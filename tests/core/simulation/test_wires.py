@@ -7,10 +7,10 @@ from simulated_wires import A, B, C, Segment, udp
 
 from labs.network.errors import LabError
 from labs.network.topology import load_topology
-from labs.simulation.addresses import packed
-from labs.simulation.faults import Faults
+from labs.simulation.ip_packets import packed
 from labs.simulation.loop import World
-from labs.simulation.network import build
+from labs.simulation.simulated_faults import SimulatedFaults
+from labs.simulation.simulated_network import build
 from labs.simulation.wires import WIRE_S, Bucket, Switch
 
 
@@ -162,7 +162,7 @@ def test_a_topology_becomes_a_network_with_the_names_of_a_real_lab() -> None:
 
 def test_faults_have_the_names_of_a_real_lab() -> None:
     network = build(load_topology("pair"), World())
-    faults = Faults(network)
+    faults = SimulatedFaults(network)
     faults.cut("sync")
     faults.cut("fw1-lan", "in")
     faults.lose("fw2-sync", 0.1)
@@ -184,7 +184,7 @@ def test_faults_have_the_names_of_a_real_lab() -> None:
 
 def test_a_machine_without_power_stays_dark_when_its_link_is_restored() -> None:
     network = build(load_topology("pair"), World())
-    faults = Faults(network)
+    faults = SimulatedFaults(network)
     faults.cut("fw1-sync")
     faults.power("fw1", on=False)
     faults.restore("fw1-sync")

@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 
 from labs.exit_codes import ExitCode
 from labs.fwlab import app
-from labs.sweep import cluster as cluster_room
-from labs.sweep.cluster import Cluster, ClusterError
+from labs.sweep import dask_cluster
+from labs.sweep.dask_cluster import DaskCluster, DaskClusterError
+from labs.sweep.local_workers import Workers
 from labs.sweep.outcome import Outcome, of_document
 from labs.sweep.variants import Variant, read_varied, variants
 from labs.sweep.work import SIMULATE, function, play
-from labs.sweep.workers import Workers
 
 Outcomes = dict[tuple[int, int], Outcome]
 SEEDS = range(1, 5)
@@ -56,14 +56,14 @@ def test_workers_give_the_same_outcomes_as_this_process(found: list[Variant], he
 def test_a_cluster_gives_the_same_outcomes_as_this_process(
     found: list[Variant], here: Outcomes, scheduler: str, cluster_folder: Path
 ) -> None:
-    with Cluster(scheduler, [variant.bundle for variant in found]) as cluster:
+    with DaskCluster(scheduler, [variant.bundle for variant in found]) as cluster:
         assert {(variant, outcome.seed): outcome for variant, outcome in cluster.outcomes(here)} == here
     assert not list(cluster_folder.glob("fwlab-*")), "nothing is left behind"
 
 
 def test_a_cluster_that_loses_a_worker_loses_nothing(found: list[Variant], scheduler: str) -> None:
     seeds = range(fake_simulation.KILLS_ONCE - 2, fake_simulation.KILLS_ONCE + 2)
-    with Cluster(scheduler, [found[0].bundle], fake_simulation.FUNCTION) as cluster:
+    with DaskCluster(scheduler, [found[0].bundle], fake_simulation.FUNCTION) as cluster:
         there = {outcome.seed: outcome for _, outcome in cluster.outcomes([(0, seed) for seed in seeds])}
     assert there == {seed: play(lambda: found[0].file, seed, fake_simulation.document) for seed in seeds}
 
@@ -71,25 +71,25 @@ def test_a_cluster_that_loses_a_worker_loses_nothing(found: list[Variant], sched
 def test_a_cluster_whose_workers_run_another_version_is_refused(
     found: list[Variant], scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_room, "sources", lambda: "others")
+    monkeypatch.setattr(dask_cluster, "sources", lambda: "others")
     with (
-        Cluster(scheduler, [variant.bundle for variant in found], fake_simulation.FUNCTION) as cluster,
-        pytest.raises(ClusterError, match="another version of fwpair-lab"),
+        DaskCluster(scheduler, [variant.bundle for variant in found], fake_simulation.FUNCTION) as cluster,
+        pytest.raises(DaskClusterError, match="another version of fwpair-lab"),
     ):
         list(cluster.outcomes([(0, 1)]))
 
 
 def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr(cluster_room, "CONNECT_S", 0.2)
-    with pytest.raises(ClusterError, match="no scheduler answers"):
-        Cluster("tcp://127.0.0.1:1", [])
+    monkeypatch.setattr(dask_cluster, "CONNECT_S", 0.2)
+    with pytest.raises(DaskClusterError, match="no scheduler answers"):
+        DaskCluster("tcp://127.0.0.1:1", [])
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ClusterError, match=r"fwpair-lab\[dask\]"):
-        Cluster("tcp://127.0.0.1:1", [])
+    with pytest.raises(DaskClusterError, match=r"fwpair-lab\[dask\]"):
+        DaskCluster("tcp://127.0.0.1:1", [])
 
 
 def test_seeds_differ(here: Outcomes) -> None:

@@ -13,10 +13,10 @@ import pytest
 from sweep_labs import write_lab
 
 from labs.network.errors import LabError
+from labs.sweep.local_workers import Workers
 from labs.sweep.outcome import Outcome
 from labs.sweep.variants import Variant, read_varied, variants
 from labs.sweep.work import play
-from labs.sweep.workers import Workers
 
 pytestmark = pytest.mark.usefixtures("importable")
 Outcomes = dict[tuple[int, int], Outcome]
@@ -65,8 +65,8 @@ def test_workers_that_do_not_start_end_the_sweep(found: list[Variant]) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_shows_and_writes_what_is_done(how: signal.Signals, tmp_path: Path) -> None:
-    program = ("from labs.sweep import workers; from labs.fwlab import run\n"
-               f"workers.Workers.__init__.__defaults__ = (1, {fake_simulation.SLOW!r})\n"
+    program = ("from labs.sweep import local_workers; from labs.fwlab import run\n"
+               f"local_workers.Workers.__init__.__defaults__ = (1, {fake_simulation.SLOW!r})\n"
                "run()")  # fmt: skip
     path = tmp_path / "sweep.json"
     sweep = subprocess.Popen(

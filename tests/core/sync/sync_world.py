@@ -20,7 +20,7 @@ import yaml
 from syncproto.codec import decode, encode
 from syncproto.columns import Columns
 from syncproto.engine import SyncEngine
-from syncproto.events import Event, FullSyncDone, FullSyncFailed, GateDecided, TableSlice, Updates
+from syncproto.events import FullSyncDone, FullSyncFailed, GateDecided, SyncEvent, TableSlice, Updates
 from syncproto.full import FullSink, FullSource
 from syncproto.limits import DATAGRAM_MAX, DEFAULT_LIMITS, Limits
 from syncproto.message import Kind
@@ -59,7 +59,7 @@ class Node:
     joining: bool = False
     joined_from: int | None = None
     dirty: list[Update] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    events: list[SyncEvent] = field(default_factory=list)
     went_back: int = 0
     armed: float | None = None
     idle_wakes: int = 0
@@ -156,7 +156,7 @@ class World:
         node.idle_wakes = node.idle_wakes + 1 if idle else 0
         assert node.idle_wakes < 2, f"member {node.member} wakes up again and again and does nothing"
 
-    def handle(self, node: Node, event: Event) -> None:
+    def handle(self, node: Node, event: SyncEvent) -> None:
         if isinstance(event, Updates):
             for update in event.updates:
                 node.apply(update)

@@ -16,21 +16,21 @@ from sync_world import Node, World
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.refreshing import TOLD_MAX
 from fwnode.firewall.table import ConnectionTable
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 from syncproto.columns import Columns
-from syncproto.events import Event, GateDecided, LostUpdates, PeerGone, PeerRestarted, TableSlice, Updates
+from syncproto.events import GateDecided, LostUpdates, PeerGone, PeerRestarted, SyncEvent, TableSlice, Updates
 from syncproto.full import FullSink
-from syncproto.joining import Begin, Joining, Progress, Sources
+from syncproto.joining import AttemptState, Begin, Joining, Sources
 from syncproto.record import Op
 
 SOCKET_BUFFER = 300
 """Datagrams that the kernel keeps for a paused process; more are lost."""
 
 FOLLOWING = {
-    State.SYN_SENT: State.SYN_RECEIVED,
-    State.SYN_RECEIVED: State.ESTABLISHED,
-    State.ESTABLISHED: State.FIN_WAIT_RESPONDER,
-    State.FIN_WAIT_RESPONDER: State.CLOSING,
+    ConnectionState.SYN_SENT: ConnectionState.SYN_RECEIVED,
+    ConnectionState.SYN_RECEIVED: ConnectionState.ESTABLISHED,
+    ConnectionState.ESTABLISHED: ConnectionState.FIN_WAIT_RESPONDER,
+    ConnectionState.FIN_WAIT_RESPONDER: ConnectionState.CLOSING,
 }
 
 
@@ -85,9 +85,9 @@ class TableWorld(World):
                 self.full_sync(node, event.peer, event.attempt, event.heals)
                 super().serve(node)
             else:
-                table.whole_has_come(event.attempt.peer, event.attempt.state is Progress.DONE)
+                table.whole_has_come(event.attempt.peer, event.attempt.state is AttemptState.DONE)
 
-    def handle(self, node: Node, event: Event) -> None:
+    def handle(self, node: Node, event: SyncEvent) -> None:
         table, joining = self.tables[node.member], self.joinings[node.member]
         if isinstance(event, Updates):
             with self.watching(table, [update.key for update in event.updates]):
@@ -159,7 +159,7 @@ class TableWorld(World):
     # --- Traffic ---
 
     def open(self, member: int, key: bytes) -> None:
-        connection = Connection(key, State.SYN_SENT, 1e6, 1e6, self.now)
+        connection = Connection(key, ConnectionState.SYN_SENT, 1e6, 1e6, self.now)
         self.tables[member].add(connection, self.now)
 
     def advance(self, member: int, key: bytes) -> None:

@@ -7,7 +7,7 @@ from sync_world import TICK_S, key_of
 from table_world import TableWorld
 
 from fwnode.firewall.connection import Connection
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 
 TIMEOUT_S = 600.0
 WAITS_S = 20.0
@@ -23,7 +23,7 @@ def speak(world: TableWorld, number: int = 1) -> Connection:
     """A packet of a connection through member 1, and the tick that tells of it."""
     key, table = key_of(number), world.tables[1]
     if key not in table.entries:
-        table.add(Connection(key, State.ESTABLISHED, TIMEOUT_S, TIMEOUT_S, world.now), world.now)
+        table.add(Connection(key, ConnectionState.ESTABLISHED, TIMEOUT_S, TIMEOUT_S, world.now), world.now)
     table.refresh(table.entries[key], world.now)
     if table.entries[key].refresh_at <= world.now:
         world.tick(1)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from sync_world import World, key_of, record_of
-from test_sync_session import NOW, OURS, THEIRS, State, delta, events, hello, in_state, said, say, set_of
+from test_sync_session import NOW, OURS, THEIRS, SessionState, delta, events, hello, in_state, said, say, set_of
 
 from syncproto.engine import SyncEngine
 from syncproto.events import RISK_OLD, RISK_RECEIVED_REJECT, RISK_SENT_REJECT, LostUpdates, Risk, Updates
@@ -33,7 +33,7 @@ def drain(engine: SyncEngine, now: float) -> tuple[list[Delta], float]:
 
 
 def test_in_order_however_they_come() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     for sequence in (2, 1, 5, 3, 3, 1, 4):
         say(engine, delta(sequence, set_of(sequence)))
     assert keys(engine) == [key_of(n) for n in (1, 2, 3, 4, 5)]
@@ -43,7 +43,7 @@ def test_in_order_however_they_come() -> None:
 
 
 def test_a_gap_is_asked_for_at_once_in_requests_of_32() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     say(engine, delta(41, set_of(41)))
     assert said(engine) == [Ack(THEIRS, 0), Retransmit(THEIRS, 1, 32), Retransmit(THEIRS, 33, 8)]
     assert said(engine, NOW + 0.05) == [], "not again before its time"
@@ -56,7 +56,7 @@ def test_a_gap_is_asked_for_at_once_in_requests_of_32() -> None:
 
 def test_requests_end_and_the_gap_is_given_up() -> None:
     """A gap that nobody fills does not hold the rest up for ever, and is not asked for for ever."""
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     events(engine)
     say(engine, delta(3, set_of(3)))
     now, requests = NOW, 0
@@ -73,7 +73,7 @@ def test_requests_end_and_the_gap_is_given_up() -> None:
 
 
 def test_waiting_ends_when_the_gap_exceeds_the_receiving_queue() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     events(engine)
     for sequence in range(2, 258):
         say(engine, delta(sequence, set_of(sequence)))
@@ -88,7 +88,7 @@ def test_waiting_ends_when_the_gap_exceeds_the_receiving_queue() -> None:
 
 
 def test_a_huge_jump_costs_no_time_and_no_memory() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     events(engine)
     say(engine, delta(2**62, set_of(1)))
     assert events(engine) == [LostUpdates(2, 2**62 - 256 - 1)]
@@ -97,7 +97,7 @@ def test_a_huge_jump_costs_no_time_and_no_memory() -> None:
 
 
 def test_sender_answers_requests_and_rejects_what_is_gone() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     record = record_of(service="x" * 64)
     engine.send_updates([Update(Op.SET, record.key, record)] * 10_000, NOW)
     sent, now = drain(engine, NOW)
@@ -143,7 +143,7 @@ def test_a_reject_ends_the_waiting_and_says_so(release: str, sent: str, received
 
 
 def test_rejects_of_what_is_not_missing_are_ignored() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     events(engine)
     say(engine, delta(1, set_of(1)))
     say(engine, Reject(1, 32))
@@ -187,7 +187,7 @@ def test_a_lost_ack_is_repaired() -> None:
 
 
 def test_the_slowest_live_peer_is_what_counts() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     say(engine, hello(), sender=3)
     for number in range(1, 412):
         engine.send_updates([set_of(number)], NOW + number)
@@ -204,7 +204,7 @@ def test_the_slowest_live_peer_is_what_counts() -> None:
 
 
 def test_datagrams_are_full_but_never_too_long() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     engine.send_updates([set_of(n) for n in range(1000)], NOW)
     sent, _ = drain(engine, NOW)
     assert len(sent) < 40
@@ -213,7 +213,7 @@ def test_datagrams_are_full_but_never_too_long() -> None:
 
 
 def test_bursts_are_paced_and_slow_down_without_acks() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     engine.peer_lost(3, NOW)  # it would wake the engine for its HELLO
     engine.send_updates([set_of(n) for n in range(20_000)], NOW)
     pauses = []
@@ -238,7 +238,7 @@ def sequences(engine: SyncEngine, now: float) -> list[int]:
 
 def test_a_peer_with_a_gap_is_not_sent_more_than_it_can_hold_behind_it() -> None:
     """What is new waits, numbered and unacknowledged, until the gap is filled: so the peer never has to give up."""
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     engine.peer_lost(3, NOW)
     engine.send_updates([set_of(n) for n in range(900)], NOW)
     first = sequences(engine, NOW)
@@ -257,7 +257,7 @@ def test_a_peer_with_a_gap_is_not_sent_more_than_it_can_hold_behind_it() -> None
 
 
 def test_an_update_that_no_peer_would_take_is_left_out_and_counted() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     bad = record_of(2, service="x" * 65)
     engine.send_updates([set_of(1), Update(Op.SET, bad.key, bad), Update(Op.MODIFY, key_of(3)), set_of(4)], NOW)
     sent, _ = drain(engine, NOW)

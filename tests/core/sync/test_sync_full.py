@@ -13,7 +13,7 @@ from sync_world import CLUSTER, Node, World, key_of, record_of, snapshot
 from syncproto.codec import StreamDecoder, encode_stream
 from syncproto.columns import Columns, pack_columns
 from syncproto.engine import SyncEngine
-from syncproto.events import Event, FullSyncDone, FullSyncFailed, PeerRestarted, TableSlice, Updates
+from syncproto.events import FullSyncDone, FullSyncFailed, PeerRestarted, SyncEvent, TableSlice, Updates
 from syncproto.full import SINK_TABLE, SOURCE_TABLE, FullSink, FullSource, SinkState
 from syncproto.limits import DEFAULT_LIMITS, FULL_SLICE_RECORDS, STREAM_FRAME_MAX
 from syncproto.message import FullBegin, FullDone, FullEnd, FullRefused, FullRequest, FullSlice, Kind, Message
@@ -38,7 +38,7 @@ def begin(world: World, records: int = 1000) -> tuple[Node, FullSink, FullSource
     return two, sink, source
 
 
-def collect(node: Node) -> list[Event]:
+def collect(node: Node) -> list[SyncEvent]:
     found = []
     while (event := node.engine.next_event()) is not None:
         found.append(event)

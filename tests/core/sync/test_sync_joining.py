@@ -24,7 +24,7 @@ from syncproto.events import (
     PeerRestarted,
     TableSlice,
 )
-from syncproto.joining import TABLE, Attempt, AttemptEnded, Begin, Joining, Phase, Progress, Sources
+from syncproto.joining import TABLE, Attempt, AttemptEnded, AttemptState, Begin, Joining, Phase, Sources
 from syncproto.limits import DEFAULT_LIMITS, HEAL_QUIET_S, HEAL_RETRY_S, JOIN_GATE_WAIT_S, JOIN_TRIES_MAX
 from syncproto.release import Exchange, Gate
 
@@ -44,7 +44,7 @@ def outcome(joining: Joining) -> list[Begin | AttemptEnded]:
     return found
 
 
-def ends(joining: Joining) -> list[tuple[int, int, Progress]]:
+def ends(joining: Joining) -> list[tuple[int, int, AttemptState]]:
     """(attempt, peer, how) of the attempts that ended since the last look."""
     over = [event.attempt for event in outcome(joining) if isinstance(event, AttemptEnded)]
     return [(attempt.number, attempt.peer, attempt.state) for attempt in over]
@@ -84,7 +84,7 @@ def test_what_is_told_while_one_runs_waits_for_its_end() -> None:
     joining.on_wakeup(1.0, is_open, True)
     assert outcome(joining) == [] and joining.phase is Phase.TAKING
     joining.receive_event(FullSyncDone(1, 2500, 1), 2.0)
-    assert ends(joining) == [(1, 1, Progress.DONE)] and joining.over
+    assert ends(joining) == [(1, 1, AttemptState.DONE)] and joining.over
     assert joining.incomplete is None
 
 
@@ -93,7 +93,7 @@ def test_the_next_source_is_asked_when_one_is_gone() -> None:
     joining.receive_event(TableSlice(1, some(100), 1), 0.5)
     joining.receive_event(Sources((2,)), 1.0)
     joining.receive_event(FullSyncFailed(1, TERMINATED, attempt=1), 1.0)
-    assert ends(joining) == [(1, 1, Progress.FAILED)] and not joining.over
+    assert ends(joining) == [(1, 1, AttemptState.FAILED)] and not joining.over
     joining.on_wakeup(1.0, is_open, False)
     assert outcome(joining) == [Begin(2, 2, False, False)]
     joining.receive_event(FullSyncFailed(1, TERMINATED, attempt=1), 1.1)
@@ -141,9 +141,9 @@ def test_the_gate_is_waited_for_but_not_for_ever() -> None:
     joining.on_wakeup(0.0, lambda peer: None, False)
     assert joining.next_wakeup() == JOIN_GATE_WAIT_S and joining.phase is Phase.WAITING
     joining.on_wakeup(JOIN_GATE_WAIT_S, lambda peer: None, False)
-    assert ends(joining) == [(1, 1, Progress.FAILED)]
+    assert ends(joining) == [(1, 1, AttemptState.FAILED)]
     joining.on_wakeup(4.0, lambda peer: CLOSED, False)
-    assert ends(joining) == [(2, 2, Progress.REFUSED)] and joining.over
+    assert ends(joining) == [(2, 2, AttemptState.REFUSED)] and joining.over
 
 
 def test_a_source_that_is_active_no_more_is_not_waited_for() -> None:
@@ -151,7 +151,7 @@ def test_a_source_that_is_active_no_more_is_not_waited_for() -> None:
     joining.receive_event(Sources((1,)), 0.0)
     joining.on_wakeup(0.0, lambda peer: None, False)
     joining.receive_event(Sources((2,)), 1.0)
-    assert ends(joining) == [(1, 1, Progress.FAILED)]
+    assert ends(joining) == [(1, 1, AttemptState.FAILED)]
     joining.on_wakeup(1.0, is_open, False)
     assert outcome(joining) == [Begin(2, 2, False, False)]
 
@@ -187,7 +187,7 @@ def test_healing_waits_for_the_first_join_and_completes_it() -> None:
 
 
 def test_how_far_an_attempt_came() -> None:
-    attempt = Attempt(1, 1, False, 0.0, Progress.FAILED, True, 2176, 2500)
+    attempt = Attempt(1, 1, False, 0.0, AttemptState.FAILED, True, 2176, 2500)
     assert attempt.text("fw1") == "took 2,176 of 2,500 (87 %); 324 connections of fw1 are missing"
     assert replace(attempt, records=2499).text("fw1") == "took 2,499 of 2,500 (99 %); 1 connection of fw1 is missing"
     assert replace(attempt, records=2500).text("fw1") == "took 2,500 of 2,500 (100 %)"

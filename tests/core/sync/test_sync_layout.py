@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pytest
 
 from fwnode.firewall.connection import Connection, columns_of
-from fwnode.firewall.tcp import State
+from fwnode.firewall.tcp_states import ConnectionState
 from fwnode.firewall.tellers import NOBODY
 from syncproto.columns import Columns, pack_columns
 from syncproto.errors import SyncError
@@ -154,7 +154,7 @@ def test_a_connection_holds_every_field() -> None:
         check_record(record)
         if record.flags & RecordFlag.EXPECTED:
             continue
-        held = Connection(record.key, State(record.state), 60.0, 0.0, record.born)
+        held = Connection(record.key, ConnectionState(record.state), 60.0, 0.0, record.born)
         held.take(record, NOBODY, member=1)
         held.expires = record.ttl_s
         told, [told_with_others] = held.record(0.0), columns_of([held], 0.0)

@@ -18,7 +18,7 @@ from syncproto.events import LagChanged, PathChanged, Updates
 from syncproto.limits import BEHIND_AFTER_S, DATAGRAM_MAX, FRAGMENT_DATAGRAM_MAX, PATH_TRIAL_S
 from syncproto.message import Ack, Delta, Fragment, Kind, Newest, Retransmit
 from syncproto.record import Op, Update, join, pack_update, split
-from syncproto.session import State
+from syncproto.session import SessionState
 
 MTU_1280 = 1280 - 28
 """UDP payload that passes an interface with an MTU of 1,280 bytes."""
@@ -126,7 +126,7 @@ def test_who_gets_nothing_is_behind_at_both_ends_although_it_is_heard() -> None:
 
 def test_a_member_that_answers_everything_and_acknowledges_nothing_is_behind() -> None:
     """Whatever other message it sends is no sign that it gets our updates."""
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     engine.send_updates([set_of(1)], NOW)
     now = NOW
     while now < NOW + BEHIND_AFTER_S:
@@ -146,7 +146,7 @@ def test_a_member_that_answers_everything_and_acknowledges_nothing_is_behind() -
 
 def test_a_slow_link_that_moves_is_not_behind() -> None:
     """One acknowledgement a second: load, but no standstill."""
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     for number in range(1, 60):
         engine.send_updates([set_of(number)], NOW + number)
         said(engine, NOW + number)
@@ -178,7 +178,7 @@ def fragments(sequence: int, numbers: list[int]) -> list[Fragment]:
 
 
 def test_fragments_are_put_together_however_they_come() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     events(engine)
     first, second = fragments(1, [1, 2, 3]), fragments(2, [4, 5])
     for fragment in [second[1], first[2], first[0], first[0], second[0]]:
@@ -193,7 +193,7 @@ def test_fragments_are_put_together_however_they_come() -> None:
 
 
 def test_fragments_of_two_cuts_are_not_mixed() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     events(engine)
     say(engine, fragments(1, [1, 2, 3])[0])
     two = fragments(1, [1, 2])
@@ -204,7 +204,7 @@ def test_fragments_of_two_cuts_are_not_mixed() -> None:
 
 
 def test_fragments_without_end_are_bounded() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     for sequence in range(1, 2000):
         say(engine, fragments(sequence, [1, 2])[1])
     [session] = [session for peer, session in engine._sessions.items() if peer == 2]
@@ -227,13 +227,13 @@ def test_a_split_body_holds_the_same(numbers: list[int], longest: int) -> None:
 
 def test_the_last_peer_goes_while_a_backlog_waits() -> None:
     """Its stream closes, so there is no schema to send in: nothing is left to do, nothing to wake up for."""
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     engine.peer_lost(3, NOW)
     engine.send_updates([set_of(number) for number in range(20_000)], NOW)
     said(engine, NOW)
     assert engine.backlog > 0
     say(engine, hello("R80.10", heard=0), incarnation=3000, now=NOW + 0.1)
-    assert engine.state(2) is State.CLOSED
+    assert engine.state(2) is SessionState.CLOSED
     engine.outgoing(NOW + 1)
     assert engine.next_wakeup() is None
     assert engine.backlog == 0
@@ -257,7 +257,7 @@ def test_the_last_peer_goes_while_a_backlog_waits_and_comes_back() -> None:
 
 
 def test_a_number_that_does_not_exist_is_not_asked_for_for_ever() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     engine.peer_lost(3, NOW)
     say(engine, Newest(2**62))
     assert len(said(engine)) == 1 + 8, "an ACK and eight requests"

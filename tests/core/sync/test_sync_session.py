@@ -11,11 +11,11 @@ from test_sync_codec import MESSAGES
 from syncproto.codec import Envelope
 from syncproto.engine import SyncEngine
 from syncproto.errors import Reason, SyncError
-from syncproto.events import Event, GateDecided, PeerRestarted, PeerUnreachable, Updates
+from syncproto.events import GateDecided, PeerRestarted, PeerUnreachable, SyncEvent, Updates
 from syncproto.message import Ack, Delta, Hello, Kind, Message, Newest, Retransmit
 from syncproto.record import Op, Update, join, pack_update
 from syncproto.release import Exchange
-from syncproto.session import TABLE, State, describe
+from syncproto.session import TABLE, SessionState, describe
 
 NOW = 100.0
 OURS, THEIRS = 1000, 2000
@@ -43,7 +43,7 @@ def said(engine: SyncEngine, now: float = NOW, peer: int = 2) -> list[Message]:
     return [message for to, message in engine.outgoing(now) if to == peer]
 
 
-def events(engine: SyncEngine) -> list[Event]:
+def events(engine: SyncEngine) -> list[SyncEvent]:
     found = []
     while (event := engine.next_event()) is not None:
         found.append(event)
@@ -59,23 +59,23 @@ def set_of(number: int, op: Op = Op.SET) -> Update:
     return Update(op, key_of(number), record_of(number))
 
 
-def in_state(state: State) -> SyncEngine:
+def in_state(state: SessionState) -> SyncEngine:
     engine = engine_of()
-    if state is State.HEARD:
+    if state is SessionState.HEARD:
         say(engine, hello(heard=0))
-    elif state is State.OPEN:
+    elif state is SessionState.OPEN:
         say(engine, hello())
-    elif state is State.CLOSED:
+    elif state is SessionState.CLOSED:
         say(engine, hello("R80.10"))
-    elif state is State.LOST:
+    elif state is SessionState.LOST:
         engine.peer_lost(2, NOW)
     assert engine.state(2) is state
     return engine
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-@pytest.mark.parametrize("state", list(State))
-def test_what_the_table_does_not_name_is_refused(state: State, kind: Kind) -> None:
+@pytest.mark.parametrize("state", list(SessionState))
+def test_what_the_table_does_not_name_is_refused(state: SessionState, kind: Kind) -> None:
     engine = in_state(state)
     message = next(message for message in MESSAGES.values() if message.kind is kind)
     before = sum(engine.counters().refused.values())
@@ -91,9 +91,9 @@ def test_what_the_table_does_not_name_is_refused(state: State, kind: Kind) -> No
 
 def test_the_table_is_what_is_consulted(monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry taken out of the table is refused from then on: the table is not decoration."""
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     say(engine, delta(1, set_of(1)))
-    monkeypatch.delitem(TABLE, (State.OPEN, Kind.DELTA))
+    monkeypatch.delitem(TABLE, (SessionState.OPEN, Kind.DELTA))
     say(engine, delta(2, set_of(2)))
     assert len([event for event in events(engine) if isinstance(event, Updates)]) == 1
     assert engine.counters().refused[Reason.UNEXPECTED.value] == 1
@@ -124,7 +124,7 @@ def test_handshake() -> None:
     engine = engine_of()
     assert said(engine)
     say(engine, hello(heard=0, answer=True))
-    assert engine.state(2) is State.HEARD
+    assert engine.state(2) is SessionState.HEARD
     assert events(engine) == [], "an open gate is told only when both sides know"
     assert said(engine) == [Hello("R77.30", 2, THEIRS, 2, 0, True)]
     say(engine, hello(start=40))
@@ -194,7 +194,7 @@ def test_strangers_and_ourselves_are_refused() -> None:
 
 
 def test_a_record_of_a_newer_schema_than_agreed_is_refused() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     say(engine, delta(1, set_of(1), schema=3))
     assert engine.counters().refused == {Reason.UNKNOWN_SCHEMA.value: 1}
     say(engine, delta(1, set_of(1), schema=1))
@@ -205,7 +205,7 @@ def test_a_record_of_a_newer_schema_than_agreed_is_refused() -> None:
 
 
 def test_restart_of_a_peer_begins_anew() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     say(engine, delta(1, set_of(1)))
     events(engine)
     say(engine, hello(heard=0, answer=True), incarnation=THEIRS + 1)
@@ -218,21 +218,21 @@ def test_restart_of_a_peer_begins_anew() -> None:
 
 
 def test_a_datagram_of_the_past_changes_nothing() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     say(engine, hello(heard=0, answer=True), incarnation=THEIRS - 1)
     say(engine, delta(1, set_of(1)), incarnation=THEIRS - 1)
-    assert engine.state(2) is State.OPEN
+    assert engine.state(2) is SessionState.OPEN
     assert engine.counters().refused == {Reason.STALE_INCARNATION.value: 2}
 
 
 def test_a_clock_set_back_is_believed_after_silence() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     say(engine, hello(), incarnation=THEIRS - 1, now=NOW + 3.5)
     assert PeerRestarted(2, others=(3,)) in events(engine)
 
 
 def test_an_ack_for_a_stream_of_the_past_says_nothing() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     engine.send_updates([set_of(1)], NOW)
     said(engine)
     say(engine, Ack(OURS - 1, 1))
@@ -246,7 +246,7 @@ def test_an_ack_for_a_stream_of_the_past_says_nothing() -> None:
 
 
 def test_a_lost_peer_holds_nobody_up_and_comes_back() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     say(engine, hello(), sender=3)
     engine.send_updates([set_of(1)], NOW)
     engine.outgoing(NOW)
@@ -269,7 +269,7 @@ def test_a_lost_peer_holds_nobody_up_and_comes_back() -> None:
 
 
 def test_a_peer_that_says_nothing_at_all_is_asked_again() -> None:
-    engine = in_state(State.OPEN)
+    engine = in_state(SessionState.OPEN)
     events(engine)
     engine.send_updates([set_of(1)], NOW)
     now, end = NOW, NOW + 5.0
@@ -285,7 +285,7 @@ def test_a_peer_that_says_nothing_at_all_is_asked_again() -> None:
 
 
 def test_a_peer_with_a_closed_gate_that_was_away() -> None:
-    engine = in_state(State.CLOSED)
+    engine = in_state(SessionState.CLOSED)
     engine.peer_lost(2, NOW)
     assert engine.status(2) == "Off - Connection to remote member timed-out"
     engine.peer_found(2, NOW + 1)

@@ -8,10 +8,10 @@ from typing import Any
 
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
+from labs.sweep.local_workers import DEATHS_MAX, Task
 from labs.sweep.outcome import Outcome, of_error
 from labs.sweep.variants import Bundle
 from labs.sweep.work import SIMULATE, play_bundle, sources
-from labs.sweep.workers import DEATHS_MAX, Task
 
 CONNECT_S = 10.0
 """How long a scheduler may take to answer. Lab's own."""
@@ -19,11 +19,11 @@ AHEAD = 3
 """Tasks that each of the cluster's threads has before it: enough for it never to wait for the next."""
 
 
-class ClusterError(LabError):
+class DaskClusterError(LabError):
     exit_code = ExitCode.CANNOT_RUN
 
 
-class Cluster:
+class DaskCluster:
     """A context. `outcomes` gives each task's as it comes, in any order."""
 
     def __init__(self, address: str, bundles: Sequence[Bundle], simulate: str = SIMULATE) -> None:
@@ -32,20 +32,21 @@ class Cluster:
         try:
             import distributed
         except ImportError as error:
-            raise ClusterError(f"--dask needs the package distributed ({error}); install it: pip install "
+            raise DaskClusterError(f"--dask needs the package distributed ({error}); install it: pip install "
                                "'fwpair-lab[dask]'") from None
         self._dask: Any = distributed
         try:
             self._client: Any = distributed.Client(address, timeout=CONNECT_S, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise ClusterError(f"--dask {address}: no scheduler answers ({error or 'in time'}); start one with "
+            raise DaskClusterError(f"--dask {address}: no scheduler answers ({error or 'in time'}); start one with "
                                "`dask scheduler`") from None
         self.number = sum(self._client.nthreads().values())
         if not self.number:
             self._client.close()
-            raise ClusterError(f"--dask {address}: the cluster has no workers; start one with `dask worker {address}`")
+            raise DaskClusterError(f"--dask {address}: the cluster has no workers; start one with "
+                                   f"`dask worker {address}`")
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> DaskCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,10 +91,10 @@ class Cluster:
         if isinstance(error, self._dask.KilledWorker):
             return None
         if error is not None:
-            raise ClusterError(f"a worker of the cluster cannot run it: {type(error).__name__}: {error}; it needs the "
-                               "same fwpair-lab as this machine") from error
+            raise DaskClusterError(f"a worker of the cluster cannot run it: {type(error).__name__}: {error}; it needs "
+                                   "the same fwpair-lab as this machine") from error
         result = future.result()
         if result["sources"] != sources():
-            raise ClusterError("a worker of the cluster runs another version of fwpair-lab, and its results could "
+            raise DaskClusterError("a worker of the cluster runs another version of fwpair-lab, and its results could "
                                "differ; install the same on all")
         return Outcome(**result["outcome"])

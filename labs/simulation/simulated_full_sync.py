@@ -1,4 +1,5 @@
-"""The streams of full syncs in the simulated world: TCP between members, moved as `fwnode.links.full_sync` moves it.
+"""The streams of full syncs in the simulated world: TCP between members, moved as `fwnode.links.full_sync_streams`
+moves it.
 
 Segments are the machine's own traffic: its firewall lets them through or not, and a machine whose process is gone
 answers nobody. A slice takes modelled time, and packets come first: the member says when the next one may follow.
@@ -16,7 +17,7 @@ from fwnode.edges import FullSyncEnd
 from fwnode.member import Member
 from labs.simulation.kernel import Kernel
 from labs.simulation.loop import World
-from labs.simulation.tcp import CLOSED, SYN_SENT, Connection
+from labs.simulation.tcp_connection import CLOSED, SYN_SENT, TcpConnection
 from labs.simulation.tcp_receiver import Application
 from syncproto.errors import SyncError
 from syncproto.release import Compatibility
@@ -30,7 +31,7 @@ BYTE_S = 30e-9
 """Seconds of work for a byte of a slice, at either end: half a millisecond for a chunk."""
 
 
-class Process(Protocol):
+class StreamOwner(Protocol):
     """The life of the member whose streams these are."""
 
     member: Member
@@ -43,11 +44,11 @@ class Process(Protocol):
 
 
 class _Stream:
-    """One connection and the protocol object at our end of it; what its TCP calls (`labs.simulation.tcp`)."""
+    """One connection and the protocol object at our end of it; what its TCP calls."""
 
-    connection: Connection
+    connection: TcpConnection
 
-    def __init__(self, streams: FullSyncStreams, end: FullSyncEnd, accepted: bool) -> None:
+    def __init__(self, streams: SimulatedFullSyncStreams, end: FullSyncEnd, accepted: bool) -> None:
         self._streams = streams
         self.end = end
         self.accepted = accepted
@@ -83,7 +84,7 @@ class _Stream:
 class _Refused:
     """Somebody who is no member: the connection is closed at once."""
 
-    def __init__(self, connection: Connection, world: World) -> None:
+    def __init__(self, connection: TcpConnection, world: World) -> None:
         self._connection = connection
         self._world = world
 
@@ -96,11 +97,11 @@ class _Refused:
     def closed(self, error: int) -> None: ...
 
 
-class FullSyncStreams:
+class SimulatedFullSyncStreams:
     """Those of one life of a member."""
 
     def __init__(
-        self, machine: Kernel, life: Process, config: MemberConfig, compatibility: Compatibility
+        self, machine: Kernel, life: StreamOwner, config: MemberConfig, compatibility: Compatibility
     ) -> None:
         self.machine = machine
         self.life = life
@@ -142,7 +143,7 @@ class FullSyncStreams:
         for stream in [s for s in self.streams if s.accepted]:
             self._remove(stream)
 
-    def _accept(self, connection: Connection) -> Application:
+    def _accept(self, connection: TcpConnection) -> Application:
         """Somebody has connected."""
         address = str(ip_address(connection.ends[4:8]))
         end = self.life.member.accept_stream(address, self.machine.wire())

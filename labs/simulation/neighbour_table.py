@@ -51,7 +51,7 @@ class Neighbour:
         self.waiting: deque[bytes] = deque(maxlen=WAITING_MAX)
 
 
-class Neighbours:
+class NeighbourTable:
     """All entries of a machine. `send(packet, entry)` sends what has waited, `unreachable(packet)` hears of what cannot
     be sent."""
 

@@ -21,11 +21,11 @@ from labs.network.members import MemberSettings, member_configuration
 from labs.network.readiness import Readiness
 from labs.network.topology import Topology
 from labs.quantities import Way
-from labs.simulation.faults import Faults
 from labs.simulation.leaping import Leaps
 from labs.simulation.loop import World
 from labs.simulation.member_machine import MemberMachine
-from labs.simulation.network import build
+from labs.simulation.simulated_faults import SimulatedFaults
+from labs.simulation.simulated_network import build
 from labs.words import did_you_mean
 from syncproto.errors import SyncError
 from syncproto.release import Compatibility
@@ -49,7 +49,7 @@ class SimulatedGround:
         self.rate = rate
         self.epoch = world.now
         self.network = build(topology, world, MemberMachine)
-        self.faults = Faults(self.network)
+        self.faults = SimulatedFaults(self.network)
         self.compatibility = compatibility
         self._world = world
         self.leaps = Leaps(world, [self.machine(member) for member in self.members], self.network.links)
@@ -157,7 +157,7 @@ class SimulatedGround:
             raise ControlError(f"{member} is paused and answers nothing; resume it first")
         try:
             return life.request(command, arguments)
-        except protocol.ControlError as error:
+        except protocol.RequestError as error:
             raise ControlError(f"{member}: {error}") from None
 
     async def events(self, member: str) -> AsyncIterator[dict[str, Any]]:

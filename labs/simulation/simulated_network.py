@@ -18,7 +18,7 @@ MakeMachine = Callable[[World, str], Machine]
 
 
 @dataclass
-class Network:
+class SimulatedNetwork:
     """Everything by its name; a link `fw1-sync` is the interface at its node."""
 
     world: World
@@ -28,9 +28,9 @@ class Network:
     links: dict[str, Interface] = field(default_factory=dict)
 
 
-def build(topology: Topology, world: World, member: MakeMachine = Machine) -> Network:
+def build(topology: Topology, world: World, member: MakeMachine = Machine) -> SimulatedNetwork:
     """Switches, hosts with their default routes, and machines for the members, made by `member(world, name)`."""
-    network = Network(world, topology, {name: Switch(world, name) for name in topology.switches})
+    network = SimulatedNetwork(world, topology, {name: Switch(world, name) for name in topology.switches})
     for number, node in enumerate(topology.nodes, 1):
         machine = member(world, node) if node in topology.members else Machine(world, node)
         network.machines[node] = machine

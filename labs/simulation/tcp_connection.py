@@ -26,7 +26,7 @@ from labs.simulation.segments import (
     read_segment,
     read_timestamps,
 )
-from labs.simulation.tcp_receiver import ATO_MIN_S, WINDOW_BYTES, Application, Receiver
+from labs.simulation.tcp_receiver import ATO_MIN_S, WINDOW_BYTES, Application, TcpReceiver
 from labs.simulation.tcp_sender import GIVE_UP_S, ORPHAN_GIVE_UP_S, RTO_INITIAL_S, Below
 
 SYN_LINEAR = 4  # Linux (6.5 and later): tcp_syn_linear_timeouts; so many SYNs follow each other by a second
@@ -39,7 +39,7 @@ KEEPALIVE_INTERVAL_S = 75.0
 KEEPALIVE_PROBES = 9
 
 
-class State(IntEnum):
+class TcpState(IntEnum):
     """In such an order that ranges of it mean something."""
 
     SYN_SENT = 1
@@ -54,19 +54,21 @@ class State(IntEnum):
     CLOSED = 10
 
 
-SYN_SENT, SYN_RECEIVED, ESTABLISHED = State.SYN_SENT, State.SYN_RECEIVED, State.ESTABLISHED
-FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT = State.FIN_WAIT_1, State.FIN_WAIT_2, State.CLOSE_WAIT
-CLOSING, LAST_ACK, TIME_WAIT, CLOSED = State.CLOSING, State.LAST_ACK, State.TIME_WAIT, State.CLOSED
+SYN_SENT, SYN_RECEIVED, ESTABLISHED = TcpState.SYN_SENT, TcpState.SYN_RECEIVED, TcpState.ESTABLISHED
+FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT = TcpState.FIN_WAIT_1, TcpState.FIN_WAIT_2, TcpState.CLOSE_WAIT
+CLOSING, LAST_ACK, TIME_WAIT, CLOSED = TcpState.CLOSING, TcpState.LAST_ACK, TcpState.TIME_WAIT, TcpState.CLOSED
 OPENING = frozenset({SYN_SENT, SYN_RECEIVED})
 HEARING = frozenset({ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2})
 
 
-class Connection(Receiver):
+class TcpConnection(TcpReceiver):
     """One end. Made by `connect` or `answer`; the calls that may follow are those under "by the application"."""
 
     __slots__ = ("_keepalive", "_soft_error", "_told", "_tries", "orphan", "state", "tell_sent")
 
-    def __init__(self, below: Below, ends: bytes, initial: int, state: State, application: Application | None) -> None:
+    def __init__(
+        self, below: Below, ends: bytes, initial: int, state: TcpState, application: Application | None
+    ) -> None:
         super().__init__(below, ends, initial)
         self.application = application
         self.state = state
@@ -83,13 +85,13 @@ class Connection(Receiver):
     # -- opening
 
     @classmethod
-    def connect(cls, below: Below, ends: bytes, initial: int, application: Application, now: float) -> Connection:
+    def connect(cls, below: Below, ends: bytes, initial: int, application: Application, now: float) -> TcpConnection:
         self = cls(below, ends, initial, SYN_SENT, application)
         self._say_hello(now)
         return self
 
     @classmethod
-    def answer(cls, below: Below, ends: bytes, initial: int, packet: bytes, at: int, now: float) -> Connection:
+    def answer(cls, below: Below, ends: bytes, initial: int, packet: bytes, at: int, now: float) -> TcpConnection:
         """The answer to a SYN; whoever listens sets `application` when it is `opened`."""
         self = cls(below, ends, initial, SYN_RECEIVED, None)
         sequence, _, _, self._peer_window = read_segment(packet, at + 4)

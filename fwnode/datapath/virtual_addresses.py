@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from fwnode.configuration import InterfaceModel
-from fwnode.datapath.addresses import AddressKeeper
+from fwnode.datapath.address_keeper import AddressKeeper
 
 
-class Neighbours:
+class VirtualAddresses:
     """Watches its sockets in `selector`. `macs`: what is answered by kernel name, where it is not the interface's own.
     Raises `OSError`."""
 

@@ -12,7 +12,7 @@ from enum import IntEnum
 from .packet import ACK, FIN, RST, SYN
 
 
-class State(IntEnum):
+class ConnectionState(IntEnum):
     """State of a connection; NONE for everything that is not TCP."""
 
     NONE = 0
@@ -24,7 +24,7 @@ class State(IntEnum):
     CLOSING = 6
 
 
-class Event(IntEnum):
+class SegmentKind(IntEnum):
     """What the flags of a segment amount to."""
 
     SYN = 0
@@ -37,37 +37,37 @@ class Event(IntEnum):
 
 INITIATOR, RESPONDER = 0, 1
 
-START_STATES = frozenset({State.SYN_SENT, State.SYN_RECEIVED})
+START_STATES = frozenset({ConnectionState.SYN_SENT, ConnectionState.SYN_RECEIVED})
 END_TIMEOUT_S = 20.0
 """How long an entry stays after both FINs where nobody says otherwise (`tcp_end_timeout`)."""
 
 
-def usual_timeout(state: State, session_timeout: float) -> float:
+def usual_timeout(state: ConnectionState, session_timeout: float) -> float:
     """Seconds that a connection may be idle in a state where no parameters say otherwise."""
-    return END_TIMEOUT_S if state is State.CLOSING else session_timeout
+    return END_TIMEOUT_S if state is ConnectionState.CLOSING else session_timeout
 
 
-def _event(flags: int) -> Event:
+def _event(flags: int) -> SegmentKind:
     kind = flags & (SYN | ACK | FIN | RST)
     if kind & RST:
-        return Event.INVALID if kind & (SYN | FIN) else Event.RST
+        return SegmentKind.INVALID if kind & (SYN | FIN) else SegmentKind.RST
     if kind == SYN:
-        return Event.SYN
+        return SegmentKind.SYN
     if kind == SYN | ACK:
-        return Event.SYN_ACK
+        return SegmentKind.SYN_ACK
     if kind == FIN | ACK:
-        return Event.FIN
-    return Event.ACK if kind == ACK else Event.INVALID
+        return SegmentKind.FIN
+    return SegmentKind.ACK if kind == ACK else SegmentKind.INVALID
 
 
-EVENTS = tuple(_event(flags) for flags in range(256))
+SEGMENT_KINDS = tuple(_event(flags) for flags in range(256))
 """Flag byte to event."""
 
 
-def _table() -> dict[tuple[int, int, int], State]:
-    s, e = State, Event
+def _table() -> dict[tuple[int, int, int], ConnectionState]:
+    s, e = ConnectionState, SegmentKind
     both = (INITIATOR, RESPONDER)
-    table: dict[tuple[int, int, int], State] = {
+    table: dict[tuple[int, int, int], ConnectionState] = {
         (s.SYN_SENT, INITIATOR, e.SYN): s.SYN_SENT,
         (s.SYN_SENT, RESPONDER, e.SYN): s.SYN_RECEIVED,  # simultaneous open (RFC 9293, 3.5)
         (s.SYN_SENT, RESPONDER, e.SYN_ACK): s.SYN_RECEIVED,
@@ -88,7 +88,7 @@ def _table() -> dict[tuple[int, int, int], State]:
         for state in (s.FIN_WAIT_INITIATOR, s.FIN_WAIT_RESPONDER, s.CLOSING):
             table[state, direction, e.ACK] = state
         table[s.CLOSING, direction, e.FIN] = s.CLOSING
-        for state in State:
+        for state in ConnectionState:
             if state is not s.NONE:
                 table[state, direction, e.RST] = s.CLOSING
     table[s.FIN_WAIT_INITIATOR, INITIATOR, e.FIN] = s.FIN_WAIT_INITIATOR
@@ -101,21 +101,21 @@ def _table() -> dict[tuple[int, int, int], State]:
 TABLE = _table()
 
 SIGNS_OF_NO_LIFE = frozenset({
-    (State.SYN_SENT, RESPONDER, Event.ACK),
-    *((State.CLOSING, direction, event) for direction in (INITIATOR, RESPONDER)
-      for event in (Event.ACK, Event.FIN, Event.RST)),
+    (ConnectionState.SYN_SENT, RESPONDER, SegmentKind.ACK),
+    *((ConnectionState.CLOSING, direction, event) for direction in (INITIATOR, RESPONDER)
+      for event in (SegmentKind.ACK, SegmentKind.FIN, SegmentKind.RST)),
 })  # fmt: skip
 """Segments that pass and do not move a connection's end away: a challenge of the SYN (RFC 9293, 3.5.1; RFC 5961, 4),
 which a stranger may repeat for ever, and what comes late."""
 
 
-_BOTH_FINS = {State.FIN_WAIT_INITIATOR, State.FIN_WAIT_RESPONDER}
+_BOTH_FINS = {ConnectionState.FIN_WAIT_INITIATOR, ConnectionState.FIN_WAIT_RESPONDER}
 
 
-def further(one: State, other: State) -> State:
+def further(one: ConnectionState, other: ConnectionState) -> ConnectionState:
     """What two members that saw different packets of one connection know together: the later of the two states.
 
     Commutative, associative, and never earlier than either: members that tell each other what they know agree in the
     end, in whatever order it arrives.
     """
-    return State.CLOSING if {one, other} == _BOTH_FINS else max(one, other)
+    return ConnectionState.CLOSING if {one, other} == _BOTH_FINS else max(one, other)

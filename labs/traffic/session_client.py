@@ -1,4 +1,4 @@
-"""The client process of a workload: `python -m labs.traffic.client ORDERS`, orders as JSON."""
+"""The client process of a workload: `python -m labs.traffic.session_client ORDERS`, orders as JSON."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import json
 import sys
 from typing import Any
 
-from labs.traffic.conversation import Asker, Conversation
 from labs.traffic.fates import FAILED, Session
 from labs.traffic.host import Host, running_host
-from labs.traffic.process import Command, raise_file_limit, say, serve_commands
+from labs.traffic.session_conversation import Asker, Conversation
+from labs.traffic.stdio_commands import Command, raise_file_limit, say, serve_commands
 
 OPENINGS_AT_ONCE = 1_000
 
 
-class Client:
+class SessionClient:
     def __init__(self, orders: dict[str, Any], host: Host) -> None:
         self.orders = orders
         self.host = host
@@ -136,7 +136,7 @@ class Client:
 
 
 async def main(orders: dict[str, Any]) -> None:
-    client = Client(orders, running_host(orders["name"]))
+    client = SessionClient(orders, running_host(orders["name"]))
     say({"milestone": "ready"})
     await serve_commands(client.commands())
 

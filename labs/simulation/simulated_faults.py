@@ -10,16 +10,16 @@ from collections.abc import Sequence
 
 from labs.network.errors import LabError
 from labs.quantities import Way, format_rate
-from labs.simulation.network import Network
+from labs.simulation.simulated_network import SimulatedNetwork
 from labs.simulation.wires import Impairment, Interface
 
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 
 
-class Faults:
+class SimulatedFaults:
     """The faults of one network. Raises `LabError` for a link or service that is not there."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: SimulatedNetwork) -> None:
         self._network = network
         self._cut: set[str] = set()
         """Links that were cut; only asked for members."""

@@ -1,4 +1,4 @@
-"""The server process of a workload: `python -m labs.traffic.server ORDERS`, orders as JSON.
+"""The server process of a workload: `python -m labs.traffic.session_server ORDERS`, orders as JSON.
 
 It answers. Where the workload says that the server speaks first, it also asks, and then the fates are its to tell.
 """
@@ -10,10 +10,10 @@ import json
 import sys
 from typing import Any
 
-from labs.traffic.conversation import Asker, Conversation
 from labs.traffic.fates import Session
 from labs.traffic.host import Host, running_host
-from labs.traffic.process import Command, raise_file_limit, say, serve_commands
+from labs.traffic.session_conversation import Asker, Conversation
+from labs.traffic.stdio_commands import Command, raise_file_limit, say, serve_commands
 
 BACKLOG = 4096
 
@@ -29,7 +29,7 @@ class ServerSide(Conversation):
         return None
 
 
-class Server:
+class SessionServer:
     def __init__(self, orders: dict[str, Any], host: Host) -> None:
         self.orders = orders
         self.host = host
@@ -64,7 +64,7 @@ class Server:
 
 
 async def main(orders: dict[str, Any]) -> None:
-    server = Server(orders, running_host(orders["name"]))
+    server = SessionServer(orders, running_host(orders["name"]))
     try:
         await server.listen()
     except OSError as error:
