@@ -97,6 +97,9 @@ class Synchroniser:
         self._lost: Counter[int] = Counter()
         """Lost updates that nobody was told of yet, by peer."""
         self._losses_told_at = -inf
+        self._no_room_told = 0
+        """Connections of peers that found no room here, as far as somebody was told."""
+        self._no_room_told_at = -inf
         self.parameters_changed(now)
         self.synced = {"full": 0, "delta": 0}
         """Connections that peers told of and that were news."""
@@ -130,6 +133,7 @@ class Synchroniser:
             self.engine.on_wakeup(now)
         self._drain(now)
         self._tell_losses(now)
+        self._tell_no_room(now)
         self.joining.on_wakeup(now, self._gate, bool(self._firewall.parameters["fwlab_sync_heal"]))
         self._full_syncs(now)
         if self.held.unflushed:
@@ -221,6 +225,16 @@ class Synchroniser:
         for peer, count in self._lost.items():
             self._owner.event("sync", f"{count} updates of {self._config.peers[peer]} are lost for good")
         self._lost.clear()
+
+    def _tell_no_room(self, now: float) -> None:
+        """Connections of peers that this member lacks since its table is full, told once a second as well."""
+        refused = self._firewall.connections.over_limit - self._no_room_told
+        if not refused or now - self._no_room_told_at < RISK_INTERVAL_S:
+            return
+        self._no_room_told, self._no_room_told_at = self._firewall.connections.over_limit, now
+        limit = self._firewall.parameters["connections_limit"]
+        text = f"{refused:,} records of peers found no room here: connections_limit is {limit:,}"
+        self._owner.event("log", f"State synchronization is in risk: {text}")
 
     def reach_changed(self, event: ReachChanged, now: float) -> None:
         """What passes on the sync network has changed."""

@@ -230,6 +230,7 @@ class Commands:
             else None,
             "sync": self._sync(),
             "full_sync": member.sync.full_sync,
+            "over_limit": member.firewall.connections.over_limit,
         }
 
     def _load_of(self, number: int, state: MemberState) -> int:

@@ -51,6 +51,8 @@ def stat(data: Mapping[str, Any]) -> Iterator[str]:
     yield f"Policy:                        {data['policy']['name']}, {data['policy']['origin']}"
     if data["full_sync"]["state"] not in ("none", "done"):
         yield f"Full sync:                     {_full_sync(data['full_sync'])}"
+    if data["over_limit"]:
+        yield f"No room:                       for {data['over_limit']:,} records of peers (connections_limit)"
 
 
 def _full_sync(full: Mapping[str, Any]) -> str:
