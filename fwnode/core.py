@@ -19,6 +19,7 @@ from fwnode import splits
 from fwnode.cluster.membership import Cluster, ClusterEvent, MemberState, PeerChanged, StateChanged
 from fwnode.cluster.split_brain import PossibleSplit, SplitBrain
 from fwnode.cluster.stopping import GracefulStop, StopStep
+from fwnode.cluster.sync_network import ReachChanged
 from fwnode.configuration import MemberConfig
 from fwnode.edges import Edges, FullSyncEnd
 from fwnode.firewall.firewall import Firewall
@@ -85,6 +86,7 @@ class Core:
             dead_timeout_s=self.parameters["fwha_dead_timeout_ms"] / 1000,
             load_sharing=config.cluster.load_sharing,
             joining=joining,
+            user_networks=[interface.name for interface in config.cluster.interfaces if not interface.sync],
         )
         self.cluster.policy_name = loaded.policy.name
         self.sharing: LoadSharing | None = None
@@ -234,6 +236,8 @@ class Core:
             return
         if sync and not stale:
             self.cluster.sync_network.heard(peer, now)
+        elif not stale:
+            self.cluster.user_networks.heard(interface, peer, now)
         if not isinstance(envelope.message, Heartbeat):
             self.sync.receive(envelope, now)
         elif not stale:
@@ -295,8 +299,15 @@ class Core:
             self._peer_changed(event, now)
         elif isinstance(event, SplitBrain | PossibleSplit):
             self.event("log", splits.words(event, self.config.peers[event.peer]), peer=self.config.peers[event.peer])
+        elif event.network:
+            self._network_changed(event)
         else:
             self.sync.reach_changed(event, now)
+
+    def _network_changed(self, event: ReachChanged) -> None:
+        name, again = self.config.peers[event.peer], event.reach.whole
+        what = "again" if again else "though interfaces are up: hosts there may be cut off"
+        self.event("log", f"{event.network}: with {name}: {event.reach} {what}", peer=name)
 
     def _state_changed(self, event: StateChanged) -> None:
         # State first, then address: what peers sent was applied before this; now neighbours may send packets here.

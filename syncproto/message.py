@@ -72,6 +72,8 @@ class Heartbeat:
     """Seconds since the sender began to forward, the last time; and since it ended, if it has."""
     accepted: int = 0
     """Connections that the sender has accepted in this life."""
+    unheard: list[str] = field(default_factory=list)
+    """Where the sender does not hear a peer that is there: its number, a space, the name of the users' network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +365,7 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, FieldCheck], ...]]] = {
             ("failovers", Whole(0, COUNTER_MAX)),
             ("active", ListOf(Real())),
             ("accepted", Whole(0, COUNTER_MAX)),
+            ("unheard", ListOf(BoundedText())),
         ),
     ),
     Kind.HELLO: (

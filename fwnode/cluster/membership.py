@@ -18,7 +18,7 @@ is not), or when it has been silent for the dead timer.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from math import inf
@@ -26,6 +26,7 @@ from math import inf
 from fwnode.cluster.announcing import Announcing
 from fwnode.cluster.split_brain import SPLIT_HEARTBEATS, Activity, PossibleSplit, SplitBrain, SplitBrains
 from fwnode.cluster.sync_network import SILENT_HEARTBEATS, ReachChanged, SyncNetwork
+from fwnode.cluster.user_networks import UserNetworks
 from syncproto.joining import Joining, Sources
 from syncproto.limits import LIST_MAX, STALE_AFTER_S
 from syncproto.message import Heartbeat, clipped
@@ -132,6 +133,7 @@ class Cluster:
         dead_timeout_s: float = 2.5,
         load_sharing: bool = False,
         joining: Joining | None = None,
+        user_networks: Iterable[str] = (),
     ) -> None:
         self.number = number
         self.release = release
@@ -168,6 +170,8 @@ class Cluster:
         self._leaving = False
         self.sync_network = SyncNetwork(peers, now)
         self._hears_on_sync = list(peers)
+        self.user_networks = UserNetworks(user_networks, peers, now)
+        self._unheard: list[str] = []
 
     # -- what comes in -------------------------------------------------------------------------------------------
 
@@ -192,6 +196,7 @@ class Cluster:
         if split is not None:
             self._events.append(split)
         self.sync_network.told(number, self.number in heartbeat.hears_on_sync, now)
+        self.user_networks.told(number, self.number, heartbeat.unheard, now)
         try:
             state = MemberState(heartbeat.state)
         except ValueError:
@@ -278,6 +283,8 @@ class Cluster:
                 self._peer_is(peer, MemberState.LOST, f"silent for {self.dead_timeout_s:g} s", now)
             elif peer.alive:
                 self._look_at_sync(peer, now)
+        if now >= self._next_heartbeat:
+            self._look_at_user_networks(now)
         self._elect(now)
         self._events += self.split_brains.warn(self.state.forwards and not self.devices.get(INTERFACE_CHECK))
 
@@ -287,9 +294,24 @@ class Cluster:
         if changed is not None:
             self._events.append(changed)
 
+    def _look_at_user_networks(self, now: float) -> None:
+        alive = [peer for peer in self.peers.values() if peer.alive]
+        for peer in alive:
+            if self.devices[INTERFACE_CHECK] or self._interfaces_fail(peer):
+                self.user_networks.forget(peer.number, now)  # why nothing passes there is known, and told
+            patience_s = SILENT_HEARTBEATS * self.heartbeat_s
+            self._events += self.user_networks.look(peer.number, now, self._sync_silence_s, patience_s)
+        unheard = self.user_networks.unheard([peer.number for peer in alive], now, self._sync_silence_s)
+        self._unheard = unheard[:LIST_MAX]
+
+    @staticmethod
+    def _interfaces_fail(peer: Peer) -> bool:
+        problems = peer.heartbeat.problems if peer.heartbeat else []
+        return any(problem.startswith(INTERFACE_CHECK) for problem in problems)
+
     @property
     def _sync_silence_s(self) -> float:
-        """So long nothing of a peer is heard on the sync network before it counts as not heard there. A little longer
+        """So long nothing of a peer is heard on a network before it counts as not heard there. A little longer
         than the dead timer: a peer that is silent everywhere is lost, and no more is to be said."""
         return max(self.dead_timeout_s, SILENT_HEARTBEATS * self.heartbeat_s) + 2 * self.heartbeat_s
 
@@ -327,6 +349,7 @@ class Cluster:
             failovers=self.failover_count,
             active=self._activity.ages(now),
             accepted=self.split_brains.accepted,
+            unheard=self._unheard,
         )
 
     def next_event(self) -> ClusterEvent | None:
@@ -349,6 +372,7 @@ class Cluster:
         if peer.state is not state:
             if MemberState.LOST in (peer.state, state):
                 self.sync_network.forget(peer.number, now)
+                self.user_networks.forget(peer.number, now)
             self._events.append(PeerChanged(peer.number, peer.state, state, reason))
             peer.state = state
             self.announcing.begin(now)

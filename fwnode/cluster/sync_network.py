@@ -7,7 +7,7 @@ whatever network, that it hears this member there. Both are known without any tr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from syncproto.events import TIMED_OUT
@@ -60,6 +60,8 @@ class ReachChanged:
 
     peer: int
     reach: Reach
+    network: str = ""
+    """The users' network that it is about, if it is not the sync network (`user_networks`)."""
 
 
 @dataclass
@@ -78,6 +80,10 @@ class SyncNetwork:
 
     def reach(self, peer: int) -> Reach:
         return self._peers[peer].reach
+
+    def reaches(self) -> Iterator[tuple[int, Reach]]:
+        """Of every peer."""
+        return ((number, peer.reach) for number, peer in self._peers.items())
 
     def heard(self, peer: int, now: float) -> None:
         """A datagram of this peer came over the sync network."""

@@ -211,6 +211,7 @@ class Commands:
                     "up": cluster.interfaces.get(i.name, False),
                     "sync": i.sync,
                     "virtual": [str(v.ip) for v in i.virtual],
+                    "broken": {names[n]: str(reach) for n, reach in cluster.user_networks.broken(i.name).items()},
                 }
                 for i in member.config.cluster.interfaces
             ],

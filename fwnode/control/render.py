@@ -51,6 +51,9 @@ def stat(data: Mapping[str, Any]) -> Iterator[str]:
     yield f"Policy:                        {data['policy']['name']}, {data['policy']['origin']}"
     if data["full_sync"]["state"] not in ("none", "done"):
         yield f"Full sync:                     {_full_sync(data['full_sync'])}"
+    for entry in data["interfaces"]:
+        for peer, reach in entry["broken"].items():
+            yield f"Network {entry['name'] + ':':<23}with {peer}: {reach}; hosts there may be cut off"
     if data["over_limit"]:
         yield f"No room:                       for {data['over_limit']:,} records of peers (connections_limit)"
 
@@ -86,7 +89,8 @@ def interfaces(entries: list[dict[str, Any]]) -> Iterator[str]:
     yield ""
     for entry in entries:
         kind = "sync(secured)" if entry["sync"] else "non sync(non secured)"
-        yield f"{entry['name']:<10}{'UP' if entry['up'] else 'DOWN':<8}{kind}, unicast"
+        broken = "".join(f"; with {peer}: {reach}" for peer, reach in entry["broken"].items())
+        yield f"{entry['name']:<10}{'UP' if entry['up'] else 'DOWN':<8}{kind}, unicast{broken}"
     virtual = [(e["name"], address) for e in entries for address in e["virtual"]]
     yield ""
     yield f"Virtual cluster interfaces: {len({name for name, _ in virtual})}"

@@ -61,11 +61,13 @@ class World:
         """(a, b): a hears nothing of b."""
         self.no_sync: set[tuple[int, int]] = set()
         """(a, b): nothing of a reaches b over the sync network."""
+        self.no_lan: set[tuple[int, int]] = set()
+        """(a, b): nothing of a reaches b over `lan`."""
         self.full_sync_s = full_sync_s
         self.history: list[str] = []
         self.joins: list[tuple[int, int]] = []
         self.reaches: list[str] = []
-        """What members said of the sync network."""
+        """What members said of the sync network, and of the users' networks."""
         self.splits: list[tuple[int, SplitBrain | PossibleSplit]] = []
         """Who told what of split brains."""
         self.announced: list[tuple[float, int, bool]] = []
@@ -88,7 +90,7 @@ class World:
             machine.joining = Joining()
             machine.cluster = Cluster(
                 number, peers, machine.release, releases().newer, now=self.now,
-                load_sharing=self.load_sharing, joining=machine.joining,
+                load_sharing=self.load_sharing, joining=machine.joining, user_networks=("lan", "wan"),
             )  # fmt: skip
             for network in NETWORKS:
                 machine.cluster.set_interface(network, network not in machine.down, self.now)
@@ -233,7 +235,8 @@ class World:
                 self.history.append(f"{at} fw{machine.number} {event.old.label} -> {event.new.label}: {event.reason}")
             elif isinstance(event, ReachChanged):
                 at = f"{self.now - self._start:.1f}"
-                self.reaches.append(f"{at} fw{machine.number} with {event.peer}: {event.reach}")
+                network = f"{event.network} " if event.network else ""
+                self.reaches.append(f"{at} {network}fw{machine.number} with {event.peer}: {event.reach}")
 
     def _later(self, seconds: float, what: str, *arguments: object) -> None:
         heapq.heappush(self._queue, (self.now + seconds, next(self._order), what, arguments))
@@ -261,7 +264,7 @@ class World:
     ) -> None:
         if not self._connected(sender, receiver, network) or (receiver, sender) in self.deaf:
             return
-        if network == "sync" and (sender, receiver) in self.no_sync:
+        if (sender, receiver) in {"sync": self.no_sync, "lan": self.no_lan}.get(network, ()):
             return
         there = self.machines[receiver]
         if there.frozen:
@@ -269,6 +272,8 @@ class World:
         if there.cluster is not None:
             if network == "sync":
                 there.cluster.sync_network.heard(sender, self.now)
+            else:
+                there.cluster.user_networks.heard(network, sender, self.now)
             there.cluster.receive_heartbeat(sender, incarnation, heartbeat, self.now)
             self._turn(there)
         elif not heartbeat.leaving:

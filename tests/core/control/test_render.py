@@ -36,6 +36,8 @@ STAT: dict[str, Any] = {
     "last_failover": {"former": "fw1", "active": "fw2", "reason": "member fw1 was lost", "at": 0.0},
     "sync": {"status": "OK", "reach": "Able to send / Able to receive", "peers": {}},
     "full_sync": NO_FULL_SYNC,
+    "interfaces": [],
+    "over_limit": 0,
 }  # fmt: skip
 
 
@@ -66,6 +68,15 @@ def test_a_cluster_without_trouble_and_without_a_past_says_so() -> None:
     text = "\n".join(render.stat({**STAT, "devices": [], "last_failover": None, "failovers": 0}))
     assert "Active PNOTEs: None" in text
     assert "Last cluster failover" not in text
+
+
+def test_the_cluster_state_says_what_does_not_pass_and_what_found_no_room() -> None:
+    broken = {"name": "lan", "broken": {"fw1": "Able to send / Unable to receive"}}
+    lines = list(render.stat({**STAT, "interfaces": [{"name": "wan", "broken": {}}, broken], "over_limit": 1234}))
+    assert lines[-2:] == [
+        "Network lan:                   with fw1: Able to send / Unable to receive; hosts there may be cut off",
+        "No room:                       for 1,234 records of peers (connections_limit)",
+    ]
 
 
 def test_the_cluster_state_says_what_a_full_sync_does_or_did_not_bring() -> None:

@@ -52,7 +52,8 @@ def delta_of(schema: int = 2, sequence: int = 5) -> Delta:
 
 
 MESSAGES: dict[str, Message] = {
-    "heartbeat": Heartbeat(1, "R77.30", "standard", ["Fullsync"], [2, 3], False, 7, 1000.5, [2], 4, [60.5, 0.25], 9),
+    "heartbeat": Heartbeat(1, "R77.30", "standard", ["Fullsync"], [2, 3], False, 7, 1000.5, [2], 4, [60.5, 0.25], 9,
+                           ["3 lan"]),
     "heartbeat-leaving": Heartbeat(5, "R80.10", "", [], [], True),
     "hello-first": Hello("R77.30", 2, 0, -1, 0, True),
     "hello-answer": Hello("R80.10", 3, 1234, 2, 42, False),
@@ -145,7 +146,7 @@ def nested(levels: int) -> Any:
 
 
 GOOD = encode(MESSAGES["delta-schema-2"], **WHO)
-HEARTBEAT = [1, "R77.30", "standard", [], [2], False, 7, 0.5, [], 0, [], 0]
+HEARTBEAT = [1, "R77.30", "standard", [], [2], False, 7, 0.5, [], 0, [], 0, []]
 
 MALFORMED: dict[str, tuple[bytes, Reason]] = {
     "nothing": (b"", Reason.MALFORMED),
