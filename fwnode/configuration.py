@@ -6,7 +6,6 @@ The same file serves a member in a lab's namespace and one that runs as a servic
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +16,10 @@ from fwnode.fields import (
     CLOCK_RATE_MAX,
     CLOCK_RATE_MIN,
     SOCKET_PATH_MAX,
+    AuthenticationKey,
     InterfaceAddress,
     InterfaceName,
-    Key,
+    IPInterface,
     MemberName,
     Name,
 )
@@ -33,8 +33,6 @@ from syncproto.release import BUILTIN_RELEASES, Compatibility, Release
 
 MEMBERS_MAX = 5
 """Members of a ClusterXL cluster (claim B1)."""
-
-Interface = IPv4Interface | IPv6Interface
 
 
 class InterfaceModel(Strict):
@@ -98,7 +96,7 @@ class MemberConfig(Strict):
     clock: ClockModel = ClockModel()
     parameters: dict[str, int] = Field(default_factory=dict)
     control: str = ""
-    key: Key = ""
+    key: AuthenticationKey = ""
     """Shared secret that authenticates sync messages; empty, as in the product, for none."""
 
     @model_validator(mode="after")
@@ -148,7 +146,7 @@ class MemberConfig(Strict):
     def sync_interface(self) -> InterfaceModel | None:
         return next((i for i in self.cluster.interfaces if i.sync), None)
 
-    def own_addresses(self, interface: InterfaceModel) -> list[Interface]:
+    def own_addresses(self, interface: InterfaceModel) -> list[IPInterface]:
         return interface.members[self.member]
 
     def wires(self) -> dict[str, tuple[str, dict[int, str]]]:

@@ -143,12 +143,17 @@ parse_network = _written_as(ip_network, "a network or address", "192.0.2.0/24")
 parse_address = _written_as(ip_address, "an IP address", "192.0.2.1 or 2001:db8::1")
 parse_interface = _written_as(ip_interface, "an address with its prefix", "192.0.2.1/24")
 
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+IPInterface = IPv4Interface | IPv6Interface
+"""An address with the prefix length of its network."""
+
 Name = Annotated[str, AfterValidator(name_of(NAME_MAX))]
 """Of a policy, a release, a rule's objects: what a message carries."""
 Label = Annotated[str, AfterValidator(name_of(NAME_MAX, shortest=0))]
 """A name that may be left empty."""
 ServiceName = Annotated[str, AfterValidator(name_of(SERVICE_NAME_MAX))]
-Key = Annotated[str, AfterValidator(name_of(AUTHENTICATION_KEY_MAX, shortest=0))]
+AuthenticationKey = Annotated[str, AfterValidator(name_of(AUTHENTICATION_KEY_MAX, shortest=0))]
 InterfaceName = Annotated[str, AfterValidator(interface_name)]
 MemberName = Annotated[str, AfterValidator(member_name)]
 Names = Annotated[list[Name], Field(max_length=NAMES_MAX), BeforeValidator(one_or_many)]
@@ -156,6 +161,6 @@ Duration = Annotated[float, BeforeValidator(parse_duration)]
 Lasting = Annotated[Duration, Field(gt=0)]
 """A duration that is longer than nothing."""
 Ports = Annotated[tuple[int, int], BeforeValidator(parse_ports)]
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network)]
-Address = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_address)]
-InterfaceAddress = Annotated[IPv4Interface | IPv6Interface, BeforeValidator(parse_interface)]
+Network = Annotated[IPNetwork, BeforeValidator(parse_network)]
+Address = Annotated[IPAddress, BeforeValidator(parse_address)]
+InterfaceAddress = Annotated[IPInterface, BeforeValidator(parse_interface)]

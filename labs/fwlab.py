@@ -54,7 +54,7 @@ err = Console(stderr=True, highlight=False)
 OTHER_ROOMS = ("labs.procedure.cli", "labs.sweep.cli", "labs.chaos.cli", "labs.bench.cli")
 PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
-LabName = Annotated[str | None, typer.Option("--lab", help="Which lab, when several are running.")]
+LabOption = Annotated[str | None, typer.Option("--lab", help="Which lab, when several are running.")]
 TopologyName = Annotated[str, typer.Argument(help="A built-in topology, or a .yaml file.")]
 MemberCount = Annotated[int | None, typer.Option("--members", help="So many members, 2 to 5, instead.")]
 ClusterMode = Annotated[str | None, typer.Option("--mode", help="high-availability (the default), "
@@ -131,7 +131,7 @@ def list_running(as_json: Annotated[bool, typer.Option("--json")] = False) -> No
 @app.command("exec", context_settings=PASS_THROUGH)
 def execute(node: Annotated[str, typer.Argument(help="A host or member.")],
             command: Annotated[list[str], typer.Argument(metavar="-- CMD…")],
-            lab: LabName = None) -> None:
+            lab: LabOption = None) -> None:
     """Run any program in a node; the exit code is the program's."""
     found = discovery.choose(lab)
     _check_node(found, node)
@@ -139,7 +139,7 @@ def execute(node: Annotated[str, typer.Argument(help="A host or member.")],
 
 
 @app.command()
-def shell(node: Annotated[str, typer.Argument(help="A host or member.")], lab: LabName = None) -> None:
+def shell(node: Annotated[str, typer.Argument(help="A host or member.")], lab: LabOption = None) -> None:
     """A shell in a node; `fwctl` is on its PATH."""
     found = discovery.choose(lab)
     _check_node(found, node)
@@ -155,7 +155,7 @@ def capture(link: Annotated[str, typer.Argument(help="A switch (lan) or a link, 
             seconds: Annotated[float | None, typer.Option(help="End after so many wall seconds.")] = None,
             expression: Annotated[list[str] | None, typer.Argument(
                 metavar="[FILTER…]", help="A filter as tcpdump takes it, such as: udp port 8116")] = None,
-            lab: LabName = None) -> None:
+            lab: LabOption = None) -> None:
     """Capture what passes a switch or a link; ends on Ctrl-C, after --count packets or after --seconds."""
     if seconds is not None and not 0 <= seconds <= DURATION_MAX_S:
         raise LabError(f"--seconds: {seconds} is no time to wait; write 0 to {DURATION_MAX_S:,.0f}")
@@ -193,7 +193,7 @@ def down(name: Annotated[str | None, typer.Argument(help="Which lab; else the on
 @app.command("do", context_settings=PASS_THROUGH)
 def do_step(step: Annotated[str, typer.Argument(help="start, stop, kill, pause, upgrade, cut, limit, lose, delay, …")],
             arguments: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE…]")] = None,
-            lab: LabName = None) -> None:
+            lab: LabOption = None) -> None:
     """Do one step or fault to a lab that is up, such as: fwlab do lose link=fw2-sync share=20% way=in"""
     from labs.procedure.asked import read_step, step_arguments
 

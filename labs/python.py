@@ -5,6 +5,11 @@ In one place, because of one option: without `-P` Python looks for modules in th
 """
 
 import sys
+from asyncio.subprocess import Process
+from collections.abc import Awaitable, Callable
+
+Spawn = Callable[..., Awaitable[Process]]
+"""Starts a program in a node: `spawn(node, argv, …)`, and then what asyncio takes for the process."""
 
 
 def python_command(module: str, *arguments: str) -> list[str]:

@@ -147,11 +147,11 @@ def _codec(layout: Layout, fields: list[Field], make: Callable[..., Any], *, one
     return Codec(types, made["pack"], made["read"])
 
 
-Check = Callable[[Any], None]
+RecordCheck = Callable[[Any], None]
 """Raises SyncError for a record of which a field is not legal."""
 
 
-def record_check(fields: Iterable[Field], check_parent: Check, of_a_parent: int) -> Check:
+def record_check(fields: Iterable[Field], check_parent: RecordCheck, of_a_parent: int) -> RecordCheck:
     """The check of these fields. `check_parent` is asked about records that have, or should have, another's key."""
     checks = [f"    {text}" for field in fields if (text := field.description.check(field.name))]
     names = {"KEY_LENGTHS": KEY_LENGTHS, "OF_A_PARENT": of_a_parent, "bad_record": bad_record}
@@ -159,7 +159,7 @@ def record_check(fields: Iterable[Field], check_parent: Check, of_a_parent: int)
         "\n".join(["def check(r):", *checks]), "check",
         check_key=check_key, check_text=check_text, check_parent=check_parent, **names,
     )  # fmt: skip
-    check: Check = made["check"]
+    check: RecordCheck = made["check"]
     return check
 
 

@@ -22,7 +22,7 @@ from syncproto.errors import Reason, SyncError
 from syncproto.layout import LAYOUTS, STATES, record_check, record_codec
 from syncproto.limits import COUNTER_MAX, DURATION_MAX_S, FLAGS_MAX, RULE_MAX, SERVICE_NAME_MAX
 from syncproto.record_field import (
-    Duration,
+    Interval,
     Key,
     Moment,
     Number,
@@ -72,8 +72,8 @@ class Record:
 
     key: Annotated[bytes, Key()]
     state: Annotated[int, StateNumber()]
-    ttl_s: Annotated[float, Duration()]
-    timeout_s: Annotated[float, Duration(held_as="session_timeout")]
+    ttl_s: Annotated[float, Interval()]
+    timeout_s: Annotated[float, Interval(held_as="session_timeout")]
     rule: Annotated[int, Number(what="rule number", lowest=-RULE_MAX, highest=RULE_MAX)]
     service: Annotated[str, Text(what="service name", longest=SERVICE_NAME_MAX)]
     flags: Annotated[int, Number(what="flags", highest=FLAGS_MAX)]
@@ -118,7 +118,7 @@ check_record = record_check(FIELDS, _check_parent, OF_A_PARENT)
 """The caps, on what comes in and on what goes out: a record that a peer would refuse must never be sent."""
 _check_version = record_check([f for f in FIELDS if f.name in ("born", "revision")], _check_parent, OF_A_PARENT)
 """The same of a DELETE, which has the fields of a version alone."""
-_DURATIONS = [field.name for field in FIELDS if isinstance(field.description, Duration)]
+_DURATIONS = [field.name for field in FIELDS if isinstance(field.description, Interval)]
 
 
 def clamped(record: Record) -> Record:

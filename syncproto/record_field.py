@@ -134,7 +134,7 @@ class Number(Ranged):
 
 
 @dataclass(frozen=True)
-class Duration(Ranged):
+class Interval(Ranged):
     """Seconds that are left or that something lasts; rounded up to the schema's unit."""
 
     what: str = "a time"

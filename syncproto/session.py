@@ -416,12 +416,12 @@ class PeerSession:
             self.context.emit(LagChanged(self.peer, True, theirs.behind, theirs.owed))
 
 
-Handler = Callable[[PeerSession, int, Any, float], None]
+MessageHandler = Callable[[PeerSession, int, Any, float], None]
 
 DATAGRAM_KINDS = frozenset({Kind.HELLO, Kind.DELTA, Kind.FRAGMENT, Kind.NEWEST, Kind.ACK, Kind.RETRANSMIT, Kind.REJECT})
 """Kinds that have any business on the delta socket of the engine. Heartbeats go to the cluster."""
 
-TABLE: dict[tuple[SessionState, Kind], Handler] = {
+TABLE: dict[tuple[SessionState, Kind], MessageHandler] = {
     (SessionState.ASKING, Kind.HELLO): PeerSession._on_hello,
     (SessionState.HEARD, Kind.HELLO): PeerSession._on_hello,
     (SessionState.OPEN, Kind.HELLO): PeerSession._on_hello,

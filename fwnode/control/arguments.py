@@ -17,7 +17,7 @@ _GIVEN = ("self", "caller")
 """Parameters that no caller sends."""
 
 
-class Command:
+class MemberCommand:
     """A method that carries out a command. Its annotations are the arguments' types and ranges."""
 
     def __init__(self, method: Callable[..., Any]) -> None:

@@ -319,7 +319,7 @@ def _reachable(path: Path) -> Control | None:
         return None
 
 
-def _look(controls: dict[str, Control]) -> tuple[dict[str, compare.Table], int]:
+def _look(controls: dict[str, Control]) -> tuple[dict[str, compare.StatesByKey], int]:
     answers = {name: control.ask("keys") for name, control in controls.items()}
     return {name: compare.unpack(answer) for name, answer in answers.items()}, compare.unsynchronised(answers.values())
 

@@ -18,7 +18,7 @@ from fwnode import splits
 from fwnode.cluster.membership import ADMIN_DOWN, MemberState
 from fwnode.cluster.sync_network import Reach, status_with, summary
 from fwnode.control import compare
-from fwnode.control.arguments import Command
+from fwnode.control.arguments import MemberCommand
 from fwnode.control.conversation import Caller, Result
 from fwnode.control.draft import Draft
 from fwnode.control.protocol import RequestError
@@ -54,7 +54,7 @@ KEYS_A_PART = 512
 """Keys of one part: less is done for each."""
 
 T = TypeVar("T")
-Text = Annotated[str, Field(max_length=256)]
+ShortText = Annotated[str, Field(max_length=256)]
 FileName = Annotated[str, Field(max_length=4096)]
 
 
@@ -279,7 +279,7 @@ class Commands:
 
     def tab(
         self,
-        table: Text = "connections",
+        table: ShortText = "connections",
         summary: bool = False,
         unlimited: bool = False,
         max: Annotated[int, Field(ge=0, le=TABLE_ROWS_MAX)] = TABLE_ROWS_DEFAULT,
@@ -346,7 +346,7 @@ class Commands:
 
     # -- what is changed -----------------------------------------------------------------------------------------
 
-    def ctl_get(self, name: Text = "") -> dict[str, Any]:
+    def ctl_get(self, name: ShortText = "") -> dict[str, Any]:
         """One kernel parameter, or all of them with their legal values."""
         member = self._member
         try:
@@ -358,7 +358,9 @@ class Commands:
         except ParameterError as error:
             raise RequestError(str(error)) from error
 
-    def ctl_set(self, name: Text, value: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | Text) -> dict[str, Any]:
+    def ctl_set(
+        self, name: ShortText, value: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | ShortText
+    ) -> dict[str, Any]:
         """Set a kernel parameter until the member stops."""
         member = self._member
         try:
@@ -429,7 +431,7 @@ class Commands:
 
 
 COMMANDS = {
-    method.__name__: Command(method)
+    method.__name__: MemberCommand(method)
     for method in (
         Commands.status,
         Commands.stat,

@@ -19,7 +19,7 @@ LOOKS_APART_S = 0.4
 _KINDS = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP", ICMPV6: "ICMP"}
 _OTHER = "other"
 
-Table = dict[bytes, int]
+StatesByKey = dict[bytes, int]
 """Connection key -> state."""
 Difference = tuple[str, bytes, str]
 """Member, connection key, `missing` or the state that it says."""
@@ -39,9 +39,9 @@ def pack(connections: Iterable[Connection], now: float) -> dict[str, Any]:
     return {"keys": keys, "unsynchronised": [unsynchronised]}
 
 
-def unpack(answer: Mapping[str, Any]) -> Table:
+def unpack(answer: Mapping[str, Any]) -> StatesByKey:
     """The table in a member's answer."""
-    table: Table = {}
+    table: StatesByKey = {}
     for size, packed in answer.get("keys", ()):
         data = b64decode(packed)
         for at in range(0, len(data), size + 1):
@@ -54,7 +54,7 @@ def unsynchronised(answers: Iterable[Mapping[str, Any]]) -> int:
     return sum(sum(answer.get("unsynchronised", ())) for answer in answers)
 
 
-def differences(tables: Mapping[str, Table]) -> set[Difference]:
+def differences(tables: Mapping[str, StatesByKey]) -> set[Difference]:
     """Every member's deviations from what the cluster knows: a connection that it lacks, or another state."""
     everything: dict[bytes, int] = {}
     for table in tables.values():
@@ -68,7 +68,9 @@ def differences(tables: Mapping[str, Table]) -> set[Difference]:
     }
 
 
-def summary(tables: Mapping[str, Table], lasting: Iterable[Difference], unsynchronised: int = 0) -> dict[str, Any]:
+def summary(
+    tables: Mapping[str, StatesByKey], lasting: Iterable[Difference], unsynchronised: int = 0
+) -> dict[str, Any]:
     """By kind and member: `has`, `missing`, `other_state`; `different` connections in all."""
     kinds: dict[str, dict[str, Counter[str]]] = {}
 

@@ -27,13 +27,13 @@ log = logging.getLogger("fwnode")
 
 Result = Mapping[str, Any] | Iterator[Mapping[str, Any]]
 """An answer: whole, or its parts one after the other."""
-Handler = Callable[[str, dict[str, Any], "Caller"], Result]
+RequestHandler = Callable[[str, dict[str, Any], "Caller"], Result]
 
 
 class Caller:
     """Where a caller stands. `handle(command, arguments, caller)` gives the answer or raises `RequestError`."""
 
-    def __init__(self, handle: Handler, streams: Mapping[str, Stream[Any]]) -> None:
+    def __init__(self, handle: RequestHandler, streams: Mapping[str, Stream[Any]]) -> None:
         self._handle = handle
         self._streams = streams
         self._received = bytearray()

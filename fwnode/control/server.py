@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any
 
 from fwnode.control import running
-from fwnode.control.conversation import Caller, Handler
+from fwnode.control.conversation import Caller, RequestHandler
 from fwnode.control.protocol import encode
 from fwnode.control.streams import Stream
 
@@ -58,7 +58,7 @@ class ControlServer:
         self,
         path: Path,
         selector: selectors.BaseSelector,
-        handle: Handler,
+        handle: RequestHandler,
         streams: Mapping[str, Stream[Any]] | None = None,
         tell: Callable[[str], None] = log.warning,
     ) -> None:

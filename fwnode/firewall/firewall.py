@@ -284,20 +284,20 @@ class Firewall:
                 return verdict
         state = connection.state
         if packet.protocol == TCP:
-            event = SEGMENT_KINDS[packet.flags]
-            following = TABLE.get((state, direction, event))
+            segment = SEGMENT_KINDS[packet.flags]
+            following = TABLE.get((state, direction, segment))
             if following is None:
-                if event is SegmentKind.SYN and state is ConnectionState.CLOSING:
+                if segment is SegmentKind.SYN and state is ConnectionState.CLOSING:
                     return None
-                if not connection.owned and event is SegmentKind.ACK and state in START_STATES:
+                if not connection.owned and segment is SegmentKind.ACK and state in START_STATES:
                     # The copy may be one sync tick behind the handshake that the former owner saw.
                     following = ConnectionState.ESTABLISHED
                 else:
-                    return self._refuse_segment(connection, packet, event, hook, now)
+                    return self._refuse_segment(connection, packet, segment, hook, now)
             if following is not state:
                 self._change_state(connection, following, table, now)
                 return ACCEPT
-            if (state, direction, event) in SIGNS_OF_NO_LIFE:
+            if (state, direction, segment) in SIGNS_OF_NO_LIFE:
                 return ACCEPT
         if now >= connection.refresh_at:
             self._take_over(connection)
@@ -327,10 +327,10 @@ class Firewall:
         return session_timeout
 
     def _refuse_segment(
-        self, connection: Connection, packet: Packet, event: SegmentKind, hook: int, now: float
+        self, connection: Connection, packet: Packet, segment: SegmentKind, hook: int, now: float
     ) -> Verdict:
-        reason = DropReason.SYN_ON_ESTABLISHED if event is SegmentKind.SYN else DropReason.OUT_OF_STATE
-        text = reason.value if event is SegmentKind.SYN else f"TCP packet out of state in {connection.state.name}"
+        reason = DropReason.SYN_ON_ESTABLISHED if segment is SegmentKind.SYN else DropReason.OUT_OF_STATE
+        text = reason.value if segment is SegmentKind.SYN else f"TCP packet out of state in {connection.state.name}"
         self._log(now, reason, hook, packet, connection.rule, text)
         return DROP[reason]
 

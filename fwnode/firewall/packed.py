@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from syncproto.columns import Columns
 from syncproto.layout import compiled
 from syncproto.record import FIELDS, OWNER_SHIFT, Record, RecordFlag
-from syncproto.record_field import Duration, Field, Moment, Number, StateNumber, Text
+from syncproto.record_field import Field, Interval, Moment, Number, StateNumber, Text
 
 from .connection import Connection
 from .tellers import Teller
@@ -31,7 +31,7 @@ def _store_of(field: Field) -> Callable[[list[Any]], Sequence[Any]]:
     match field.description:
         case StateNumber():
             return bytes
-        case Duration() | Moment():
+        case Interval() | Moment():
             return partial(array, "d")
         case Number(lowest=lowest, highest=highest):
             codes = "HIQ" if lowest >= 0 else "hiq"

@@ -1,6 +1,6 @@
 """The TCP state table, as data.
 
-One rule: `TABLE[(state, direction, event)]` is the next state; what is not in it is out of state. The numbers of the
+One rule: `TABLE[(state, direction, segment)]` is the next state; what is not in it is out of state. The numbers of the
 states are the ones that travel in sync records. Sequence numbers are not looked at (a choice: learned connections
 could not be checked anyway, their window scale is unknown).
 """
@@ -47,7 +47,7 @@ def usual_timeout(state: ConnectionState, session_timeout: float) -> float:
     return END_TIMEOUT_S if state is ConnectionState.CLOSING else session_timeout
 
 
-def _event(flags: int) -> SegmentKind:
+def _segment_kind(flags: int) -> SegmentKind:
     kind = flags & (SYN | ACK | FIN | RST)
     if kind & RST:
         return SegmentKind.INVALID if kind & (SYN | FIN) else SegmentKind.RST
@@ -60,8 +60,8 @@ def _event(flags: int) -> SegmentKind:
     return SegmentKind.ACK if kind == ACK else SegmentKind.INVALID
 
 
-SEGMENT_KINDS = tuple(_event(flags) for flags in range(256))
-"""Flag byte to event."""
+SEGMENT_KINDS = tuple(_segment_kind(flags) for flags in range(256))
+"""What each byte of flags amounts to."""
 
 
 def _table() -> dict[tuple[int, int, int], ConnectionState]:
@@ -102,8 +102,8 @@ TABLE = _table()
 
 SIGNS_OF_NO_LIFE = frozenset({
     (ConnectionState.SYN_SENT, RESPONDER, SegmentKind.ACK),
-    *((ConnectionState.CLOSING, direction, event) for direction in (INITIATOR, RESPONDER)
-      for event in (SegmentKind.ACK, SegmentKind.FIN, SegmentKind.RST)),
+    *((ConnectionState.CLOSING, direction, segment) for direction in (INITIATOR, RESPONDER)
+      for segment in (SegmentKind.ACK, SegmentKind.FIN, SegmentKind.RST)),
 })  # fmt: skip
 """Segments that pass and do not move a connection's end away: a challenge of the SYN (RFC 9293, 3.5.1; RFC 5961, 4),
 which a stranger may repeat for ever, and what comes late."""

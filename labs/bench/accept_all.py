@@ -9,7 +9,7 @@ from pathlib import Path
 from subprocess import PIPE
 
 from labs.bench.node_programs import output, succeeds
-from labs.bench.ways import ACTIVE, QUEUE_OF_OTHERS, Way
+from labs.bench.ways import ACTIVE, QUEUE_OF_OTHERS, ForwardingWay
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 
@@ -31,10 +31,10 @@ async def accepting(lab: Lab, program: Path) -> AsyncIterator[None]:
     assert process.stdout is not None
     try:
         if not await process.stdout.readline():
-            raise LabError(f"{Way.OTHER_QUEUE.value} does not get its queue")
+            raise LabError(f"{ForwardingWay.OTHER_QUEUE.value} does not get its queue")
         listening = await output(lab, ACTIVE, "cat", "/proc/net/netfilter/nfnetlink_queue")
         if not any(line.split()[:1] == [str(QUEUE_OF_OTHERS)] for line in listening.splitlines()):
-            raise LabError(f"{Way.OTHER_QUEUE.value} is not bound to queue {QUEUE_OF_OTHERS}")
+            raise LabError(f"{ForwardingWay.OTHER_QUEUE.value} is not bound to queue {QUEUE_OF_OTHERS}")
         yield
     finally:
         if process.returncode is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from subprocess import DEVNULL
 
 from labs.bench.node_programs import output, set_kernel
-from labs.bench.ways import ACTIVE, STANDBY, Way, take
+from labs.bench.ways import ACTIVE, STANDBY, ForwardingWay, take
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 
@@ -106,7 +106,7 @@ class ConntrackdPair:
 
     async def __aenter__(self) -> ConntrackdPair:
         for node in (ACTIVE, STANDBY):
-            await take(self._lab, Way.CONNTRACK, node)
+            await take(self._lab, ForwardingWay.CONNTRACK, node)
             await set_kernel(self._lab, node, {
                 "ipv4/ip_forward": 1,
                 "netfilter/nf_conntrack_tcp_loose": 0,

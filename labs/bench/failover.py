@@ -31,8 +31,6 @@ TIMERS: dict[str, tuple[dict[str, int], float]] = {
 }
 """Figure -> our members' parameters, and seconds between keepalived's adverts."""
 
-Deed = Callable[[], Awaitable[None]]
-
 
 def steps(rounds: int) -> int:
     return len(TIMERS) * (1 + rounds * (1 if missing() else 2))
@@ -86,7 +84,9 @@ async def _theirs(advert_s: float) -> float:
         return await _silence(lab, die, lambda: keepalived.is_master(STANDBY))
 
 
-async def _silence(lab: Lab, die: Deed, has_taken_over: Callable[[], Awaitable[bool]]) -> float:
+async def _silence(
+    lab: Lab, die: Callable[[], Awaitable[None]], has_taken_over: Callable[[], Awaitable[bool]]
+) -> float:
     """Seconds without an answer around the deed. `LabError` when the other one does not take over."""
     address = next(str(a) for a in lab.topology.hosts["server"].addresses if a.version == 4)
     argv = ["ping", "-n", "-D", "-i", str(INTERVAL_S), address]

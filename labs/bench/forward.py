@@ -20,7 +20,7 @@ from labs.bench.generator import offer
 from labs.bench.pairs import members
 from labs.bench.progress import Progress
 from labs.bench.round_trips import echo, round_trips
-from labs.bench.ways import ACTIVE, Way, take
+from labs.bench.ways import ACTIVE, ForwardingWay, take
 from labs.network.errors import LabError
 from labs.network.lab import Lab
 
@@ -51,24 +51,25 @@ def stream_steps(rounds: int) -> int:
 async def measure_stream(rounds: int, progress: Progress, seconds: int = STREAM_S) -> list[Row]:
     """The row `tcp_stream`, of a real iperf3. Raises `LabError`."""
     if shutil.which("iperf3") is None:
-        name = f"{Way.CONNTRACK.value}: iperf3 is not installed (package iperf3)"
+        name = f"{ForwardingWay.CONNTRACK.value}: iperf3 is not installed (package iperf3)"
         return [unmeasured("tcp_stream", peer_name=name, unit="Gbit/s", better="higher")]
     async with members(ACTIVE) as lab:
         ours, kernel = await _rates(lab, rounds, progress, "Gbit/s", lambda lab: _stream(lab, seconds))
-    return [compare("tcp_stream", ours, kernel, peer_name=Way.CONNTRACK.value, unit="Gbit/s")]
+    return [compare("tcp_stream", ours, kernel, peer_name=ForwardingWay.CONNTRACK.value, unit="Gbit/s")]
 
 
 async def _rates(lab: Lab, rounds: int, progress: Progress, unit: str, measure: Measure) -> tuple[list[float], ...]:
     """Rates of the member and of the kernel with conntrack rules. First, what the wires and the sender reach alone."""
-    figures: dict[Way, list[float]] = {way: [] for way in Way}
-    order = [(0, Way.PLAIN)] + [(n + 1, way) for n in range(rounds) for way in in_turn([Way.MEMBER, Way.CONNTRACK], n)]
+    figures: dict[ForwardingWay, list[float]] = {way: [] for way in ForwardingWay}
+    compared = [ForwardingWay.MEMBER, ForwardingWay.CONNTRACK]
+    order = [(0, ForwardingWay.PLAIN)] + [(n + 1, way) for n in range(rounds) for way in in_turn(compared, n)]
     for number, way in order:
         progress.begins(f"{unit}, {way.value}")
         await take(lab, way)
         figures[way].append(await measure(lab))
         when = f"round {number} of {rounds}" if number else "the limit of the sender"
         progress.done(f"{when}, {way.value}: {figures[way][-1]:,.6g} {unit}")
-    return figures[Way.MEMBER], figures[Way.CONNTRACK]
+    return figures[ForwardingWay.MEMBER], figures[ForwardingWay.CONNTRACK]
 
 
 async def _stream(lab: Lab, seconds: int) -> float:
@@ -105,7 +106,7 @@ async def measure_small(rounds: int, progress: Progress, seconds: float = SMALL_
     """The row `udp_64b`: established flows, none of whose packets are lost. Raises `LabError`."""
     async with members(ACTIVE) as lab:
         ours, kernel = await _rates(lab, rounds, progress, "packets/s", lambda lab: _small(lab, seconds))
-    return [compare("udp_64b", ours, kernel, peer_name=Way.CONNTRACK.value, unit="packets/s")]
+    return [compare("udp_64b", ours, kernel, peer_name=ForwardingWay.CONNTRACK.value, unit="packets/s")]
 
 
 async def _small(lab: Lab, seconds: float) -> float:
@@ -128,30 +129,30 @@ def trip_steps(rounds: int) -> int:
 
 async def measure_trip(rounds: int, progress: Progress, count: int = ROUND_TRIPS) -> list[Row]:
     """The row `round_trip`: what each way adds to the median through the kernel without a rule. Raises `LabError`."""
-    added: dict[Way, list[float]] = {Way.MEMBER: [], Way.OTHER_QUEUE: []}
+    added: dict[ForwardingWay, list[float]] = {ForwardingWay.MEMBER: [], ForwardingWay.OTHER_QUEUE: []}
     async with members(ACTIVE) as lab:
         program = await compiled(lab)
-        ways = [Way.PLAIN, Way.MEMBER, *([Way.OTHER_QUEUE] if program else [])]
+        ways = [ForwardingWay.PLAIN, ForwardingWay.MEMBER, *([ForwardingWay.OTHER_QUEUE] if program else [])]
         listener = accepting(lab, program) if program else nullcontext()
         async with listener, echo(lab):
             for number in range(rounds):
                 progress.begins("round trips")
-                trips: dict[Way, list[float]] = {way: [] for way in ways}
+                trips: dict[ForwardingWay, list[float]] = {way: [] for way in ways}
                 for turn in range(PROBES):
                     for way in in_turn(ways, turn):
                         trips[way] += await _trips(lab, way, count)
                 took = {way: median(those) for way, those in trips.items()}
                 for way in ways[1:]:
-                    added[way].append(took[way] - took[Way.PLAIN])
+                    added[way].append(took[way] - took[ForwardingWay.PLAIN])
                 for way in ways:
                     progress.done(f"round {number + 1} of {rounds}, {way.value}: {took[way]:.1f} µs")
-    name = Way.OTHER_QUEUE.value
+    name = ForwardingWay.OTHER_QUEUE.value
     lacking = "" if program else f"cannot be compiled (packages {PACKAGES})"
-    ours, peer = added[Way.MEMBER], added[Way.OTHER_QUEUE]
+    ours, peer = added[ForwardingWay.MEMBER], added[ForwardingWay.OTHER_QUEUE]
     return [against("round_trip", ours, peer, peer_name=name, lacking=lacking, unit="µs", better="lower")]
 
 
-async def _trips(lab: Lab, way: Way, count: int) -> list[float]:
+async def _trips(lab: Lab, way: ForwardingWay, count: int) -> list[float]:
     """Microseconds of each round trip."""
     await take(lab, way)
     return [trip.took for trip in await round_trips(lab, count=count)]

@@ -108,7 +108,7 @@ def describe(costs: Costs) -> str:
 # -- in a process of its own -------------------------------------------------------------------------------------------
 
 
-class Table:
+class FilledFirewall:
     """A firewall with `size` connections that stay."""
 
     def __init__(self, size: int) -> None:
@@ -221,7 +221,7 @@ def _sweep_caches() -> None:
 
 def main(rounds: int, large: int) -> None:
     gc.disable()
-    small_table, large_table = Table(SMALL), Table(large)
+    small_table, large_table = FilledFirewall(SMALL), FilledFirewall(large)
     gc.freeze()
     for _ in range(rounds):
         costs = Costs(

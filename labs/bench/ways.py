@@ -18,26 +18,26 @@ QUEUE_OF_OTHERS = 77
 """Queue number of a program that is not ours; a member's own begin at 0."""
 
 
-class Way(Enum):
+class ForwardingWay(Enum):
     MEMBER = "the member"
     CONNTRACK = "the kernel with conntrack rules"
     OTHER_QUEUE = "a C program on libnetfilter_queue that accepts everything"
     PLAIN = "the kernel without a rule"
 
 
-RULES: dict[Way, list[list[str]]] = {
-    Way.MEMBER: [["-j", "FWPAIR-FORWARD"]],
-    Way.CONNTRACK: [
+RULES: dict[ForwardingWay, list[list[str]]] = {
+    ForwardingWay.MEMBER: [["-j", "FWPAIR-FORWARD"]],
+    ForwardingWay.CONNTRACK: [
         ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"],
         ["-m", "conntrack", "--ctstate", "NEW", "-j", "ACCEPT"],
     ],
-    Way.OTHER_QUEUE: [["-j", "NFQUEUE", "--queue-num", str(QUEUE_OF_OTHERS)]],
-    Way.PLAIN: [],
+    ForwardingWay.OTHER_QUEUE: [["-j", "NFQUEUE", "--queue-num", str(QUEUE_OF_OTHERS)]],
+    ForwardingWay.PLAIN: [],
 }
 """What is in the chain FORWARD."""
 
 
-async def take(lab: Lab, way: Way, node: str = ACTIVE) -> None:
+async def take(lab: Lab, way: ForwardingWay, node: str = ACTIVE) -> None:
     """From now on packets go this way, and no other."""
     for other, rules in RULES.items():
         for rule in rules:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labs.chaos.making import make_lab
-from labs.chaos.shrinking import TRIES_MAX, Lab, Shrinking
+from labs.chaos.shrinking import TRIES_MAX, LabMapping, Shrinking
 from labs.procedure.catalog import FILE
 from labs.procedure.model import LabFile, Reading
 from labs.procedure.problems import LabFileError
@@ -20,12 +20,12 @@ PLAY = "labs.chaos.hunting:play_seed"
 """How the workers of a sweep are told what to play."""
 
 
-def read(lab: Lab, seed: int) -> LabFile:
+def read(lab: LabMapping, seed: int) -> LabFile:
     """The mapping, as a file of it would be read. Raises `LabFileError`."""
     return Reading(Path(f"{NAME}-{seed}.yaml"), NAME).lab(lab)
 
 
-def broken(lab: Lab, seed: int) -> list[dict[str, Any]]:
+def broken(lab: LabMapping, seed: int) -> list[dict[str, Any]]:
     """The invariants that this lab breaks with this seed, the first first."""
     simulation = Simulation(read(lab, seed), seed)
     simulation.run()
@@ -49,10 +49,10 @@ def example() -> Bundle:
     return Bundle(NAME, {FILE: yaml_text(make_lab(0))})
 
 
-def shrink(seed: int, invariant: str, tries_max: int = TRIES_MAX) -> tuple[Lab, int]:
+def shrink(seed: int, invariant: str, tries_max: int = TRIES_MAX) -> tuple[LabMapping, int]:
     """The smallest lab that breaks this invariant with this seed, and how many runs it took to find it."""
 
-    def fails(lab: Lab) -> bool:
+    def fails(lab: LabMapping) -> bool:
         try:
             return any(each["invariant"] == invariant for each in broken(lab, seed))
         except LabFileError:
@@ -62,7 +62,7 @@ def shrink(seed: int, invariant: str, tries_max: int = TRIES_MAX) -> tuple[Lab, 
     return shrinking.shrink(make_lab(seed)), shrinking.tries
 
 
-def as_file(lab: Lab, seed: int, breaks: Mapping[str, Any], name: str) -> str:
+def as_file(lab: LabMapping, seed: int, breaks: Mapping[str, Any], name: str) -> str:
     """The lab file's text; its first lines say what it is."""
     said = "\n".join(f"# {line}" for line in (
         f"Breaks {breaks['invariant']}: {breaks['sentence']}",

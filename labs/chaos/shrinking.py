@@ -16,8 +16,8 @@ from typing import Any
 TRIES_MAX = 600
 """Runs of one shrinking. Lab's own: two or three minutes, and most end by themselves long before."""
 
-Lab = dict[str, Any]
-Fails = Callable[[Lab], bool]
+LabMapping = dict[str, Any]
+Fails = Callable[[LabMapping], bool]
 _DURATION = re.compile(r"([0-9.]+)s")
 
 
@@ -29,7 +29,7 @@ class Shrinking:
         self._tries_max = tries_max
         self.tries = 0
 
-    def shrink(self, lab: Lab) -> Lab:
+    def shrink(self, lab: LabMapping) -> LabMapping:
         """The smallest lab that was found; `lab` itself when nothing of it can go."""
         smallest = deepcopy(lab)
         while True:
@@ -44,13 +44,13 @@ class Shrinking:
     def _spent(self) -> bool:
         return self.tries >= self._tries_max
 
-    def _still(self, lab: Lab) -> bool:
+    def _still(self, lab: LabMapping) -> bool:
         if self._spent:
             return False
         self.tries += 1
         return self._fails(lab)
 
-    def _fewer_steps(self, lab: Lab) -> Lab:
+    def _fewer_steps(self, lab: LabMapping) -> LabMapping:
         """Parts of the steps go, each half as large as the ones before; from the end, where most is done for calm."""
         size = len(lab["steps"]) // 2
         while size >= 1 and not self._spent:
@@ -64,7 +64,7 @@ class Shrinking:
             size //= 2
         return lab
 
-    def _all_of(self, candidates: Callable[[Lab], Iterator[Lab]], lab: Lab) -> Lab:
+    def _all_of(self, candidates: Callable[[LabMapping], Iterator[LabMapping]], lab: LabMapping) -> LabMapping:
         """The first candidate that fails is taken, and asked for candidates in its turn."""
         refused = 0
         while not self._spent:
@@ -77,7 +77,7 @@ class Shrinking:
         return lab
 
 
-def _without_workloads(lab: Lab) -> Iterator[Lab]:
+def _without_workloads(lab: LabMapping) -> Iterator[LabMapping]:
     for name in lab["workloads"]:
         smaller = deepcopy(lab)
         del smaller["workloads"][name]
@@ -85,7 +85,7 @@ def _without_workloads(lab: Lab) -> Iterator[Lab]:
         yield smaller
 
 
-def _without_members(lab: Lab) -> Iterator[Lab]:
+def _without_members(lab: LabMapping) -> Iterator[LabMapping]:
     """The last member goes: names and numbers of the others stay what they are."""
     count = lab["topology"]["members"]
     if count > 2:
@@ -127,7 +127,7 @@ def _is_link_of(step: dict[str, Any], member: str) -> bool:
     return isinstance(link, str) and link.startswith(f"{member}-")
 
 
-def _plainer(lab: Lab) -> Iterator[Lab]:
+def _plainer(lab: LabMapping) -> Iterator[LabMapping]:
     """One frill less: a parameter, a release, a mode, a section of the policy, a word of a workload or of a step."""
     for name, member in lab["members"].items():
         for parameter in member.get("parameters", ()):
@@ -166,7 +166,7 @@ def _plainer(lab: Lab) -> Iterator[Lab]:
             yield _changed(lab, ("steps", index), {"stop": what})
 
 
-def _without_unused_services(lab: Lab) -> Iterator[Lab]:
+def _without_unused_services(lab: LabMapping) -> Iterator[LabMapping]:
     used = set(lab["workloads"])
     rule = lab["policy"]["rules"][0]
     unused = [name for name in lab["policy"].get("services", {}) if name not in used]
@@ -179,7 +179,7 @@ def _without_unused_services(lab: Lab) -> Iterator[Lab]:
         yield smaller
 
 
-def _smaller(lab: Lab) -> Iterator[Lab]:
+def _smaller(lab: LabMapping) -> Iterator[LabMapping]:
     """One number less, or one time rounder: each at first at once, then by half."""
     for name, workload in lab["workloads"].items():
         count = workload.get("count")
@@ -202,7 +202,7 @@ def _rounder(wall_s: float) -> list[float]:
     return [round(value, 3) for value in dict.fromkeys((half, whole)) if 0 < value < wall_s - 1e-9]
 
 
-def _changed(lab: Lab, path: tuple[Any, ...], value: Any) -> Lab:
+def _changed(lab: LabMapping, path: tuple[Any, ...], value: Any) -> LabMapping:
     """A copy with another value at that place; None: without it."""
     smaller = deepcopy(lab)
     at: Any = smaller

@@ -17,14 +17,14 @@ import signal
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from labs.network.errors import FaultError, LabError
 from labs.network.topology import Topology
-from labs.python import python_command
+from labs.python import Spawn, python_command
 from labs.quantities import Way, format_rate
 
 LIMIT_QUEUE = "150ms"
@@ -40,8 +40,6 @@ PROCESS_TIMEOUT_S = 5.0
 """Wall seconds for a process to stop, or for a delay's helper to listen."""
 POLL_S = 0.005
 BOTH_FAMILIES = ("iptables", "ip6tables")
-
-Spawn = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from typing import TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from fwnode.fields import IPInterface
 from labs.network import file_systems
 from labs.network.errors import FaultError, MachineError
-from labs.network.topology import Interface
 
 NETNS_DIRECTORY = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
@@ -170,7 +170,7 @@ def _join(futures: Iterable["Future[T]"]) -> list[T]:
     return [future.result() for future in waiting]
 
 
-def configure_node(interfaces: Mapping[str, Iterable[Interface]],
+def configure_node(interfaces: Mapping[str, Iterable[IPInterface]],
                    gateways: Iterable[IPv4Address | IPv6Address]) -> None:
     """Inside a node: interfaces up, addresses (no duplicate address detection), default routes."""
     with IPRoute() as route:

@@ -6,16 +6,7 @@ kernel: the same model makes a lab in namespaces and the configuration of virtua
 
 import re
 from collections.abc import Mapping
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
-    ip_interface,
-    ip_network,
-)
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from fwnode import fields
 from fwnode.explain import shown, slips
+from fwnode.fields import IPAddress, IPInterface, IPNetwork
 from fwnode.files import FileError, Strict, load_yaml
 from labs.network.errors import TopologyError
 
@@ -36,10 +28,6 @@ INTERFACE_NAME_MAX = fields.INTERFACE_NAME_MAX
 """The kernel's limit; a link is named NODE-SWITCH."""
 BUILTIN_DIRECTORY = Path(__file__).parent / "topologies"
 DEFAULT_TOPOLOGY = "pair"
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
-Interface = IPv4Interface | IPv6Interface
 
 _NAME = re.compile(r"[a-z][a-z0-9]{0,14}")
 _RESERVED = fields.RESERVED_INTERFACES | fields.RESERVED_MEMBERS | {"localhost"}
@@ -70,7 +58,7 @@ class TopologySwitch(Strict):
 
     @field_validator("networks")
     @classmethod
-    def _one_network_a_family(cls, networks: list[Network]) -> list[Network]:
+    def _one_network_a_family(cls, networks: list[IPNetwork]) -> list[IPNetwork]:
         versions = [network.version for network in networks]
         if len(set(versions)) != len(versions):
             raise ValueError("give at most one IPv4 and one IPv6 network")
@@ -91,14 +79,14 @@ class TopologySwitch(Strict):
             raise ValueError("virtual: a sync switch has no virtual addresses")
         return self
 
-    def interface(self, address: Address) -> Interface | None:
+    def interface(self, address: IPAddress) -> IPInterface | None:
         """`address` with the prefix length of the network it lies in, or None where it lies in none."""
         for network in self.networks:
             if address.version == network.version and address in network:
                 return ip_interface(f"{address}/{network.prefixlen}")
         return None
 
-    def problem_of(self, address: Address, networks: str = "the switch's networks") -> str:
+    def problem_of(self, address: IPAddress, networks: str = "the switch's networks") -> str:
         """Why no machine on this switch can have the address; empty where one can."""
         interface = self.interface(address)
         if interface is None:
@@ -111,10 +99,10 @@ class TopologySwitch(Strict):
                 return f"{address} is the broadcast address of {network}"
         return ""
 
-    def member_addresses(self, number: int) -> list[Interface]:
+    def member_addresses(self, number: int) -> list[IPInterface]:
         """Addresses of member `number` (from 1): .11 and ::11, so that both families read the same."""
         offset = self.first_member + number - 1
-        found: list[Interface] = []
+        found: list[IPInterface] = []
         for network in self.networks:
             step = offset if network.version == 4 else int(str(offset), 16)
             found.append(ip_interface(f"{network.network_address + step}/{network.prefixlen}"))
@@ -203,7 +191,7 @@ class Topology(Strict):
 
     def _address_problems(self) -> list[str]:
         problems: list[str] = []
-        taken: dict[Address, str] = {}
+        taken: dict[IPAddress, str] = {}
         claims = [(address, f"switches.{name}.virtual") for name, switch in self.switches.items()
                   for address in switch.virtual]
         for name, switch in self.switches.items():
@@ -234,8 +222,8 @@ class Topology(Strict):
         """Every node: hosts, then members."""
         return [*self.hosts, *self.members]
 
-    def interfaces(self, node: str) -> dict[str, list[Interface]]:
-        """Interface name (that of its switch) -> the node's own addresses on it."""
+    def interfaces(self, node: str) -> dict[str, list[IPInterface]]:
+        """IPInterface name (that of its switch) -> the node's own addresses on it."""
         if node in self.members:
             number = self.members.index(node) + 1
             return {name: switch.member_addresses(number) for name, switch in self.switches.items()}
@@ -243,9 +231,9 @@ class Topology(Strict):
         switch = self.switches[host.switch]
         return {host.switch: [found for address in host.addresses if (found := switch.interface(address))]}
 
-    def gateways(self, host: str) -> list[Address]:
+    def gateways(self, host: str) -> list[IPAddress]:
         """The virtual addresses that a host routes through, at most one a family."""
-        found: dict[int, Address] = {}
+        found: dict[int, IPAddress] = {}
         for address in self.switches[self.hosts[host].switch].virtual:
             found.setdefault(address.version, address)
         return list(found.values())

@@ -22,7 +22,7 @@ from labs.report import junit, terminal
 from labs.report.sentence import sentence
 from labs.results import Results
 
-LabName = Annotated[str, typer.Argument(metavar="LAB", help="A lab of the catalog, a lab file, or its folder.")]
+LabArgument = Annotated[str, typer.Argument(metavar="LAB", help="A lab of the catalog, a lab file, or its folder.")]
 SEED_DRAWN_MAX = 10**6
 """A run on real packets that is given no seed draws one below this."""
 SEED_SIMULATED = 1
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run_lab(
-    lab: LabName,
+    lab: LabArgument,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="The run's document; - is standard output.")
     ] = None,
@@ -94,7 +94,7 @@ def list_labs() -> None:
     terminal.catalog([_load(name) for name in catalog.names()])
 
 
-def show_lab(lab: LabName) -> None:
+def show_lab(lab: LabArgument) -> None:
     """What a lab does, and its guide."""
     file = _load(lab)
     guide = file.path.parent / catalog.GUIDE

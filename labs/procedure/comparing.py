@@ -32,7 +32,7 @@ async def compare_tables(ask: Ask, members: Iterable[str]) -> dict[str, Any]:
     return compare.summary(second, differences, unsynchronised)
 
 
-async def _look(ask: Ask, members: list[str]) -> tuple[dict[str, compare.Table], int]:
+async def _look(ask: Ask, members: list[str]) -> tuple[dict[str, compare.StatesByKey], int]:
     answers = await asyncio.gather(*(ask(member, "keys") for member in members))
     tables = {member: compare.unpack(answer) for member, answer in zip(members, answers, strict=True)}
     return tables, compare.unsynchronised(answers)

@@ -12,6 +12,8 @@ from labs.traffic.fates import Tally
 from syncproto.events import SyncCounters
 from syncproto.joining import NO_FULL_SYNC
 
+Document = Mapping[str, Any]
+"""What a run gives: the keys of its JSON."""
 FORMAT = 1  # of the document; a reader may rely on the keys of a format
 REAL: Mapping[str, Any] = {"world": "real"}
 OWN_ERROR = "an error of fwlab itself"

@@ -70,7 +70,7 @@ def _as_list(value: object) -> object:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
-Names = Annotated[list[str], Field(min_length=1, max_length=100), BeforeValidator(_as_list)]
+TargetNames = Annotated[list[str], Field(min_length=1, max_length=100), BeforeValidator(_as_list)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -89,7 +89,7 @@ def legal_parameter(name: str, value: Any) -> None:
 class Members(Arguments):
     also = {"member": "members"}
 
-    members: Names
+    members: TargetNames
 
     def words(self, verb: str) -> str:
         return f"{verb} {', '.join(self.members)}"
@@ -124,7 +124,7 @@ class InstallPolicy(Arguments):
     asked = ("member", "policy")
     also = {"member": "members", "policy": "file"}
 
-    members: Names | None = None
+    members: TargetNames | None = None
     """Nothing: every member."""
     rules: dict[str, Any] | None = None
     file: str | None = None
@@ -202,7 +202,7 @@ def _flat(patch: Mapping[str, Any], prefix: str = "") -> str:
 
 
 class Workloads(Arguments):
-    workloads: Names
+    workloads: TargetNames
 
     def words(self, verb: str) -> str:
         return f"{verb} {', '.join(self.workloads)}"
@@ -264,7 +264,7 @@ class Links(Arguments):
 
     also = {"link": "links"}
 
-    links: Names
+    links: TargetNames
 
     def words(self, verb: str) -> str:
         return f"{verb} {', '.join(self.links)}{self.how()}"

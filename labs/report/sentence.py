@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from labs.procedure.document import Document
 from labs.traffic.durations import format_duration
 
-Document = Mapping[str, Any]
 LASTING = ("sessions", "ftp")
 """Kinds of workloads whose sessions outlive one exchange."""
 DROPPED = {"OUT_OF_STATE": "as out of state", "POLICY": "by the rule base"}

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from labs.procedure.document import Document
 from labs.traffic.fates import Fate
-
-Document = Mapping[str, Any]
 
 MAY_DIFFER: Mapping[str, str] = {
     "seconds": "processes start, and programs run, as fast as the machine lets them",

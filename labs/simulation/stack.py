@@ -33,7 +33,7 @@ ERRORS = {
 _ECHO_REQUEST, _ECHO_REPLY = {4: 8, 16: 128}, {ICMP: 0, ICMPV6: 129}
 
 Accept = Callable[[TcpConnection], Application]
-Heard = Callable[[bytes, bytes, int], None]
+DatagramHandler = Callable[[bytes, bytes, int], None]
 """Payload, and the sender's address and port."""
 Pinged = Callable[[bool], object]
 """Called once: a reply came, or an error about the request."""
@@ -44,7 +44,7 @@ class Socket:
 
     __slots__ = ("_stack", "failed", "heard", "peer", "port")
 
-    def __init__(self, stack: Stack, port: int, heard: Heard) -> None:
+    def __init__(self, stack: Stack, port: int, heard: DatagramHandler) -> None:
         self._stack = stack
         self.port = port
         self.heard = heard
@@ -199,7 +199,7 @@ class Stack:
 
     # -- UDP
 
-    def socket(self, heard: Heard, port: int = 0) -> Socket:
+    def socket(self, heard: DatagramHandler, port: int = 0) -> Socket:
         """A socket on this port, or on a free one. Raises `OSError`."""
         if not port:
             port = self._udp_port

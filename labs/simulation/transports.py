@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
 from labs.simulation.stack import Stack
 from labs.simulation.tcp_connection import TcpConnection
+from labs.traffic.host import ProtocolFactory
 
 HIGH_WATER_BYTES = 65_536  # asyncio's own
 LOW_WATER_BYTES = HIGH_WATER_BYTES // 4
 
-Factory = Callable[[], asyncio.BaseProtocol]
 
 
 class HostTransport(asyncio.Transport):
@@ -37,7 +36,7 @@ class HostTransport(asyncio.Transport):
         self._paused = False
 
     @classmethod
-    def accept(cls, stack: Stack, factory: Factory, connection: TcpConnection) -> HostTransport:
+    def accept(cls, stack: Stack, factory: ProtocolFactory, connection: TcpConnection) -> HostTransport:
         self = cls(stack, factory())
         self._connection = connection
         return self
@@ -143,7 +142,7 @@ class HostTransport(asyncio.Transport):
         return default
 
 
-async def connect(stack: Stack, factory: Factory, address: str, port: int) -> HostTransport:
+async def connect(stack: Stack, factory: ProtocolFactory, address: str, port: int) -> HostTransport:
     """Until the connection is open. Raises `OSError`."""
     waiter = asyncio.get_running_loop().create_future()
     transport = HostTransport(stack, factory(), waiter)
@@ -156,7 +155,7 @@ async def connect(stack: Stack, factory: Factory, address: str, port: int) -> Ho
     return transport
 
 
-def listen(stack: Stack, factory: Factory, address: str, port: int) -> None:
+def listen(stack: Stack, factory: ProtocolFactory, address: str, port: int) -> None:
     """Raises `OSError`. Every connection is accepted."""
     stack.listen(ip_address(address).packed, port, lambda connection: HostTransport.accept(stack, factory, connection))
 
@@ -167,8 +166,8 @@ class HostNetwork:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
 
-    async def connect(self, factory: Factory, address: str, port: int) -> None:
+    async def connect(self, factory: ProtocolFactory, address: str, port: int) -> None:
         await connect(self._stack, factory, address, port)
 
-    async def listen(self, factory: Factory, address: str, port: int, _backlog: int) -> None:
+    async def listen(self, factory: ProtocolFactory, address: str, port: int, _backlog: int) -> None:
         listen(self._stack, factory, address, port)

@@ -8,12 +8,11 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from labs.python import python_command
+from labs.python import Spawn, python_command
 from labs.traffic.fates import Fate, Tally
 from labs.traffic.stdio_commands import LINE_MAX
 from labs.traffic.workload import AnyWorkload, Flood, Ping, Sessions, orders
 
-Spawn = Callable[..., Awaitable[asyncio.subprocess.Process]]
 READY_S = 20.0
 PARTS = dict.fromkeys(("sessions", "short"), ("session_client", "session_server"))
 """The client's part and the server's, of kinds that do not name theirs KIND_client and KIND_server."""
@@ -30,11 +29,11 @@ class WorkloadProcess(Protocol):
     async def close(self) -> None: ...
 
 
-Begin = Callable[[str, str, dict[str, Any]], Awaitable[WorkloadProcess]]
+BeginPart = Callable[[str, str, dict[str, Any]], Awaitable[WorkloadProcess]]
 """Starts a part in a node with its orders, and returns when it is ready. Raises `TrafficError`."""
 
 
-def spawned(spawn: Spawn) -> Begin:
+def spawned(spawn: Spawn) -> BeginPart:
     """Each part is a program of its own, which `spawn` starts in a node."""
 
     async def begin(node: str, part: str, told: dict[str, Any]) -> WorkloadProcess:
@@ -47,7 +46,7 @@ class Traffic:
     """The two processes of one workload, which `begin` starts."""
 
     def __init__(
-        self, name: str, workload: AnyWorkload, *, begin: Begin, client: str, server: str, address: str,
+        self, name: str, workload: AnyWorkload, *, begin: BeginPart, client: str, server: str, address: str,
         rate: float, epoch: float,
     ) -> None:  # fmt: skip
         self.name = name

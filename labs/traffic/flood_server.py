@@ -113,7 +113,7 @@ class FloodServer:
         return tally.as_json()
 
 
-class Ports:
+class FloodPorts:
     """The flood's ports, bound, and the ring in front of them."""
 
     def __init__(self, orders: dict[str, Any]) -> None:
@@ -142,7 +142,7 @@ class Ports:
 
 async def main(orders: dict[str, Any]) -> None:
     try:
-        ports = Ports(orders)
+        ports = FloodPorts(orders)
     except OSError as error:
         say({"milestone": "failed", "error": str(error)})
         return

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
 
-Factory = Callable[[], asyncio.BaseProtocol]
+ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 
 
 class Timer(Protocol):
@@ -20,10 +20,10 @@ class Timer(Protocol):
 class TcpNetwork(Protocol):
     """TCP. Both raise `OSError`."""
 
-    async def connect(self, factory: Factory, address: str, port: int) -> None:
+    async def connect(self, factory: ProtocolFactory, address: str, port: int) -> None:
         """Until the connection is open."""
 
-    async def listen(self, factory: Factory, address: str, port: int, backlog: int) -> None: ...
+    async def listen(self, factory: ProtocolFactory, address: str, port: int, backlog: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Host:
 class KernelNetwork:
     """The machine's own sockets, by asyncio."""
 
-    async def connect(self, factory: Factory, address: str, port: int) -> None:
+    async def connect(self, factory: ProtocolFactory, address: str, port: int) -> None:
         await asyncio.get_running_loop().create_connection(factory, address, port)
 
-    async def listen(self, factory: Factory, address: str, port: int, backlog: int) -> None:
+    async def listen(self, factory: ProtocolFactory, address: str, port: int, backlog: int) -> None:
         await asyncio.get_running_loop().create_server(factory, address, port, backlog=backlog)
 
 

@@ -12,12 +12,12 @@ from labs.traffic.fates import Fate, Session, Tally
 from labs.traffic.stdio_commands import Command, raise_file_limit, say, serve_commands
 from labs.traffic.transfers import patience_of
 
-Exchange = Callable[[float], Awaitable[bool]]
+Echo = Callable[[float], Awaitable[bool]]
 """One echo exchange: whether the reply came within so many seconds."""
 
 
 class Pinger:
-    def __init__(self, orders: dict[str, Any], exchange: Exchange, clock: Callable[[], float]) -> None:
+    def __init__(self, orders: dict[str, Any], exchange: Echo, clock: Callable[[], float]) -> None:
         self.orders = orders
         self.patience_s = patience_of(orders)
         self._exchange = exchange
@@ -70,7 +70,7 @@ class Pinger:
             session.give_up(self._clock())
 
 
-def program(address: str) -> Exchange:
+def program(address: str) -> Echo:
     """The machine's own `ping`."""
 
     async def exchange(patience_s: float) -> bool:

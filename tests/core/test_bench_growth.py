@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from labs.bench.growth import Table, measure, steps
+from labs.bench.growth import FilledFirewall, measure, steps
 from labs.bench.progress import Progress
 
 
@@ -19,6 +19,6 @@ def test_both_figures_compare_the_large_table_with_the_small_one_round_by_round(
 
 
 def test_each_round_finds_the_table_as_the_one_before() -> None:
-    table = Table(2_000)
+    table = FilledFirewall(2_000)
     for _ in range(2):
         assert min(table.packet(), table.random_packet(), table.end(), table.random_end()) > 0

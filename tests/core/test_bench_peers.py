@@ -10,7 +10,7 @@ from labs.bench.failover import longest_silence
 from labs.bench.figures import against, in_turn
 from labs.bench.measuring import GROUPS
 from labs.bench.sync import p99
-from labs.bench.ways import Way
+from labs.bench.ways import ForwardingWay
 from labs.network.errors import LabError
 
 STATISTICS = """
@@ -59,8 +59,8 @@ def test_peers_that_are_not_installed_are_named_with_their_packages(monkeypatch)
 
 
 def test_every_other_round_begins_with_the_peer():
-    ways = [Way.MEMBER, Way.CONNTRACK]
-    assert [in_turn(ways, number)[0] for number in range(3)] == [Way.MEMBER, Way.CONNTRACK, Way.MEMBER]
+    member, kernel = ForwardingWay.MEMBER, ForwardingWay.CONNTRACK
+    assert [in_turn([member, kernel], number)[0] for number in range(3)] == [member, kernel, member]
 
 
 def test_each_group_says_how_many_measurements_it_makes():

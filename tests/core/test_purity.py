@@ -17,6 +17,13 @@ READERS = {"fwnode.files"}
 """What reads people's files for the configuration, whose model the member knows."""
 ALLOWED = {"syncproto": set[str](), "fwnode": {"syncproto"}, "labs": {"fwnode", "syncproto"}}
 """Packages of ours that a package may import besides itself."""
+ALIKE = {
+    "cli": "the commands of a room, which its package names",
+    "errors": "the exceptions of a package; syncproto's alone are raised by a pure room",
+    "firewall": "the room, and the class that it is about",
+    "simulation": "the room, and its figures: a module of labs.bench has the name of what it measures",
+}
+"""Names that two modules or packages may share, and why."""
 
 
 def imports(source: str) -> Iterator[str]:
@@ -128,6 +135,33 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
     reach = {name: set[str]().union(*(reached(other) for other in imported)) for name, imported in graph().items()}
     circles = {frozenset(other for other in reach[name] if name in reach[other]) for name in graph()} - {frozenset()}
     assert {", ".join(sorted(circle)) for circle in circles} == set()
+
+
+def public_names(source: str) -> Iterator[str]:
+    """Classes and types that a module defines for others."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name[0].isupper() and not name.isupper():
+                yield name
+
+
+def test_a_name_stands_for_one_thing() -> None:
+    """In an import, a traceback or a sentence nothing else tells which `State` or which `tcp.py` is meant."""
+    modules: dict[str, list[str]] = {}
+    types: dict[str, list[str]] = {}
+    for module in graph():
+        modules.setdefault(module.rpartition(".")[2], []).append(module)
+        path = module_path(module)
+        assert path is not None
+        for name in public_names(path.read_text()):
+            if not name.startswith("_"):
+                types.setdefault(name, []).append(module)
+    assert {name: which for name, which in modules.items() if len(which) > 1 and name not in ALIKE} == {}
+    assert {name: which for name, which in types.items() if len(which) > 1 and len(name) > 1} == {}
+    assert {name for name in ALIKE if len(modules[name]) < 2} == set()
 
 
 def test_the_reader_of_imports_sees_them_wherever_they_hide() -> None:

@@ -23,7 +23,7 @@ def table(
     return made
 
 
-def look(**tables: ConnectionTable) -> dict[str, compare.Table]:
+def look(**tables: ConnectionTable) -> dict[str, compare.StatesByKey]:
     """As it crosses the control socket."""
     return {name: compare.unpack(json.loads(json.dumps(compare.pack(one, 1.0)))) for name, one in tables.items()}
 

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from labs.simulation.loop import VirtualLoop, World
-from labs.traffic.host import Factory, Host
+from labs.traffic.host import Host, ProtocolFactory
 from labs.traffic.session_client import OPENINGS_AT_ONCE, SessionClient
 
 
@@ -17,7 +17,7 @@ class SlowNetwork:
     def __init__(self) -> None:
         self.under_way = self.most = self.begun = 0
 
-    async def connect(self, factory: Factory, address: str, port: int) -> None:
+    async def connect(self, factory: ProtocolFactory, address: str, port: int) -> None:
         self.begun += 1
         self.under_way += 1
         self.most = max(self.most, self.under_way)
@@ -25,7 +25,7 @@ class SlowNetwork:
         self.under_way -= 1
         raise ConnectionRefusedError
 
-    async def listen(self, factory: Factory, address: str, port: int, backlog: int) -> None: ...
+    async def listen(self, factory: ProtocolFactory, address: str, port: int, backlog: int) -> None: ...
 
 
 def test_a_thousand_openings_are_under_way_at_once_and_the_next_begins_when_one_is_over() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from syncproto.layout import STATES
 from syncproto.record import FIELDS, OF_A_PARENT, Record, RecordFlag
-from syncproto.record_field import Duration, Field, Key, Moment, Number, OtherKey, StateNumber, Text
+from syncproto.record_field import Field, Interval, Key, Moment, Number, OtherKey, StateNumber, Text
 
 LONGEST_S = 1e7
 """Durations are tried up to this: beyond, the unit of a schema is finer than a float."""
@@ -25,7 +25,7 @@ def values_of(field: Field) -> st.SearchStrategy[Any]:
             return st.just(b"")
         case StateNumber():
             return st.integers(0, STATES - 1)
-        case Duration():
+        case Interval():
             return st.floats(0, LONGEST_S)
         case Moment():
             return st.floats(-EARLIEST_S, EARLIEST_S)

@@ -11,7 +11,7 @@ from sync_world import key6_of, key_of, record_of
 from syncproto.errors import Reason, SyncError
 from syncproto.limits import DURATION_MAX_S
 from syncproto.record import FIELDS, Op, Record, RecordFlag, Update, pack, pack_update, unpack, unpack_update
-from syncproto.record_field import Duration
+from syncproto.record_field import Interval
 
 SCHEMAS = (1, 2, 3)
 UNIT_S = {1: 0.1, 2: 0.001, 3: 0.0}
@@ -24,7 +24,7 @@ def test_every_schema_keeps_the_record(record: Record, schema: int) -> None:
         sent, got = getattr(record, field.name), getattr(back, field.name)
         if field.description.since > schema:
             assert got == field.default
-        elif isinstance(field.description, Duration):
+        elif isinstance(field.description, Interval):
             assert sent - 1e-6 <= got <= sent + UNIT_S[schema] + 1e-6, "times are rounded up to the schema's unit"
         else:
             assert got == sent, f"{field.name} is exact, and so is the order of versions"
