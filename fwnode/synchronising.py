@@ -272,7 +272,7 @@ class Synchroniser:
         word = event.gate.exchange.name.lower().replace("_", " ")
         reason = f" ({event.gate.reason})" if event.gate.reason else ""
         self._owner.event("sync", f"with {name}: {word}{reason}", peer=name)
-        if event.gate.allows_full_sync and self.engine.is_older(event.peer):
+        if event.gate.allows_full_sync and self.engine.knows_more(event.peer):
             # One member's table is not what each member knows, and the one that was asked may not have answered.
             self.joining.mend(event.peer, now)
 
@@ -310,7 +310,7 @@ class Synchroniser:
             self._owner.event("sync", f"updates were lost: the whole table of {name} is taken anew")
         self._owner.event("sync", f"full sync from {name} begins", peer=name)
         self._firewall.connections.await_whole(peer, begin.own_only)
-        sink = self.engine.begin_full_sync(peer, now, begin.attempt, begin.heals)
+        sink = self.engine.begin_full_sync(peer, now, begin.attempt, begin.ends)
         try:
             port = self._compatibility.release(self.engine.peer_release(peer)).full_sync_port
             self._edges.open_stream(peer, port, sink)

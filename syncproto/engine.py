@@ -239,9 +239,9 @@ class SyncEngine:
         """The incarnation of the peer that was heard last."""
         return self._session(peer).incarnation
 
-    def is_older(self, peer: int) -> bool:
-        """The peer's present life began before ours: it may know what we were never told."""
-        return self._session(peer).is_older
+    def knows_more(self, peer: int) -> bool:
+        """The peer may know what we were never told, of what was before it heard of us."""
+        return self._session(peer).knows_more
 
     def listeners(self) -> Listeners:
         """The peers that hear this member's updates now."""
@@ -323,12 +323,12 @@ class SyncEngine:
 
     # --- Full sync ---
 
-    def begin_full_sync(self, peer: int, now: float, attempt: int = 0, heals: bool = False) -> FullSink:
+    def begin_full_sync(self, peer: int, now: float, attempt: int = 0, ends: bool = False) -> FullSink:
         """Joiner: take the peer's whole table. From here on incoming updates are saved; they are released in order
         after the snapshot's records, or after the failure. Where the gate does not allow it, the sink has failed
         already (and FullSyncFailed says `refused`). One that runs already is ended: `syncproto.joining` decides
-        when, and numbers the attempts, so that it knows whose end it hears of. `heals`: updates were lost, so the peer
-        is asked for the ends that it remembers, too."""
+        when, and numbers the attempts, so that it knows whose end it hears of. `ends`: the peer is asked for those
+        that it remembers, too."""
         self._now = now
         session = self._session(peer)
         if self._sink is not None:
@@ -338,7 +338,7 @@ class SyncEngine:
             peer=peer,
             incarnation=session.incarnation,
             schema=(gate.schema if gate is not None else None) or 0,
-            request=FullRequest(self.release.name, self.release.schema, heals),
+            request=FullRequest(self.release.name, self.release.schema, ends),
             frames=self._frames,
             limits=self._limits,
             counters=self._counters,

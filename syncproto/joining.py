@@ -111,12 +111,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Begin this full sync. `own_only`: of the peer's copies of other members' connections none is taken."""
+    """Begin this full sync. `own_only`: of the peer's copies of other members' connections none is taken; `ends`: what
+    it remembers to be over is, so that others, who do not know that yet, do not bring it back."""
 
     attempt: int
     peer: int
     heals: bool
     own_only: bool
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,7 @@ class Joining:
     def _begin(self, attempt: Attempt, *, own_only: bool) -> None:
         attempt.state = AttemptState.RUNNING
         self._healer.forget(attempt.peer)  # whatever was lost before now is in it
-        self._events.append(Begin(attempt.number, attempt.peer, attempt.heals, own_only))
+        self._events.append(Begin(attempt.number, attempt.peer, attempt.heals, own_only, ends=self._heals))
 
     def _be_joined(self, now: float) -> None:
         self.phase = Phase.JOINED
@@ -245,7 +247,8 @@ class Joining:
 
     def _on_slice(self, event: Any, now: float) -> None:
         assert self.attempt is not None
-        ended = sum(1 for flags in event.columns.flags if flags & RecordFlag.ENDED) if self.attempt.heals else 0
+        has_ended = any(flags & RecordFlag.ENDED for flags in set(event.columns.flags))
+        ended = sum(1 for flags in event.columns.flags if flags & RecordFlag.ENDED) if has_ended else 0
         self.attempt.records += len(event.columns) - ended
 
     def _on_done(self, event: Any, now: float) -> None:

@@ -92,15 +92,17 @@ class PeerSession:
         self._ours, self._theirs = Lag(), Lag()
         self._path_whole = True
         self._start = 0
+        self._told_before = False
         self._last_heard = now
         self._hello_at = now
         self._hello_interval_s = context.limits.hello_interval_s
         self._answer_due = False
 
     @property
-    def is_older(self) -> bool:
-        """The peer's present life began before ours: it may know what we were never told."""
-        return self.began_at < self.context.started_at
+    def knows_more(self) -> bool:
+        """The peer may know what we were never told: its present life began before ours, or it has told others, from
+        whom we may have taken what is out of date by now, before it told us."""
+        return self.began_at < self.context.started_at or self._told_before
 
     @property
     def takes_table(self) -> bool:
@@ -231,6 +233,7 @@ class PeerSession:
             gate = self.gate = Gate(exchange, gate.reason, gate.schema)
         if self.receiver is None:
             self.receiver = DeltaReceiver(hello.start, self.context.limits, self.context.counters)
+            self._told_before = hello.start > 0
         self._enter(SessionState.OPEN, now)
         self.context.sender.resume(self.peer, now)
         self.context.emit(GateDecided(self.peer, gate))

@@ -346,6 +346,7 @@ class Firewall:
         if match.action is Action.ACCEPT:
             connection.rule = match.rule
             return None
+        self._take_over(connection)  # who forwarded it before gets no more of its packets, and tells of no end
         self.connections.remove(connection)
         return self._judge(match, packet, data, hook, now)
 

@@ -349,6 +349,19 @@ def test_an_install_drops_and_deletes_what_the_new_rules_do_not_accept() -> None
     play(fw, "> PA POLICY -", client_port=2)
 
 
+def test_peers_hear_of_a_copy_that_the_new_rules_end_after_a_takeover() -> None:
+    """Its former owner sees no more of its packets."""
+    former, active = firewall(), firewall()
+    play(former, OPENING)
+    for update in former.connections.take_updates(0.0):
+        active.connections.apply(update, 0.0)
+    install(active, CLOSED)
+    play(active, "> PA POLICY -")
+    for update in active.connections.take_updates(0.0):
+        former.connections.apply(update, 0.0)
+    assert len(active.connections) == len(former.connections) == 0
+
+
 def test_an_install_that_keeps_connections_refuses_new_ones_only() -> None:
     fw = firewall()
     play(fw, OPENING)

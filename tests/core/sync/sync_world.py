@@ -195,9 +195,9 @@ class World:
 
     # --- Streams ---
 
-    def full_sync(self, node: Node, peer: int, attempt: int = 0, heals: bool = False) -> FullSink:
+    def full_sync(self, node: Node, peer: int, attempt: int = 0, ends: bool = False) -> FullSink:
         """The joiner connects to the peer; two byte streams, in order, chopped and delayed."""
-        sink = node.engine.begin_full_sync(peer, self.now, attempt, heals)
+        sink = node.engine.begin_full_sync(peer, self.now, attempt, ends)
         other = self.nodes[peer]
         if not other.alive:
             sink.connection_lost("Could not start a connection to remote member")

@@ -82,7 +82,7 @@ class TableWorld(World):
         while (event := joining.next_event()) is not None:
             if isinstance(event, Begin):
                 table.await_whole(event.peer, event.own_only)
-                self.full_sync(node, event.peer, event.attempt, event.heals)
+                self.full_sync(node, event.peer, event.attempt, event.ends)
                 super().serve(node)
             else:
                 table.whole_has_come(event.attempt.peer, event.attempt.state is AttemptState.DONE)
@@ -101,7 +101,7 @@ class TableWorld(World):
             table.tellers.end(event.peer)
         elif isinstance(event, PeerGone):
             table.tellers.gone(event.peer)
-        elif isinstance(event, GateDecided) and event.gate.allows_full_sync and node.engine.is_older(event.peer):
+        elif isinstance(event, GateDecided) and event.gate.allows_full_sync and node.engine.knows_more(event.peer):
             joining.mend(event.peer, self.now)
         joining.receive_event(event, self.now)
         self.carry_out(node, joining)
@@ -174,7 +174,8 @@ class TableWorld(World):
 
     def close(self, member: int, key: bytes) -> None:
         table = self.tables[member]
-        connection = table.entries[key]
+        connection = table.find(key)
+        assert connection is not None
         connection.owned = True
         table.remove(connection)
 

@@ -98,6 +98,10 @@ class Play:
 @examples(120)
 @example(seed=5772684, loss=0.2, double=0.0, delay=(0.0, 0.05), members=2,
          what=["mend", "mend", "mend", "restart", "burst", "restart", "restart"])  # fmt: skip
+@example(seed=3548053576, loss=0.5, double=0.0, delay=(0.0, 0.05), members=3,
+         what=["restart", "pause", "traffic", "pause"])  # fmt: skip
+@example(seed=829190120, loss=0.5, double=0.3, delay=(0.0005, 0.0005), members=3,
+         what=["pause", "restart", "resume", "pause", "mend", "restart", "cut"])  # fmt: skip
 @given(**network, what=faults, members=st.sampled_from([2, 2, 3]))
 def test_after_silence_all_know_the_same(
     seed: int, loss: float, double: float, delay: tuple[float, float], what: list[str], members: int
@@ -114,6 +118,40 @@ def test_after_silence_all_know_the_same(
     for node in world.nodes.values():
         assert node.engine.unacknowledged() == 0
         assert world.joinings[node.member].next_wakeup() == float("inf")
+
+
+def hear_each_other(world: TableWorld, *pairs: set[int]) -> None:
+    """From now on these do, and nobody else does."""
+    world.filter = lambda sender, receiver, kind: {sender, receiver} in pairs
+
+
+def restart(world: TableWorld, member: int, source: int) -> None:
+    world.kill(member)
+    world.join_from = {member: source}
+    world.start(member)
+
+
+def test_what_a_member_told_others_before_it_was_heard_is_taken_from_itself() -> None:
+    """Member 3 knows a connection of member 2 from member 1 alone, and nobody told it of the end."""
+    world = TableWorld(dict.fromkeys((1, 2, 3), "R77.30"))
+    world.run(5)
+    hear_each_other(world, {1, 2})
+    restart(world, 3, source=1)
+    restart(world, 2, source=1)  # so it is not the older one
+    world.run(3)
+    world.open(2, key_of(1))
+    world.tick(2)
+    world.run(1)
+    hear_each_other(world, {1, 2}, {1, 3})
+    world.run(7)
+    assert key_of(1) in world.tables[3]
+    world.close(2, key_of(1))
+    world.tick(2)
+    world.run(1)
+    assert [key_of(1) in table for table in world.tables.values()] == [False, False, True]
+    hear_each_other(world, {1, 2}, {1, 3}, {2, 3})
+    world.run(10)
+    assert key_of(1) not in world.tables[3]
 
 
 def test_without_healing_the_divergence_stays_and_is_counted() -> None:

@@ -77,6 +77,15 @@ def test_a_member_alone_has_nothing_to_join() -> None:
     assert joining.over and outcome(joining) == [] and joining.report(NAMES)["state"] == "none"
 
 
+@pytest.mark.parametrize("heals", [True, False])
+def test_a_member_that_heals_asks_its_first_source_for_ends_too(heals: bool) -> None:
+    """It takes tables of others afterwards, who may not know yet that a connection is over."""
+    joining = Joining()
+    joining.receive_event(Sources((1,)), 0.0)
+    joining.on_wakeup(0.0, is_open, heals)
+    assert outcome(joining) == [Begin(1, 1, heals=False, own_only=False, ends=heals)]
+
+
 def test_what_is_told_while_one_runs_waits_for_its_end() -> None:
     """The source was put down: it still has its table, and hears every update."""
     joining = begun(1, 2)

@@ -177,4 +177,4 @@ def test_who_is_older_is_told_by_age_and_not_by_the_incarnation() -> None:
     world._incarnation = 10
     world.start(2)
     world.run(10)
-    assert (world.nodes[2].engine.is_older(1), world.nodes[1].engine.is_older(2)) == (True, False)
+    assert (world.nodes[2].engine.knows_more(1), world.nodes[1].engine.knows_more(2)) == (True, False)
