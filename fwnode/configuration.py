@@ -15,6 +15,7 @@ from fwnode.explain import shown
 from fwnode.fields import (
     CLOCK_RATE_MAX,
     CLOCK_RATE_MIN,
+    MEMBERS_MAX,
     SOCKET_PATH_MAX,
     AuthenticationKey,
     InterfaceAddress,
@@ -30,9 +31,6 @@ from fwnode.policy_file import build_policy
 from syncproto.errors import SyncError
 from syncproto.limits import LIST_MAX
 from syncproto.release import BUILTIN_RELEASES, Compatibility, Release
-
-MEMBERS_MAX = 5
-"""Members of a ClusterXL cluster (claim B1)."""
 
 
 class InterfaceModel(Strict):

@@ -34,6 +34,8 @@ CLOCK_RATE_MIN, CLOCK_RATE_MAX = 0.001, 100_000.0
 """Seconds of lab time in a second of wall time. Lab's own."""
 INTERFACE_NAME_MAX = 15
 """Bytes of an interface's name: the kernel's IFNAMSIZ less the final NUL."""
+MEMBERS_MAX = 5
+"""Members of a ClusterXL cluster (claim B1)."""
 MEMBER_NAME_MAX = 40
 """Bytes of a member's name, which also names its socket and its log. Lab's own."""
 NAMES_MAX = 10_000

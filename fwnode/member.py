@@ -7,34 +7,22 @@ touches a socket, so a world decides when anything happens, and the same calls g
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
-from fwnode.configuration import MemberConfig
 from fwnode.control.commands import Commands
 from fwnode.control.conversation import Caller, Result
 from fwnode.control.streams import Stream
 from fwnode.control.watching import streams
 from fwnode.core import Core
-from fwnode.edges import Edges
-from fwnode.loaded_policy import Loaded
-from syncproto.release import Compatibility
 
 
 class Member(Core):
     """A `Core` that answers its operator."""
 
-    def __init__(
-        self,
-        config: MemberConfig,
-        compatibility: Compatibility,
-        loaded: Loaded,
-        edges: Edges,
-        *,
-        now: float,
-        incarnation: int,
-    ) -> None:
-        super().__init__(config, compatibility, loaded, edges, now=now, incarnation=incarnation)
-        self._commands = Commands(self)
+    @cached_property
+    def _commands(self) -> Commands:
+        return Commands(self)
 
     def handle(self, command: str, arguments: dict[str, Any], caller: Caller) -> Result:
         """The answer to a command, whole or in parts. Raises `RequestError`."""

@@ -24,6 +24,11 @@ SHARE_MIN = 1e-6
 DELAY_MIN_S, DELAY_MAX_S = 0.001, 60.0
 """Wall seconds by which a link delays. Lab's own: its helper holds 65,535 packets."""
 
+LIMIT_BURST_S = 0.01
+LIMIT_BURST_MIN_BYTES = 5_000
+"""The bucket of a limited link, in either world: as much as it sends in this time, and no less than so many bytes: one
+smaller than a few packets would never let one of full size pass."""
+
 RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 """Bits a second, as `tc` writes them."""
 SIZE_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "KiB": 2**10, "MiB": 2**20}

@@ -145,12 +145,12 @@ class SyncEngine:
         if self._sender.has_peers():
             self._sender.submit(updates)
 
-    def peer_lost(self, peer: int, now: float, reason: str = TIMED_OUT) -> None:
+    def peer_lost(self, peer: int, now: float) -> None:
         """The cluster says that the peer is gone: its missing acknowledgements no longer count."""
         self._now = now
-        self._session(peer).peer_lost(reason, now)
+        self._session(peer).peer_lost(TIMED_OUT, now)
         if self._sink is not None and self._sink.peer == peer:
-            self._sink.fail(reason, detail="the peer is gone")
+            self._sink.fail(TIMED_OUT, detail="the peer is gone")
 
     def peer_found(self, peer: int, now: float) -> None:
         """The cluster hears the peer (again)."""

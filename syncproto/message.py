@@ -294,9 +294,9 @@ class BoundedText:
         return f"text of up to {self.longest} bytes"
 
 
-def clipped(text: str, longest: int = NAME_MAX) -> str:
+def clipped(text: str) -> str:
     """As much of it as a message carries, where it is only for people to read."""
-    return text.encode(errors="replace")[:longest].decode(errors="ignore")
+    return text.encode(errors="replace")[:NAME_MAX].decode(errors="ignore")
 
 
 @dataclass(frozen=True)

@@ -181,29 +181,12 @@ class Commands:
     def stat(self) -> dict[str, Any]:
         """The cluster as this member sees it."""
         member, cluster = self._member, self._member.cluster
-        interface = member.config.sync_interface or member.config.cluster.interfaces[0]
-        members = []
-        for name, number in member.config.members.items():
-            local = number == cluster.number
-            state = cluster.state if local else cluster.visible_state(cluster.peers[number])
-            heartbeat = None if local else cluster.peers[number].heartbeat
-            members.append(
-                {
-                    "id": number,
-                    "local": local,
-                    "name": name,
-                    "address": str(interface.members[name][0].ip),
-                    "load": self._load_of(number, state),
-                    "state": state.label,
-                    "release": cluster.release if local else (heartbeat.release if heartbeat else ""),
-                }
-            )
         failover = cluster.failovers[-1] if cluster.failovers else None
         now, wall = member.now, member.edges.wall()
         names = {number: name for name, number in member.config.members.items()}
         return {
             "mode": MODES[member.config.cluster.mode],
-            "members": members,
+            "members": [self._member_stat(name, number) for name, number in member.config.members.items()],
             "devices": [{"name": n, "problem": p} for n, p in cluster.devices.items()],
             "interfaces": [
                 {
@@ -232,6 +215,22 @@ class Commands:
             "sync": self._sync(),
             "full_sync": member.sync.full_sync,
             "over_limit": member.firewall.connections.over_limit,
+        }
+
+    def _member_stat(self, name: str, number: int) -> dict[str, Any]:
+        config, cluster = self._member.config, self._member.cluster
+        interface = config.sync_interface or config.cluster.interfaces[0]
+        local = number == cluster.number
+        state = cluster.state if local else cluster.visible_state(cluster.peers[number])
+        heartbeat = None if local else cluster.peers[number].heartbeat
+        return {
+            "id": number,
+            "local": local,
+            "name": name,
+            "address": str(interface.members[name][0].ip),
+            "load": self._load_of(number, state),
+            "state": state.label,
+            "release": cluster.release if local else (heartbeat.release if heartbeat else ""),
         }
 
     def _load_of(self, number: int, state: MemberState) -> int:

@@ -2,7 +2,7 @@
 
 One process in the client's namespace, with a second socket in the server's. Frames are sent with `sendmmsg` from
 memory that was filled once; arrivals are counted by the kernel (a packet socket's statistics), so that neither end
-costs more than a system call a batch. At most `window` packets are on their way at a time: what is offered follows
+costs more than a system call a batch. At most `WINDOW` packets are on their way at a time: what is offered follows
 what gets through, nothing overflows a queue that is longer than the window, and what does not arrive is really lost.
 
 Orders are JSON on the command line; the answer is one line of JSON (`Offered`).
@@ -30,6 +30,8 @@ from labs.python import python_command
 
 BATCH = 64
 """Frames in one `sendmmsg`."""
+WINDOW = 4_096
+"""Packets on their way at a time: fewer than any queue on it holds."""
 WAIT_S = 0.0002
 """Seconds to wait where the window is full."""
 LOST_AFTER_S = 1.0
@@ -43,8 +45,8 @@ _SO_ATTACH_FILTER = 26
 
 @dataclass(frozen=True)
 class Orders:
-    """What to offer: `count` packets over `flows` flows from number `first_flow` on, in turn; with `seconds` no longer
-    than that. `rate` is packets a second at most; 0: as fast as it goes."""
+    """What to offer: `count` packets over `flows` flows, in turn; with `seconds` no longer than that. `rate` is packets
+    a second at most; 0: as fast as it goes."""
 
     interface: str
     gateway: str
@@ -53,10 +55,8 @@ class Orders:
     server_namespace: str
     server_interface: str
     flows: int
-    first_flow: int = 0
     count: int = 0
     seconds: float = 0.0
-    window: int = 4_096
     rate: float = 0.0
 
 
@@ -78,8 +78,7 @@ class Offered:
         return self.sent - self.arrived
 
 
-async def offer(lab: Lab, *, flows: int, first_flow: int = 0, count: int = 0, seconds: float = 0.0,
-                window: int = 4_096, rate: float = 0.0) -> Offered:  # fmt: skip
+async def offer(lab: Lab, *, flows: int, count: int = 0, seconds: float = 0.0, rate: float = 0.0) -> Offered:
     """Offer packets from the lab's client to its server, by way of the cluster's virtual address. Raises `LabError`."""
     client, server = lab.topology.hosts["client"], lab.topology.hosts["server"]
     orders = Orders(
@@ -89,7 +88,7 @@ async def offer(lab: Lab, *, flows: int, first_flow: int = 0, count: int = 0, se
         destination=str(next(a for a in server.addresses if a.version == 4)),
         server_namespace=lab.namespace("server"),
         server_interface=server.switch,
-        flows=flows, first_flow=first_flow, count=count, seconds=seconds, window=window, rate=rate,
+        flows=flows, count=count, seconds=seconds, rate=rate,
     )  # fmt: skip
     return await run(lab, orders)
 
@@ -206,7 +205,7 @@ class Arrivals:
 def _offer(orders: Orders) -> Offered:
     arrivals = Arrivals(orders.server_namespace, orders.server_interface, orders.source)
     gateway, own = _mac_of(orders.gateway), _own_mac(orders.interface)
-    prepared = frames(gateway, own, orders.source, orders.destination, orders.first_flow, orders.flows)
+    prepared = frames(gateway, own, orders.source, orders.destination, 0, orders.flows)
     sender = FrameSender(orders.interface, list(prepared))
     wanted = orders.count or sys.maxsize
     sent = arrived = 0
@@ -217,7 +216,7 @@ def _offer(orders: Orders) -> Offered:
         if now >= until:
             wanted = sent
         due = min(wanted, int((now - begin) * orders.rate) + 1) if orders.rate else wanted
-        room = min(due - sent, orders.window - (sent - arrived), BATCH)
+        room = min(due - sent, WINDOW - (sent - arrived), BATCH)
         if room > 0:
             sent += sender.send(room)
         if room < BATCH:

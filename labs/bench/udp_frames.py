@@ -14,7 +14,6 @@ FRAME_BYTES = 60
 """The smallest Ethernet frame without its check sum; with it the 64 bytes of every data sheet."""
 SOURCE_FIRST, SOURCE_PORTS = 1_024, 60_000
 DESTINATION_FIRST = 9_000
-FLOWS_MAX = SOURCE_PORTS * 50_000
 TTL = 64
 _IP_HEADER, _UDP_HEADER, _ETHERNET = 20, 8, 14
 _ETHERTYPE_IPV4 = 0x0800

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labs.chaos.making import make_lab
-from labs.chaos.shrinking import TRIES_MAX, LabMapping, Shrinking
+from labs.chaos.shrinking import LabMapping, Shrinking
 from labs.procedure.catalog import FILE
 from labs.procedure.model import LabFile, Reading
 from labs.procedure.problems import LabFileError
@@ -49,7 +49,7 @@ def example() -> Bundle:
     return Bundle(NAME, {FILE: yaml_text(make_lab(0))})
 
 
-def shrink(seed: int, invariant: str, tries_max: int = TRIES_MAX) -> tuple[LabMapping, int]:
+def shrink(seed: int, invariant: str) -> tuple[LabMapping, int]:
     """The smallest lab that breaks this invariant with this seed, and how many runs it took to find it."""
 
     def fails(lab: LabMapping) -> bool:
@@ -58,7 +58,7 @@ def shrink(seed: int, invariant: str, tries_max: int = TRIES_MAX) -> tuple[LabMa
         except LabFileError:
             return False
 
-    shrinking = Shrinking(fails, tries_max)
+    shrinking = Shrinking(fails)
     return shrinking.shrink(make_lab(seed)), shrinking.tries
 
 

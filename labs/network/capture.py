@@ -29,7 +29,6 @@ PACKET_STATISTICS = 6
 PACKET_MR_PROMISC = 1
 SO_ATTACH_FILTER = 26
 SO_TIMESTAMPNS = 35
-SIOCGIFMTU = 0x8921
 
 
 def attach_filter(sock: socket.socket, program: str) -> None:

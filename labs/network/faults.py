@@ -25,13 +25,10 @@ from pathlib import Path
 from labs.network.errors import FaultError, LabError
 from labs.network.topology import Topology
 from labs.python import Spawn, python_command
-from labs.quantities import Way, format_rate
+from labs.quantities import LIMIT_BURST_MIN_BYTES, LIMIT_BURST_S, Way, format_rate
 
 LIMIT_QUEUE = "150ms"
 """What a slow link holds before it drops: as much as it sends in this time."""
-LIMIT_BURST_S = 0.01
-LIMIT_BURST_MIN_BYTES = 5_000
-"""A bucket smaller than a few packets would never let one of full size pass."""
 LIMIT_TOLERANCE = 0.01
 """The kernel rounds a rate to what its clock can do."""
 DELAY_QUEUE_FIRST = 100

@@ -26,18 +26,13 @@ from labs.network.faults import WireFaults, pause_process, resume_process
 from labs.network.members import RUN_DIRECTORY, MemberSettings, configuration_for_member, member_configuration
 from labs.network.namespaces import Namespaces, node_sysctls
 from labs.network.private import system_path
-from labs.network.readiness import Readiness
+from labs.network.readiness import READY_POLL_MAX_S, READY_POLL_S, STOP_TIMEOUT_S, Readiness
 from labs.network.topology import Topology, link_name
 from labs.python import python_command
 from labs.quantities import Way
 from labs.words import did_you_mean
 from syncproto.errors import SyncError
 
-STOP_TIMEOUT_S = 10.0
-"""Wall seconds for a member to end after it agreed to stop."""
-READY_POLL_S = 0.02
-"""Wall seconds between two questions to a member that is not ready yet; who has waited long asks less often."""
-READY_POLL_MAX_S = 0.5
 STATE_TIMEOUT_S = 2.0
 """Wall seconds for a member to tell its state in an overview; one that takes longer is shown as busy."""
 LOG_TAIL_LINES = 15
@@ -48,8 +43,8 @@ class Lab:
     """One running lab. `build` makes the ground, `start` brings a member up, `close` ends everything."""
 
     def __init__(self, topology: Topology, members: Mapping[str, MemberSettings] | None = None, *, name: str = "lab",
-                 rate: float = 1.0, epoch: float | None = None, releases: Path | None = None,
-                 directory: Path = RUN_DIRECTORY, member_command: Sequence[str] = DEFAULT_MEMBER_COMMAND) -> None:
+                 rate: float = 1.0, releases: Path | None = None,
+                 member_command: Sequence[str] = DEFAULT_MEMBER_COMMAND) -> None:
         unknown = set(members or {}) - set(topology.members)
         if unknown:
             raise LabError(f"members: {', '.join(sorted(unknown))} not in topology {topology.name}; "
@@ -58,12 +53,12 @@ class Lab:
         self.topology = topology
         self.members = {member: (members or {}).get(member) or MemberSettings() for member in topology.members}
         self.rate = rate
-        self.epoch = time.monotonic() if epoch is None else epoch
+        self.epoch = time.monotonic()
+        """Lab time's zero: when the ground was built."""
         self.releases = releases
-        self.directory = directory
+        self.directory = RUN_DIRECTORY
         self.member_command = list(member_command)
         self.started_at = time.monotonic()
-        self._epoch_given = epoch is not None
         self._namespaces = Namespaces()
         self._built = False
         self.starting: dict[str, Readiness] = {}
@@ -86,8 +81,7 @@ class Lab:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._built = True
         await asyncio.to_thread(self._build)
-        if not self._epoch_given:
-            self.epoch = time.monotonic()
+        self.epoch = time.monotonic()
 
     def _build(self) -> None:
         topology = self.topology

@@ -110,8 +110,8 @@ def name_nodes(directory: Path, addresses: Mapping[str, Iterable[str]]) -> None:
 class Namespaces:
     """The nodes' namespaces of one lab: creates them, runs functions inside them, removes them."""
 
-    def __init__(self, directory: Path = NETNS_DIRECTORY) -> None:
-        self.directory = directory
+    def __init__(self) -> None:
+        self.directory = NETNS_DIRECTORY
         self._threads: dict[str, ThreadPoolExecutor] = {}
 
     def path(self, node: str) -> Path:

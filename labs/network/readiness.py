@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+READY_POLL_S = 0.02
+"""Wall seconds between two questions to a member that is not ready yet; who has waited long asks less often."""
+READY_POLL_MAX_S = 0.5
+STOP_TIMEOUT_S = 10.0
+"""Wall seconds for a member to end after it agreed to stop."""
 NO_PROGRESS_S = 30.0
 """Wall seconds without any change in a member that is not ready. Three times what a full sync may stand still."""
 

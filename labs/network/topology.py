@@ -14,13 +14,11 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from fwnode import fields
 from fwnode.explain import shown, slips
-from fwnode.fields import IPAddress, IPInterface, IPNetwork
+from fwnode.fields import MEMBERS_MAX, IPAddress, IPInterface, IPNetwork
 from fwnode.files import FileError, Strict, load_yaml
 from labs.network.errors import TopologyError
 
 MEMBERS_MIN = 2
-MEMBERS_MAX = 5
-"""The product's limit on the members of one cluster."""
 SWITCHES_MAX = 16
 HOSTS_MAX = 100
 """Lab's own: each host is a namespace."""

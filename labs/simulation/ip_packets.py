@@ -48,10 +48,10 @@ def less_ttl(packet: bytes) -> bytes:
     return packet[:7] + _LESS[packet[7]] + packet[8:]
 
 
-def ip_packet(source: bytes, destination: bytes, protocol: int, payload: bytes, ttl: int = TTL) -> bytes:
+def ip_packet(source: bytes, destination: bytes, protocol: int, payload: bytes) -> bytes:
     if len(source) == 4:
-        return pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, ttl, protocol, 0) + source + destination + payload
-    return pack("!IHBB", 6 << 28, len(payload), protocol, ttl) + source + destination + payload
+        return pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, TTL, protocol, 0) + source + destination + payload
+    return pack("!IHBB", 6 << 28, len(payload), protocol, TTL) + source + destination + payload
 
 
 def icmp_message(source: bytes, destination: bytes, kind: int, code: int, rest: bytes) -> bytes:

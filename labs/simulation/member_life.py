@@ -265,12 +265,12 @@ class MemberLife:
         self._socket_bytes[peer, interface] -= len(data) + SOCKET_OVERHEAD_BYTES
         self._take(peer, interface, data)
 
-    def _take(self, peer: int, interface: str, data: bytes, *, stale: bool = False) -> None:
+    def _take(self, peer: int, interface: str, data: bytes) -> None:
         if interface == self._sync_name:
             self._received_bytes += len(data)
         self.works(DATAGRAM_S + DATAGRAM_BYTE_S * len(data))
         now = self._machine.wire()
-        self.member.guard.run("an answer to the network", self._hand_in, peer, interface, data, now, stale)
+        self.member.guard.run("an answer to the network", self._hand_in, peer, interface, data, now, False)
         self.soon()
 
     def _hand_in(self, peer: int, interface: str, data: bytes, now: float, stale: bool) -> None:

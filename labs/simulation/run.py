@@ -26,9 +26,9 @@ from labs.simulation.simulated_ground import SimulatedGround
 Tell = Callable[[Entry], None]
 
 
-def simulate(file: LabFile, seed: int, tell: Tell = lambda entry: None) -> dict[str, Any]:
-    """The run's document. `tell` hears each line of the timeline when it happens."""
-    return Simulation(file, seed, tell).run()[0]
+def simulate(file: LabFile, seed: int) -> dict[str, Any]:
+    """The run's document."""
+    return Simulation(file, seed).run()[0]
 
 
 class Simulation:

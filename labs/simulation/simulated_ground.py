@@ -18,7 +18,7 @@ from fwnode.control import protocol
 from fwnode.files import FileError
 from labs.network.errors import ControlError, LabError
 from labs.network.members import MemberSettings, member_configuration
-from labs.network.readiness import Readiness
+from labs.network.readiness import READY_POLL_MAX_S, READY_POLL_S, STOP_TIMEOUT_S, Readiness
 from labs.network.topology import Topology
 from labs.quantities import Way
 from labs.simulation.leaping import Leaps
@@ -33,10 +33,6 @@ from syncproto.release import Compatibility
 START_S = 0.5
 """Seconds from the start of a process until its member looks at packets: Python takes 0.45 s of a processor to load a
 member's modules, measured, and a lab file's members were active 0.8 to 1.3 s after they were started, against 0.9 s."""
-STOP_TIMEOUT_S = 10.0
-READY_POLL_S = 0.02
-READY_POLL_MAX_S = 0.5
-"""As `labs.network.lab` waits for members."""
 
 
 class SimulatedGround:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from heapq import heappush
 from typing import Any, NamedTuple, Protocol
 
+from labs.quantities import LIMIT_BURST_MIN_BYTES, LIMIT_BURST_S
 from labs.simulation.loop import World
 
 IP, NEIGHBOUR = 0, 1
@@ -30,9 +31,7 @@ ETHERNET_BYTES = 14
 NEIGHBOUR_BYTES = {4: 42, 16: 86}
 """Length of an ARP or neighbour discovery frame, by address length."""
 LIMIT_QUEUE_S = 0.150
-LIMIT_BURST_S = 0.01
-LIMIT_BURST_MIN_BYTES = 5_000
-"""As `labs.network.faults` sets a limited link's token bucket."""
+"""What a limited link holds before it drops, as in `labs.network.faults`."""
 
 
 class Neighbourly(NamedTuple):

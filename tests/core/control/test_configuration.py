@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fwnode.configuration import MEMBERS_MAX, load, load_releases
+from fwnode.configuration import load, load_releases
+from fwnode.fields import MEMBERS_MAX
 from fwnode.files import FileError
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from fwnode.fields import MEMBERS_MAX
 from labs.network.errors import TopologyError
-from labs.network.topology import MEMBERS_MAX, load_topology, parse_topology
+from labs.network.topology import load_topology, parse_topology
 
 
 def test_pair_has_the_documented_addresses():
