@@ -36,6 +36,7 @@ settings.load_profile("suite")
 Document = dict[str, Any]
 BUSY = ("test_bench_small.py", "test_bench_wire.py", "test_member_load.py", "test_large_policies.py")
 """Modules whose tests take a whole processor: one after the other, so that they do not starve the rest."""
+TESTS = Path(__file__).parent
 _numbers = itertools.count(1)
 
 
@@ -79,8 +80,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _rank(item: pytest.Item) -> int:
-    if item.path.parent.name not in ("claims", "netns"):
-        return 3
+    folder = item.path.relative_to(TESTS).parts[0]
+    if folder not in ("claims", "netns"):
+        return 4 if folder == "core" else 3
     return 0 if item.path.name in BUSY else 1 if "run_lab" in getattr(item, "fixturenames", []) else 2
 
 
@@ -101,7 +103,7 @@ def _together(nodeid: str) -> str:
     path, _, test = nodeid.partition("::")
     if Path(path).name in BUSY:
         return "busy"
-    if "/netns/" not in path and "/claims/" not in path:
+    if "/core/" in path or "/sweep/" in path:
         return path
     name, _, parameter = test.partition("[")
     text = _text(path)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import pytest
 from cluster_world import World, pair
-from hypothesis import given
-from hypothesis import strategies as st
-from properties import examples
 
 from fwnode.cluster.membership import Cluster, MemberState, PeerChanged
 
@@ -401,57 +398,6 @@ def test_five_members_that_are_all_in_trouble_still_have_one_that_forwards() -> 
 
 
 # -- any order of events ---------------------------------------------------------------------------------------------
-
-FATES = ("start", "stop", "kill", "power_cut", "admin_down", "admin_up", "lan_down", "lan_up", "split", "heal", "wait")
-PAUSES = st.sampled_from((0.0, 0.02, 0.15, 0.6, 3.0))
-
-
-def happen(world: World, fate: str, number: int) -> None:
-    runs = world.machines[number].cluster is not None
-    if fate == "start":
-        if not runs:
-            world.start(number)
-    elif fate in ("stop", "kill", "power_cut", "admin_down", "admin_up"):
-        if runs:
-            getattr(world, fate)(number)
-    elif fate in ("lan_down", "lan_up"):
-        world.interface(number, "lan", fate == "lan_up")
-    elif fate == "split":
-        world.partition(range(1, number + 1), range(number + 1, len(world.machines) + 1))
-    elif fate == "heal":
-        world.partition()
-
-
-@examples(15)
-@given(
-    st.integers(2, 5),
-    st.lists(st.tuples(st.sampled_from(FATES), st.integers(1, 5), PAUSES), max_size=14),
-    st.lists(st.sampled_from((OLD, NEW)), min_size=5, max_size=5),
-    st.booleans(),
-)
-def test_whatever_happens_in_the_end_each_group_that_hears_itself_has_one_that_forwards(
-    members: int, fates: list[tuple[str, int, float]], versions: list[str], mixed: bool
-) -> None:
-    world = World(members)
-    for number in world.machines:
-        world.start(number, release=versions[number - 1] if mixed else OLD)
-    for fate, number, pause in fates:
-        happen(world, fate, min(number, members))
-        world.run(pause)
-    world.run(4.5)
-    settled = world.states
-    world.forget()
-    assert world.run(1.5) == settled and not world.history, "it comes to rest"
-    left = {c.number for c in world.running()}
-    while left:
-        first = min(left)
-        group = {n for n in left if n == first or frozenset((first, n)) not in world.severed}
-        forwarding = [n for n in world.forwarding() if n in group]
-        assert len(forwarding) == 1, (settled, group)
-        oldest = min(world.machines[n].release for n in group)
-        assert world.machines[forwarding[0]].release == oldest, settled
-        left -= group
-
 
 # -- heartbeats from the network -------------------------------------------------------------------------------------
 

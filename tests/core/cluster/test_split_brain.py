@@ -6,7 +6,6 @@ import pytest
 from cluster_world import World, pair
 from hypothesis import given
 from hypothesis import strategies as st
-from properties import examples
 
 from fwnode.cluster.split_brain import Activity, PossibleSplit, SplitBrain
 
@@ -83,21 +82,6 @@ def test_a_member_that_was_frozen_did_not_forward() -> None:
     world.thaw(1)
     world.run(3)
     assert [event for _, event in world.splits if isinstance(event, SplitBrain)] == []
-
-
-@examples(20)
-@given(st.lists(st.tuples(st.sampled_from([(1, 2), (2, 1)]), st.sampled_from((0.1, 0.6, 3.0))), max_size=8))
-def test_after_any_cuts_both_have_told_of_as_many_ends_as_beginnings(cuts: list[tuple[tuple[int, int], float]]) -> None:
-    world = pair()
-    for way, pause in cuts:
-        (world.deaf.discard if way in world.deaf else world.deaf.add)(way)
-        world.run(pause)
-    world.deaf.clear()
-    world.run(5)
-    for number in (1, 2):
-        splits = world.cluster(number).split_brains
-        assert splits.present == []
-        assert sum(split.over for split in told(world, number)) == splits.count
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from cluster_world import World, pair
-from hypothesis import given
-from hypothesis import strategies as st
-from properties import examples
+from cluster_world import KNOWN_WITHIN_S, World, pair, reach
 
 from fwnode.cluster.sync_network import Reach, status_with, summary
 
-KNOWN_WITHIN_S = 3.5
-"""The dead timer, two heartbeats, and what it takes until the other end has said so for long enough."""
 TIMED_OUT = "Off - Connection to remote member timed-out"
-
-
-def reach(world: World, number: int, peer: int) -> Reach:
-    return world.cluster(number).sync_network.reach(peer)
 
 
 def test_where_everything_passes_nothing_is_said() -> None:
@@ -96,34 +87,6 @@ def test_of_three_members_only_the_one_concerned_is_named() -> None:
     assert [reach(world, 1, 3), reach(world, 3, 1)] == [Reach(receives=False), Reach(sends=False)]
     assert all(reach(world, a, b).whole for a, b in [(1, 2), (2, 1), (2, 3), (3, 2)])
     assert len(world.reaches) == 2
-
-
-@examples(60)
-@given(
-    st.lists(
-        st.tuples(
-            st.sets(st.sampled_from([(1, 2), (2, 1)])), st.floats(0.05, 8), st.sampled_from(["", "kill", "stop"])
-        ),
-        max_size=6,
-    ),
-    st.sets(st.sampled_from([(1, 2), (2, 1)])),
-)
-def test_both_ends_agree_with_the_wire_whatever_was_before(
-    past: list[tuple[set[tuple[int, int]], float, str]], cut: set[tuple[int, int]]
-) -> None:
-    world = pair()
-    for no_sync, seconds, end in past:
-        world.no_sync = no_sync
-        if end:
-            getattr(world, end)(2)
-            world.run(seconds)
-            world.start(2)
-        world.run(seconds)
-    world.no_sync = cut
-    world.run(KNOWN_WITHIN_S)
-    there, back = (1, 2) not in cut, (2, 1) not in cut
-    assert reach(world, 1, 2) == Reach(sends=there, receives=back)
-    assert reach(world, 2, 1) == Reach(sends=back, receives=there)
 
 
 def test_the_status_of_a_peer_names_what_does_not_pass() -> None:

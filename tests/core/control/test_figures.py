@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from member_world import World
+from member_world import alone
 
 from fwnode.control import render
 from fwnode.control.commands import Commands
@@ -20,15 +20,8 @@ from fwnode.member import Member
 from syncproto.record import Op, Record, Update
 
 
-def member() -> Member:
-    """One that forwards, alone, and has heard nobody."""
-    made = World(["fw1"]).machines[1].member
-    made.firewall.forwarding = True
-    return made
-
-
 def busy_member() -> Member:
-    made = member()
+    made = alone()
     key = b"\x11" + bytes([192, 0, 2, 100, 198, 51, 100, 100]) + b"\x9c\x41\x00\x35"
     record = Record(key, 0, 40.0, 40.0, 1, "dns", 0, 1.0, 1)
     made.engine.send_updates([Update(Op.SET, key, record)], made.now)
@@ -46,7 +39,7 @@ def ask(commands: Commands, command: str, **arguments: Any) -> Any:
     return answer if isinstance(answer, Mapping) else put_together(answer)
 
 
-@pytest.mark.parametrize("state", [member, busy_member])
+@pytest.mark.parametrize("state", [alone, busy_member])
 @pytest.mark.parametrize("command", ["status", "stat", "pstat", "syncstat", "tab", "drops", "log", "events", "ctl_get"])
 def test_every_answer_can_be_sent_and_shown(state: Any, command: str) -> None:
     answer = json.loads(json.dumps(ask(Commands(state()), command)))
@@ -56,7 +49,7 @@ def test_every_answer_can_be_sent_and_shown(state: Any, command: str) -> None:
 
 
 def test_a_parameter_is_set_by_name_and_a_wrong_one_is_refused_with_the_legal_values() -> None:
-    made = member()
+    made = alone()
     commands = Commands(made)
     assert ask(commands, "ctl_set", name="fw_allow_out_of_state_tcp", value=1) == {"fw_allow_out_of_state_tcp": 1}
     assert made.firewall.allows_out_of_state
@@ -74,7 +67,7 @@ def test_a_parameter_is_set_by_name_and_a_wrong_one_is_refused_with_the_legal_va
 
 
 def test_a_bad_policy_changes_nothing_and_is_told_with_all_its_problems() -> None:
-    made = member()
+    made = alone()
     commands = Commands(made)
     bad = {"name": "x", "rules": [{"source": "lost", "action": "accept"}, {"service": "none-such", "action": "drop"}]}
     with pytest.raises(RequestError) as error:

@@ -14,7 +14,7 @@ from properties import examples
 from fwnode.fields import parse_duration
 from fwnode.files import FileError, load_yaml
 from fwnode.firewall.policy import Implied, OnInstall, Policy
-from fwnode.policy_file import RULES_MAX, build_policy
+from fwnode.policy_file import build_policy
 from syncproto.codec import encode
 from syncproto.limits import NAME_MAX, SERVICE_NAME_MAX
 from syncproto.message import Heartbeat
@@ -218,16 +218,6 @@ def test_names_are_refused_exactly_where_a_message_ends() -> None:
     heartbeat = Heartbeat(0, "R80.10", policy.name, [], [])
     assert encode(heartbeat, cluster=1, sender=1, incarnation=1)
     assert policy.rules[0].services[0].name == "s" * SERVICE_NAME_MAX
-
-
-def test_a_hundred_thousand_rules_are_read(tmp_path: Path) -> None:
-    rules = "".join(f"  - {{name: rule {n}, source: inside, destination: 198.51.{n >> 8 & 255}.{n & 255}, "
-                    f"service: [http, https], action: accept, track: log}}\n" for n in range(RULES_MAX))  # fmt: skip
-    path = tmp_path / "large.yaml"
-    path.write_text(f"name: large\nnetworks: {{inside: [192.0.2.0/24]}}\nrules:\n{rules}")
-    policy = build_policy(load_yaml(path), str(path), MEMBERS)
-    assert len(policy.rules) == RULES_MAX
-    assert policy.rules[-1].name == f"rule {RULES_MAX - 1}"
 
 
 def test_a_document_that_is_no_mapping_is_refused() -> None:

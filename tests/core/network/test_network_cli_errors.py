@@ -1,7 +1,6 @@
 """`fwlab` refuses what is wrong before it starts anything: one message, the right exit code, no traceback."""
 
 import importlib.metadata
-import signal
 import subprocess
 import sys
 
@@ -100,20 +99,6 @@ def test_network_script_is_a_script(monkeypatch, capsys):
 def test_help_has_the_exit_codes():
     shown = CliRunner().invoke(command_line.app, ["--help"]).output
     assert "130 interrupted" in " ".join(shown.split())
-
-
-@pytest.mark.parametrize("loads", ["fwnode.configuration", "labs.network.doctor", "rich.markdown"])
-def test_an_interrupt_while_the_commands_load_is_quiet(loads):
-    """The signal comes when the module is looked for: the moment is exact."""
-    program = ("import os, signal, sys\n"
-               "class Finder:\n"
-               "    def find_spec(name, path=None, target=None):\n"
-               f"        if name == {loads!r}: os.kill(os.getpid(), signal.SIGINT)\n"
-               "sys.meta_path.insert(0, Finder)\n"
-               "from labs.cli import main; main()")
-    done = subprocess.run([sys.executable, "-c", program, "list"], capture_output=True, text=True, check=False,
-                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.INTERRUPTED, "", "")
 
 
 BROKEN = [

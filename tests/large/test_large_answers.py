@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from control_world import World
-from test_figures import member as one_member
+from member_world import alone
 
 from fwnode.control import client, commands, compare, render
 from fwnode.control.client import Control, MemberError
@@ -22,7 +22,7 @@ from fwnode.firewall.tcp_states import ConnectionState
 
 @pytest.fixture
 def member(tmp_path: Path) -> Iterator[tuple[Any, World]]:
-    made = one_member()
+    made = alone()
     world = World(tmp_path, Commands(made).handle)
     yield made, world
     world.close()

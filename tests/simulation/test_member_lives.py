@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import simulated_cluster
 from simulated_cluster import CLIENT, SERVER, SimulatedCluster, chancy_run
 from simulated_wires import udp
 
@@ -299,7 +300,7 @@ def test_a_cut_client_side_makes_the_other_member_active() -> None:
 
 
 def test_the_same_seed_gives_the_same_log_byte_for_byte_in_any_process() -> None:
-    program = Path(__file__).parent / "simulated_cluster.py"
+    program = Path(simulated_cluster.__file__)
     others = [
         subprocess.Popen(
             [sys.executable, str(program), "7"],

@@ -16,7 +16,7 @@ from math import inf
 
 from fwnode.cluster.membership import Cluster, MemberState, StateChanged
 from fwnode.cluster.split_brain import PossibleSplit, SplitBrain
-from fwnode.cluster.sync_network import ReachChanged
+from fwnode.cluster.sync_network import Reach, ReachChanged
 from fwnode.configuration import load_releases
 from syncproto.events import FullSyncDone
 from syncproto.joining import Begin, Joining
@@ -27,6 +27,8 @@ NETWORKS = ("lan", "wan", "sync")
 LATENCY_S = 0.001
 TURNS_MAX = 50
 """Turns of one member's loop without time moving on, after which it counts as spinning."""
+KNOWN_WITHIN_S = 3.5
+"""The dead timer, two heartbeats, and what it takes until the other end has said so for long enough."""
 OPEN = Gate(Exchange.FULL, "", 2)
 
 
@@ -292,6 +294,10 @@ class World:
             self._turn(machine)
 
 
+def reach(world: World, number: int, peer: int) -> Reach:
+    return world.cluster(number).sync_network.reach(peer)
+
+
 def pair(state: str = "1 Active, 2 Standby") -> World:
     """Two members that have been up for a while."""
     world = World(2)
@@ -301,4 +307,4 @@ def pair(state: str = "1 Active, 2 Standby") -> World:
     return world
 
 
-__all__ = ["MemberState", "World", "pair", "releases"]
+__all__ = ["KNOWN_WITHIN_S", "MemberState", "World", "pair", "reach", "releases"]

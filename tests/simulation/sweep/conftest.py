@@ -10,7 +10,7 @@ import pytest
 
 def make_importable(patch: pytest.MonkeyPatch, folder: str) -> None:
     """By the processes that are started from now on, too."""
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(Path(fake_simulation.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     patch.setenv("PYTHONPATH", os.pathsep.join(paths))
     patch.setenv(fake_simulation.MARK, folder)
 

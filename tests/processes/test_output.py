@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,17 @@ def test_standard_output_is_the_result_and_nothing_else():
     assert sorted(done.stderr.splitlines()) == ["a word", "of another process"]
     closed = subprocess.run(["sh", "-c", "exec \"$@\" >&-", "sh", *line], capture_output=True, text=True, check=False)
     assert "standard output is closed" in closed.stderr
+
+
+@pytest.mark.parametrize("loads", ["fwnode.configuration", "labs.network.doctor", "rich.markdown"])
+def test_an_interrupt_while_the_commands_load_is_quiet(loads):
+    """The signal comes when the module is looked for: the moment is exact."""
+    program = ("import os, signal, sys\n"
+               "class Finder:\n"
+               "    def find_spec(name, path=None, target=None):\n"
+               f"        if name == {loads!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+               "sys.meta_path.insert(0, Finder)\n"
+               "from labs.cli import main; main()")
+    done = subprocess.run([sys.executable, "-c", program, "list"], capture_output=True, text=True, check=False,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.INTERRUPTED, "", "")

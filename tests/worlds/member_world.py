@@ -297,3 +297,10 @@ class World:
         elif machine is not None:
             machine.turn(lambda: None)
         return True
+
+
+def alone() -> Member:
+    """A member that forwards, alone, and has heard nobody."""
+    made = World(["fw1"]).machines[1].member
+    made.firewall.forwarding = True
+    return made

@@ -12,11 +12,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
-from sync_world import TICK_S, World, key_of
+from sync_world import World, key_of, settle, traffic
 
 from syncproto.events import FullSyncDone, TableSlice, Updates
 from syncproto.limits import DEFAULT_LIMITS
-from syncproto.record import Op
 
 # Small slices: a snapshot takes many turns, and the table changes between them.
 SLICES = replace(DEFAULT_LIMITS, full_slice_records=40)
@@ -27,33 +26,6 @@ network = {
     "double": st.sampled_from([0.0, 0.3]),
     "delay": st.sampled_from([(0.0005, 0.0005), (0.0, 0.05), (0.0, 0.4)]),
 }
-
-
-def traffic(world: World, rng: random.Random, member: int, *, keys: range, ticks: int) -> None:
-    """Connections open, change, close and are opened again under the same key."""
-    for _ in range(ticks):
-        for _ in range(rng.choice((1, 20, 150))):
-            key = key_of(rng.choice(keys))
-            if key not in world.nodes[member].table:
-                world.open(member, key)
-            elif rng.random() < 0.3:
-                world.close(member, key)
-            else:
-                world.change(member, key, rng.choice((Op.MODIFY, Op.REFRESH)))
-        world.tick(member)
-        world.run(TICK_S)
-
-
-def settle(world: World) -> None:
-    """Quiet: nobody sends, nobody waits, and all have the same."""
-    assert world.run(120), "not idle after two minutes: endless chatter"
-    nodes = list(world.nodes.values())
-    for node in nodes:
-        assert node.engine.next_wakeup() is None
-        assert node.engine.unacknowledged() == 0
-        counters = node.engine.counters()
-        assert counters.lost_updates == 0 and counters.backlog == 0 and counters.receiving_queue == 0
-        assert node.table == nodes[0].table, f"seed, tables: {len(nodes[0].table)} and {len(node.table)}"
 
 
 @examples(100)
