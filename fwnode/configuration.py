@@ -45,10 +45,13 @@ class InterfaceModel(Strict):
 
     @property
     def kernel_name(self) -> str:
+        """The interface's name on this machine."""
         return self.device or self.name
 
 
 class ClusterModel(Strict):
+    """What is the same at all members: number, mode, interfaces with everybody's addresses."""
+
     id: int = Field(default=1, ge=0, le=255)
     mode: Literal["high-availability", "load-sharing-multicast", "load-sharing-unicast"] = "high-availability"
     sharing: Literal["symmetric", "asymmetric"] = "symmetric"
@@ -57,6 +60,7 @@ class ClusterModel(Strict):
 
     @property
     def load_sharing(self) -> bool:
+        """Whether all healthy members process traffic."""
         return self.mode != "high-availability"
 
     @property
@@ -80,12 +84,16 @@ class ClusterModel(Strict):
 
 
 class ClockModel(Strict):
+    """Lab time: how fast it runs, and when it was 0."""
+
     rate: float = Field(default=1.0, ge=CLOCK_RATE_MIN, le=CLOCK_RATE_MAX)
     epoch: float = 0.0
     """Monotonic time of the machine (CLOCK_MONOTONIC) at which lab time was 0."""
 
 
 class MemberConfig(Strict):
+    """The whole file."""
+
     member: MemberName
     release: Name
     cluster: ClusterModel
@@ -130,21 +138,26 @@ class MemberConfig(Strict):
 
     @property
     def number(self) -> int:
+        """This member's number, which is its priority: 1 is the highest."""
         return self.members[self.member]
 
     @property
     def peers(self) -> dict[int, str]:
+        """Numbers and names of the other members."""
         return {number: name for name, number in self.members.items() if name != self.member}
 
     @property
     def control_path(self) -> Path:
+        """Where the control socket is."""
         return Path(self.control or f"/run/fwpair/{self.member}.sock")
 
     @property
     def sync_interface(self) -> InterfaceModel | None:
+        """The interface of the sync network, if there is one."""
         return next((i for i in self.cluster.interfaces if i.sync), None)
 
     def own_addresses(self, interface: InterfaceModel) -> list[IPInterface]:
+        """This member's addresses on the interface, the IPv4 one first."""
         return interface.members[self.member]
 
     def wires(self) -> dict[str, tuple[str, dict[int, str]]]:

@@ -126,10 +126,12 @@ class Core:
 
     @property
     def engine(self) -> SyncEngine:
+        """The sync protocol."""
         return self.sync.engine
 
     @property
     def joining(self) -> Joining:
+        """Whose whole table is taken."""
         return self.sync.joining
 
     @property

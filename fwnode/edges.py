@@ -43,13 +43,15 @@ class EdgeFigures:
     """What only the edge can count."""
 
     lost_queue: int = 0
-    """Packets lost in front of the member because it was slow: its queue was full,"""
+    """Packets lost in front of the member because its queue was full."""
     lost_socket: int = 0
-    """or the socket's buffer."""
+    """Packets lost in front of the member because the buffer of the queue's socket was full."""
     queue_buffer_bytes: int = 0
+    """Size of that buffer."""
     sent_bytes: int = 0
-    """Datagrams on the sync network."""
+    """Payload of datagrams sent on the sync network."""
     received_bytes: int = 0
+    """Payload of datagrams received there."""
     send_errors: Mapping[str, int] = field(default_factory=dict)
     """Datagrams that were not sent or did not get there, by interface and error."""
 
@@ -95,7 +97,8 @@ class Edges(Protocol):
         """Write down the rule base that was installed at the wall time `at`, in steps of some milliseconds. Raises
         `OSError`."""
 
-    def figures(self) -> EdgeFigures: ...
+    def figures(self) -> EdgeFigures:
+        """The counts so far."""
 
     def tell(self, event: dict[str, Any]) -> None:
         """Something that an operator would want to know; the member keeps it itself."""

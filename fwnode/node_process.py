@@ -12,6 +12,7 @@ _NEVER = 1 << 30
 
 
 def arguments() -> argparse.Namespace:
+    """The command line of `fwnode`, parsed."""
     parser = argparse.ArgumentParser(prog="fwnode", description="One member of the firewall cluster.")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the member's configuration (YAML)")
     parser.add_argument(
@@ -26,6 +27,7 @@ def arguments() -> argparse.Namespace:
 
 
 def raise_file_limit() -> None:
+    """Allow as many open files as the hard limit does."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -45,6 +45,8 @@ Networks = Annotated[list[Network], Field(max_length=OBJECTS_MAX), BeforeValidat
 
 
 class ServiceModel(Strict):
+    """A service as it is written: `oracle: {protocol: tcp, port: 1521}`."""
+
     protocol: Literal["tcp", "udp", "icmp"] | Annotated[int, Field(ge=0, le=255)]
     port: Ports | None = None
     icmp: Literal["echo"] | None = None
@@ -55,6 +57,8 @@ class ServiceModel(Strict):
 
 
 class RuleModel(Strict):
+    """A rule as it is written. An empty list means any."""
+
     name: Label = ""
     source: Names = Field(default_factory=list)
     destination: Names = Field(default_factory=list)
@@ -64,12 +68,16 @@ class RuleModel(Strict):
 
 
 class ImpliedRules(Strict):
+    """Rules that stand before the written ones; each can be switched off."""
+
     control_connections: bool = True
     outgoing: bool = True
     icmp_errors: bool = True
 
 
 class OutOfState(Strict):
+    """Whether out-of-state TCP is dropped, and at which members not."""
+
     drop_tcp: bool = True
     exceptions: Names = Field(default_factory=list)
 

@@ -25,6 +25,7 @@ def words(event: SplitBrain | PossibleSplit, name: str) -> str:
 
 
 def figures(splits: SplitBrains, names: Mapping[int, str], now: float) -> dict[str, Any]:
+    """Split brains for `stat` and `status`. `names`: number -> name of each peer; `now`: wire time."""
     last = splits.last
     return {
         "count": splits.count,

@@ -118,6 +118,7 @@ def parse_service(service: object) -> tuple[str, int]:
 
 
 def format_rate(bits: int) -> str:
+    """A rate as `tc` and lab files write it: `1mbit`."""
     for unit, size in reversed(RATE_UNITS.items()):
         if bits >= size:
             return f"{bits / size:g}{unit}"

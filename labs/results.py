@@ -1,7 +1,8 @@
 """Where the results of a command go: files, or standard output (`-`).
 
-That they can be written is tried before the work, which takes a minute. What cannot be written after it, because the
-disk is full by then, is said, and costs nothing else. It must not know what the results are.
+That they can be written is tried before the work, which takes a minute. A result that cannot be written after it,
+because the disk is full by then, is reported, and the others are written all the same. It must not know what the
+results are.
 """
 
 from __future__ import annotations

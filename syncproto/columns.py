@@ -55,6 +55,7 @@ class Columns:
         return len(self.key)
 
     def record(self, n: int) -> Record:
+        """Connection number `n` as a record."""
         return Record(*[column[n] for column in self.lists()])
 
     def __iter__(self) -> Iterator[Record]:

@@ -91,12 +91,15 @@ class DeltaSender:
             state.rejects.clear()
 
     def remove_peer(self, peer: int) -> None:
+        """Forget the peer and its position in the stream."""
         self._peers.pop(peer, None)
 
     def has_peers(self) -> bool:
+        """Whether the stream is for anybody, live or not."""
         return bool(self._peers)
 
     def acknowledged(self, peer: int) -> int | None:
+        """The newest number that this peer has acknowledged; None for a peer that was not added."""
         state = self._peers.get(peer)
         return None if state is None else state.acked
 
@@ -139,10 +142,12 @@ class DeltaSender:
 
     @property
     def backlog(self) -> int:
+        """Number of updates that wait to be packed and sent for the first time."""
         return len(self._backlog)
 
     @property
     def queued(self) -> int:
+        """Number of datagrams in the sending queue."""
         return len(self._queue)
 
     def burst(self, schema: int, now: float) -> list[Delta]:
@@ -304,6 +309,7 @@ class DeltaSender:
     # --- Time ---
 
     def pending(self, peer: int) -> bool:
+        """Whether `repetitions` has something for this peer now."""
         state = self._peers.get(peer)
         return state is not None and (bool(state.resend or state.rejects) or self._reachable(state))
 

@@ -201,6 +201,7 @@ class SyncEngine:
         return None if soonest == inf else max(soonest, self._now)
 
     def on_wakeup(self, now: float) -> None:
+        """The time is `now`: what is due by then is done, and its messages are in `outgoing(now)`."""
         self._now = now
         for session in self._sessions.values():
             session.on_wakeup(now)
@@ -211,6 +212,7 @@ class SyncEngine:
 
     @property
     def peers(self) -> tuple[int, ...]:
+        """Numbers of the peers that the engine knows: those of the configuration."""
         return tuple(self._sessions)
 
     @property
@@ -233,6 +235,7 @@ class SyncEngine:
         return self._session(peer).told_gate
 
     def state(self, peer: int) -> SessionState:
+        """Where the session with this peer stands."""
         return self._session(peer).state
 
     def life(self, peer: int) -> int:

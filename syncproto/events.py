@@ -105,6 +105,8 @@ class FullSyncBegun:
 
 @dataclass(frozen=True, slots=True)
 class FullSyncDone:
+    """The whole table of this peer has come, and its checksum is right."""
+
     peer: int
     records: int
     attempt: int = 0

@@ -10,9 +10,9 @@ packed bytes, and believes nothing until both agree at the end.
 
 Both are sans-IO: `receive_data(data, now)`, `outgoing(now)` (a bounded chunk; empty = nothing now, call again only
 after more data came), `finished` (close the connection; everything has been taken), `failed` (why, or empty),
-`connection_lost(reason)`, `next_wakeup()`, `on_wakeup(now)`. Neither raises on bad input: it fails, with a reason.
-As in `session`, (state, kind) -> handler is a table, and what is not in it ends the full sync. This module knows
-nothing of datagrams, gates or the connection table.
+`connection_lost(reason)`, `next_wakeup()`, `on_wakeup(now)`. Bad input raises nothing in either: the full sync fails
+then, and `failed` has the reason. As in `session`, (state, kind) -> handler is a table, and what is not in it ends the
+full sync. This module knows nothing of datagrams, gates or the connection table.
 """
 
 from __future__ import annotations
@@ -43,15 +43,19 @@ class Frames:
     key: bytes | None = None
 
     def encode(self, message: Message) -> bytes:
+        """A message as one frame for the stream. SyncError when a field exceeds what a peer would accept."""
         return encode_stream(
             message, cluster=self.cluster, sender=self.sender, incarnation=self.incarnation, key=self.key
         )
 
     def decoder(self) -> StreamDecoder:
+        """Reads the frames of the other end."""
         return StreamDecoder(cluster=self.cluster, key=self.key)
 
 
 class SinkState(Enum):
+    """How far the joiner is. REQUESTING: asked; RECEIVING: the source has begun."""
+
     REQUESTING = "requesting"
     RECEIVING = "receiving"
     DONE = "done"
@@ -59,6 +63,8 @@ class SinkState(Enum):
 
 
 class SourceState(Enum):
+    """How far the source is. WAITING: nobody has asked yet; SENT: everything was sent, and is not confirmed yet."""
+
     WAITING = "waiting"
     SENDING = "sending"
     SENT = "sent"
@@ -119,6 +125,7 @@ class FullSink:
 
     @property
     def finished(self) -> bool:
+        """It is over, with success or without, and everything was taken from `outgoing`."""
         return self.state in (SinkState.DONE, SinkState.FAILED) and not self._out
 
     def receive_data(self, data: bytes, now: float) -> None:
@@ -208,16 +215,19 @@ class FullSink:
         self._out = []
 
     def outgoing(self, now: float) -> bytes:
+        """What is to be sent now; empty: nothing."""
         self._now = now
         data, self._out = b"".join(self._out), []
         return data
 
     def next_wakeup(self) -> float | None:
+        """When the stream has stalled, if nothing comes until then; None: it is over."""
         if self.state in (SinkState.DONE, SinkState.FAILED):
             return None
         return self._last_progress + self._limits.full_stall_s
 
     def on_wakeup(self, now: float) -> None:
+        """The time is `now`: a stream that has stalled fails."""
         due = self.next_wakeup()
         if due is not None and now >= due:
             self.fail(TIMED_OUT, detail=f"nothing came for {self._limits.full_stall_s:g} s")
@@ -267,9 +277,11 @@ class FullSource:
 
     @property
     def finished(self) -> bool:
+        """It is over, with success or without, and everything was taken from `outgoing`."""
         return self.state in (SourceState.DONE, SourceState.FAILED) and not self._out
 
     def receive_data(self, data: bytes, now: float) -> None:
+        """Bytes from the stream. Past the end, and past a failure, they are ignored."""
         if self.state in (SourceState.DONE, SourceState.FAILED):
             return
         try:
@@ -323,11 +335,13 @@ class FullSource:
         self._out = [self._frames.encode(FullRefused(_cut(reason)))]
 
     def connection_lost(self, reason: str = "") -> None:
+        """The stream is gone. Ignored after the end."""
         if self.state not in (SourceState.DONE, SourceState.FAILED):
             self.failed, self.state = reason or TERMINATED, SourceState.FAILED
         self._slices, self._out = iter(()), []
 
     def outgoing(self, now: float) -> bytes:
+        """One frame of the table, or an answer; empty: nothing now."""
         # A slice of which nothing could be sent leaves nothing to return, and "nothing" would mean "wait".
         while not self._out and self.state is SourceState.SENDING:
             self._next_slice()
@@ -357,11 +371,13 @@ class FullSource:
             self._counters.full_records_sent += len(columns)
 
     def next_wakeup(self) -> float | None:
+        """When the stream has stalled, if nothing moves until then; None: it is over."""
         if self.state in (SourceState.DONE, SourceState.FAILED):
             return None
         return self._last_progress + self._limits.full_stall_s
 
     def on_wakeup(self, now: float) -> None:
+        """The time is `now`: a stream that has stalled fails."""
         due = self.next_wakeup()
         if due is not None and now >= due:
             self._fail(TIMED_OUT)

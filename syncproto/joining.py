@@ -49,6 +49,8 @@ from syncproto.release import Gate
 
 
 class Phase(Enum):
+    """See rules and phases in the module docstring."""
+
     CHOOSING = "choosing"
     WAITING = "waiting"
     TAKING = "taking"
@@ -91,6 +93,7 @@ class Attempt:
 
     @property
     def percent(self) -> int:
+        """How much of the table has come, 0 to 100."""
         return min(100, self.records * 100 // self.expected) if self.expected else 0
 
     @property
@@ -123,6 +126,8 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded:
+    """This attempt is over; its `state` and `reason` say how."""
+
     attempt: Attempt
 
 
@@ -180,6 +185,7 @@ class Joining:
             self._heal(gate, now)
 
     def next_wakeup(self) -> float:
+        """When `on_wakeup` is to be called at the latest; minus infinity: at once; infinity: never."""
         if self._look_at_once:
             return -inf
         if self.phase is Phase.WAITING and self.attempt is not None:
@@ -187,6 +193,7 @@ class Joining:
         return self._healer.next_wakeup() if self.phase is Phase.JOINED and self._heals else inf
 
     def next_event(self) -> Begin | AttemptEnded | None:
+        """What is to be done or told next, in order; None: nothing more for now."""
         return self._events.popleft() if self._events else None
 
     # -- the first join ------------------------------------------------------------------------------------------

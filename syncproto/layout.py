@@ -73,6 +73,7 @@ def turned(key: bytes) -> bytes:
 
 
 def turned_back(key: bytes) -> bytes:
+    """The key that `turned` gave this one for. SyncError for a wrong length."""
     if len(key) not in KEY_LENGTHS:
         check_key(key)
     half = (len(key) - 5) // 2

@@ -270,6 +270,8 @@ class Real:
 
 @dataclass(frozen=True)
 class YesNo:
+    """A truth value; 0 and 1 are none."""
+
     def check(self, name: str, value: Any) -> bool:
         if type(value) is not bool:
             raise _refuse(name, str(self))
@@ -317,6 +319,8 @@ class Bytes:
 
 @dataclass(frozen=True)
 class ListOf:
+    """A list, or a tuple, of so many entries at most, all of one kind."""
+
     item: FieldCheck
     longest: int = LIST_MAX
 

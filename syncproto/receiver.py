@@ -42,6 +42,7 @@ class DeltaReceiver:
 
     @property
     def held(self) -> int:
+        """Number of datagrams that wait behind a missing one."""
         return len(self._held)
 
     @property

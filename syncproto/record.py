@@ -45,6 +45,8 @@ class Op(IntEnum):
 
 
 class RecordFlag(IntFlag):
+    """What a record is besides a connection; the owner stands in the same field (`OWNER_SHIFT`)."""
+
     LEARNED = 1
     """Created by an out-of-state packet."""
     DATA = 2

@@ -22,6 +22,7 @@ KEY_LENGTHS = (KEY_IPV4, KEY_IPV6)
 
 
 def bad_record(what: str) -> SyncError:
+    """The error that refuses a record; `what` is wrong with it."""
     return SyncError(Reason.BAD_RECORD, f"record: {what}")
 
 
@@ -59,6 +60,7 @@ class Description:
     held_as: str = ""
 
     def wire(self, form: Form) -> WireForm:
+        """How the field stands on the wire of a schema with this form."""
         raise NotImplementedError
 
     def check(self, name: str) -> str:
@@ -184,6 +186,7 @@ class Field:
 
     @property
     def held_as(self) -> str:
+        """The attribute of a connection that holds it."""
         return self.description.held_as or self.name
 
 
@@ -199,11 +202,13 @@ def fields_of(record: type) -> Iterator[Field]:
 
 
 def check_key(key: bytes) -> None:
+    """SyncError for a key of a wrong length."""
     if len(key) not in KEY_LENGTHS:
         raise bad_record(f"key of {len(key)} bytes, expected {KEY_IPV4} or {KEY_IPV6}")
 
 
 def check_text(what: str, text: str, longest: int) -> None:
+    """SyncError for a text of more than `longest` UTF-8 bytes, or that is none."""
     try:
         length = len(text.encode())
     except UnicodeEncodeError:

@@ -55,10 +55,12 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
+        """Whether anything may be exchanged at all."""
         return self.exchange is not Exchange.NOTHING
 
     @property
     def allows_full_sync(self) -> bool:
+        """Whether a whole table may be exchanged."""
         return self.exchange >= Exchange.FULL
 
 
@@ -72,6 +74,7 @@ class GateRule:
     reason: str
 
     def matches(self, ours: Release, theirs: Release) -> bool:
+        """Whether the rule is about these two releases, in either order."""
         one, other = self.between
         fits = (_fits(one, ours.name) and _fits(other, theirs.name)) or (
             _fits(other, ours.name) and _fits(one, theirs.name)
@@ -130,10 +133,12 @@ class Compatibility:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Names of all releases."""
         return tuple(self._releases)
 
     @property
     def rules(self) -> tuple[GateRule, ...]:
+        """The rules, in the order in which they are asked: the first that matches decides."""
         return self._rules
 
     def release(self, name: str) -> Release:

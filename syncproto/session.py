@@ -47,6 +47,8 @@ from syncproto.release import RELEASE_MISMATCH, Compatibility, Exchange, Gate, R
 
 
 class SessionState(Enum):
+    """See the states in the module docstring."""
+
     ASKING = "asking"
     HEARD = "heard"
     OPEN = "open"
@@ -398,6 +400,7 @@ class PeerSession:
         return inf if since == inf else max(since, self._last_heard) + self.context.peer_silence_s
 
     def on_wakeup(self, now: float) -> None:
+        """The time is `now`: what is due by then is done; its messages are in `outgoing(now)`."""
         if self.state is not SessionState.OPEN or self.receiver is None:
             return
         self._deliver(*self.receiver.give_up(now))

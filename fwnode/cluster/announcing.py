@@ -10,7 +10,8 @@ from __future__ import annotations
 from math import inf
 
 ANNOUNCE_AFTER_S = (0.0, 0.1, 0.2, 0.5, 1.5, 4.0)
-"""Seconds from the occasion to each announcement. Lab's own: three at once against loss, then against slowness."""
+"""Seconds from the occasion to each announcement. Lab's own: the first three because one may be
+lost, the others because a host may not yet be willing to learn another MAC."""
 
 
 class Announcing:
@@ -21,6 +22,7 @@ class Announcing:
         self._done = len(ANNOUNCE_AFTER_S)
 
     def begin(self, now: float) -> None:
+        """An occasion: the announcements begin anew."""
         self._since, self._done = now, 0
 
     def next_wakeup(self) -> float:

@@ -67,6 +67,7 @@ class DecisionFunction:
         return owner
 
     def is_mine(self, key: bytes) -> bool:
+        """Whether this member processes packets of this key."""
         return self.member_of(key) == self.number
 
     def share(self, member: int) -> int:

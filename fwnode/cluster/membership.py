@@ -45,10 +45,12 @@ class MemberState(IntEnum):
 
     @property
     def label(self) -> str:
+        """The state as it is shown: `Active Attention`."""
         return self.name.replace("_", " ").title()
 
     @property
     def forwards(self) -> bool:
+        """Whether a member in this state processes traffic."""
         return self in (MemberState.ACTIVE, MemberState.ACTIVE_ATTENTION)
 
 
@@ -101,6 +103,7 @@ class Peer:
 
     @property
     def alive(self) -> bool:
+        """Whether it is heard."""
         return self.state is not MemberState.LOST
 
 
@@ -176,6 +179,7 @@ class Cluster:
     # -- what comes in -------------------------------------------------------------------------------------------
 
     def receive_heartbeat(self, number: int, incarnation: int, heartbeat: Heartbeat, now: float) -> None:
+        """A peer's heartbeat, at its arrival. One that is older than the newest known is ignored."""
         peer = self.peers.get(number)
         if peer is None or self._is_late(peer, incarnation, heartbeat.number, now):
             return
@@ -228,6 +232,7 @@ class Cluster:
             self._elect(now)
 
     def unregister_device(self, name: str, now: float) -> None:
+        """This critical device counts no more."""
         if self.devices.pop(name, None):
             self._elect(now)
 
@@ -271,11 +276,13 @@ class Cluster:
     # -- time ----------------------------------------------------------------------------------------------------
 
     def next_wakeup(self) -> float:
+        """When `on_wakeup` and `outgoing` are to be called at the latest."""
         deadlines = [p.heard_at + self.dead_timeout_s for p in self.peers.values() if p.alive]
         # What else waits is looked at with every heartbeat.
         return min([self._next_heartbeat, self.announcing.next_wakeup(), *deadlines])
 
     def on_wakeup(self, now: float) -> None:
+        """The time is `now`: peers that are silent for too long are lost, roles that have settled are taken."""
         self._hears_on_sync = self.sync_network.hears(now, self._sync_silence_s)
         for peer in self.peers.values():
             if peer.alive and now >= peer.heard_at + self.dead_timeout_s:
@@ -353,9 +360,11 @@ class Cluster:
         )
 
     def next_event(self) -> ClusterEvent | None:
+        """What has happened, in order; None: nothing more for now."""
         return self._events.popleft() if self._events else None
 
     def problems(self) -> list[str]:
+        """Critical devices with a problem, each with what is wrong."""
         return [f"{name}: {problem}" for name, problem in self.devices.items() if problem]
 
     def visible_state(self, peer: Peer) -> MemberState:

@@ -1,9 +1,9 @@
 """Two members that forwarded at the same time without hearing each other: what can be known of it, and when.
 
-While it lasts a member cannot know it: a peer that is silent may be dead or active. What it can say is that it does not
-know. When the two hear each other again, each tells when it forwarded last, as ages, and how many connections it has
-accepted; so both find out, whichever of them has given way by then. One way may be cut alone: then the member that
-hears knows at once. Pure: times are wire seconds.
+While it lasts a member cannot know it: a peer that is silent may be dead or active. It only says that there may be a
+split brain (`PossibleSplit`). When the two hear each other again, each tells when it forwarded last, as ages, and how
+many connections it has accepted; so both find out, whichever of them has given way by then. One way may be cut alone:
+then the member that hears knows at once. Pure: times are wire seconds.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Activity:
     ended: float | None = None
 
     def set(self, forwards: bool, now: float) -> None:
+        """Whether this member forwards, from now on."""
         if forwards and (self.began is None or self.ended is not None):
             self.began, self.ended = now, None
         elif not forwards and self.began is not None and self.ended is None:

@@ -19,6 +19,8 @@ LAST_S = 0.5
 
 
 class StopStep(Enum):
+    """What a member that is to stop does now. WAIT: go on as before."""
+
     WAIT = "wait"
     LEAVE = "leave"
     """Forward no more, and send what changed last."""
@@ -27,6 +29,8 @@ class StopStep(Enum):
 
 
 class GracefulStop:
+    """One stop, from the wish to the end. Times are wire seconds."""
+
     def __init__(self) -> None:
         self._until = inf
         self._leaving = False

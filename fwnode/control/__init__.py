@@ -1,3 +1,4 @@
 """Edge to the operator: a unix socket that takes JSON requests (`fwnode.control.protocol`), and `fwctl`, which asks and
-prints. Who asks, however much and however many they are, gets what time packets leave (`fwnode.control.server`).
+prints. However many callers there are, and however much they ask, they are served only in the time that packets leave
+(`fwnode.control.server`).
 """

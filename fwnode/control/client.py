@@ -125,6 +125,7 @@ class Control:
         return _silent(self._name, self._timeout_s)
 
     def close(self) -> None:
+        """End the connection; no request may follow."""
         self._lines.close()
         self._socket.close()
 

@@ -75,6 +75,7 @@ def summary(
     kinds: dict[str, dict[str, Counter[str]]] = {}
 
     def entry(key: bytes, member: str) -> Counter[str]:
+        """The counts of the key's kind at this member."""
         of_kind = kinds.setdefault(_KINDS.get(key[0], _OTHER), {name: Counter() for name in tables})
         return of_kind[member]
 

@@ -37,4 +37,5 @@ class Draft:
         return whole
 
     def forget(self) -> None:
+        """Drop what has come: its caller is gone."""
         self._owner, self._policy, self._bytes = None, {}, 0

@@ -16,6 +16,7 @@ def _clock(at: float) -> str:
 
 
 def dotted(label: str, value: object) -> str:
+    """A label, dots up to the column of values, and the value."""
     return f"{label:.<{_LABEL_WIDTH}} {value}"
 
 
@@ -367,5 +368,6 @@ def drops(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def event(entry: Mapping[str, Any]) -> str:
+    """One line of the events."""
     time = datetime.fromtimestamp(entry["at"]).strftime("%H:%M:%S.%f")[:-3]
     return f"{time} {entry['member']} {entry['kind']}: {entry['text']}"

@@ -77,6 +77,8 @@ def _write(name: str, value: str) -> None:
 
 @dataclass(frozen=True)
 class VirtualAddress:
+    """A virtual address and the kernel name of its interface."""
+
     interface: str
     address: IPv4Interface | IPv6Interface
 
@@ -109,6 +111,7 @@ class AddressKeeper:
         return self._arp, self._ipv6
 
     def set_answering(self, answering: bool) -> None:
+        """From now on it answers, or does not."""
         self._answering = answering
         self._has_answered |= answering
 

@@ -107,9 +107,11 @@ class PacketQueue:
 
     @property
     def buffer_bytes(self) -> int:
+        """The socket's receive buffer, as the kernel grants it."""
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     def fileno(self) -> int:
+        """For the selector."""
         return int(self._queue.get_fd())
 
     def run(self) -> None:
@@ -201,5 +203,6 @@ class PacketQueue:
         return Overruns(0, 0)
 
     def close(self) -> None:
+        """The kernel drops what comes from now on."""
         self._queue.unbind()
         self._socket.close()

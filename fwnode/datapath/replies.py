@@ -21,6 +21,7 @@ class Replies:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OWN_MARK)
 
     def send(self, packet: bytes) -> None:
+        """Send this IP packet. One that cannot be sent is dropped."""
         version = packet[0] >> 4
         if version == 4:
             where: Any = (socket.inet_ntop(socket.AF_INET, packet[16:20]), 0)

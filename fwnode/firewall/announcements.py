@@ -18,11 +18,11 @@ from .packet import TCP, UDP
 PORT_MIN = 1_024
 """The product, too, opens no data connection to a well-known port."""
 FTP_LIFETIME_S = 60.0
-"""How long an announced connection may take to begin. Lab's own, as the next two: an FTP client's patience,"""
+"""How long a data connection that FTP announced may take to begin. Lab's own: an FTP client's patience."""
 TFTP_LIFETIME_S = 30.0
-"""a few retransmissions of a request,"""
+"""The same for TFTP. Lab's own: a few retransmissions of a request."""
 SIP_LIFETIME_S = 180.0
-"""and the ringing of a telephone (RFC 3261: timer C is over 3 minutes)."""
+"""The same for SIP. Lab's own: the ringing of a telephone (RFC 3261: timer C is over 3 minutes)."""
 MEDIA_MAX = 4
 """Media streams of one SDP that are looked at. Lab's own."""
 QUOTED_BYTES_MAX = 80

@@ -56,8 +56,8 @@ class Audience:
         return self.number if heard else before or NOBODY_HEARD
 
     def told_whole(self) -> tuple[int, int]:
-        """The same for one that a peer takes with the whole table; not for what was told to an audience before the
-        second number, of which others have to be told anew."""
+        """What to remember of a connection that a peer takes with the whole table, and a bound: of a connection that
+        was told to an audience with a smaller number others have to be told anew, so what was remembered stays."""
         return self.number, self._anew_before
 
     def knows(self, told: int) -> bool:

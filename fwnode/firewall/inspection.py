@@ -48,6 +48,7 @@ class Dialogue(NamedTuple):
     """Code of a reply over several lines whose last line has not come."""
 
     def with_command(self, line: bytes) -> Dialogue:
+        """The dialogue after this command of the client."""
         words = line.split()
         if not self.known or not words:
             return self

@@ -2,7 +2,8 @@
 
 Segments come as the network brings them: again, overlapping, out of order, cut off, or not at all. A line is told
 only when every byte of it was seen, from the end of the line before it; past a gap that nothing fills the follower
-goes on at the next line. So it may tell fewer lines than there are, never one that is not there.
+goes on at the next line. So it may miss lines of the stream, and never returns one
+that was not in it.
 """
 
 from __future__ import annotations
@@ -53,9 +54,11 @@ class LineFollower:
             self._held.clear()
 
     def position(self) -> Position:
+        """Where it stands now, for `go_back`."""
         return Position(self._sequence, bytes(self._line), self._lost, self.losses, dict(self._held))
 
     def go_back(self, position: Position) -> None:
+        """Forget every segment since that position."""
         self._sequence, line, self._lost, self.losses, self._held = position
         self._line = bytearray(line)
 

@@ -16,6 +16,8 @@ class ParameterError(ValueError):
 
 @dataclass(frozen=True)
 class Parameter:
+    """One parameter: a whole number from `low` to `high`."""
+
     name: str
     default: int
     low: int
@@ -26,6 +28,7 @@ class Parameter:
 
     @property
     def legal(self) -> str:
+        """The legal values, for people."""
         if self.high - self.low == 1:
             return f"{self.low} or {self.high}"
         return f"{self.low} to {self.high}"
@@ -111,4 +114,5 @@ class Parameters:
         self.set(name, value)
 
     def as_dict(self) -> dict[str, int]:
+        """All parameters with their values in force."""
         return dict(self._values)

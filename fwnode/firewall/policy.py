@@ -14,6 +14,8 @@ from .packet import ECHO_REQUEST, ICMP, ICMPV6, TCP, UDP, split_key
 
 
 class Action(Enum):
+    """What a rule says of a packet."""
+
     ACCEPT = "accept"
     DROP = "drop"
     REJECT = "reject"
@@ -60,6 +62,7 @@ class Service:
     inspect: str = ""
 
     def covers(self, protocol: int, port: int, icmp_type: int) -> bool:
+        """Whether a packet of this protocol, destination port and ICMP type (-1: none) is of this service."""
         if self.protocol is None:
             return True
         if protocol != self.protocol and not (self.protocol == ICMP and protocol == ICMPV6):
@@ -156,6 +159,7 @@ class Policy:
                 self.inspected.update({s.name: s for s in (*everything, *named) if s.inspect})
 
     def allows_out_of_state(self, member: str) -> bool:
+        """Whether this member accepts out-of-state TCP where the rule base accepts the packet."""
         return not self.drop_out_of_state_tcp or member in self.out_of_state_exceptions
 
     def match(self, key: bytes, icmp_type: int) -> Match:

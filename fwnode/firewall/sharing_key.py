@@ -17,10 +17,13 @@ firewall follows, because no rule is asked here, and those that are refused take
 
 
 class SharingKeys:
+    """Remembers the first fragments; see the module docstring."""
+
     def __init__(self) -> None:
         self._firsts: OrderedDict[bytes, bytes] = OrderedDict()
 
     def of(self, packet: Packet) -> bytes:
+        """The connection key by which this packet is decided."""
         if packet.about:
             return packet.about
         if not packet.fragment:

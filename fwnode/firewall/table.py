@@ -8,8 +8,8 @@ Times are lab seconds. A connection that came by sync belongs to the member that
 announces its end, and how long it lives on (`refreshing`). A copy is kept for a short grace beyond what its owner said.
 
 Which view wins, where two members differ: the connection that was born later; of one connection, the higher revision,
-and in any case the further state (`tcp.further`), so that no message, however late, takes a state back. What peers said
-is over stays over: an older record that arrives afterwards does not bring it back.
+and in any case the further state (`tcp_states.further`), so that no message, however late, takes a state back. What
+peers said is over stays over: an older record that arrives afterwards does not bring it back.
 """
 
 from __future__ import annotations

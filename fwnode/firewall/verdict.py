@@ -64,6 +64,8 @@ class LogEntry(NamedTuple):
 
 @dataclass
 class FirewallCounters:
+    """Packets by what became of them, and connections that they began, since the start."""
+
     accepted: int = 0
     dropped: int = 0
     local: int = 0

@@ -1,8 +1,8 @@
-"""When to look at what may have ended: a timing wheel. It knows nothing of what it holds but a place for a number.
+"""When to look at what may have ended: a timing wheel. Of an item it knows only the attribute `bucket`, a number.
 
 Time is cut into buckets. What moves its end away, as a connection does with each packet, is not touched here: it is
-looked at when its bucket comes, and planned anew. So a packet costs nothing, and expiry costs what is due, not what is
-held.
+looked at when its bucket comes, and planned anew. So no work is done here for a packet, and expiry looks at
+what is due and not at all that is held.
 """
 
 from __future__ import annotations

@@ -65,6 +65,8 @@ class Datagrams:
         self.errors[f"{wire.interface}: {errno.errorcode.get(error.errno or 0, str(error))}"] += 1
 
     def receive(self, wire: PeerSocket, refused: Callable[[int], None]) -> Iterator[bytes]:
+        """What waits at this socket, at most `TURN_MAX` datagrams; `refused` hears whose machine has nobody
+        listening."""
         for _ in range(TURN_MAX):
             try:
                 data = wire.socket.recv(UDP_PAYLOAD_MAX)
@@ -88,6 +90,7 @@ class Datagrams:
         return waiting
 
     def close(self) -> None:
+        """Close every socket."""
         for wire in self.wires:
             wire.socket.close()
 

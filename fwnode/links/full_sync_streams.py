@@ -120,6 +120,7 @@ class FullSyncStreams:
             self._remove(stream)
 
     def close(self) -> None:
+        """Close the listener and every stream, without telling their ends."""
         for stream in self._streams:
             stream.close()
         if self._listener:

@@ -35,6 +35,7 @@ class FullSyncStream:
 
     @property
     def over(self) -> bool:
+        """Whether it can be closed: its end has failed, or has finished and everything was sent."""
         return (self.end.finished or bool(self.end.failed)) and not self._unsent
 
     def on_readable(self, now: float) -> None:
@@ -79,6 +80,7 @@ class FullSyncStream:
         return self._kept != before
 
     def close(self) -> None:
+        """Close the socket."""
         self.socket.close()
 
 

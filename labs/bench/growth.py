@@ -3,8 +3,8 @@
 A process of its own (the large table fills half a gigabyte) builds both tables packet by packet, decides on packets and
 lets connections expire; nothing is on a wire. Either table is asked for the same: packets of a thousand connections, in
 the large table far apart from each other; and the end of a thousand that began one after the other. Who has been idle
-until his end is in no cache, so the processor's caches are swept before. What it costs where neither helps, packets and
-ends of connections at random, is told beside the figures.
+until his end is in no cache, so the processor's caches are swept before. The cost for connections that are picked at
+random, in whatever order, is told beside the figures.
 
 Orders are numbers on the command line; the answer is a line of JSON for each round (`Costs`).
 """

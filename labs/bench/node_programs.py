@@ -20,6 +20,7 @@ async def output(lab: Lab, node: str, *argv: str) -> str:
 
 
 async def succeeds(lab: Lab, node: str, *argv: str) -> bool:
+    """Whether the command ends with 0."""
     process = await lab.spawn(node, argv, stdout=PIPE, stderr=PIPE)
     await process.communicate()
     return process.returncode == 0

@@ -19,6 +19,8 @@ QUEUE_OF_OTHERS = 77
 
 
 class ForwardingWay(Enum):
+    """Who forwards; the value names it in the figures."""
+
     MEMBER = "the member"
     CONNTRACK = "the kernel with conntrack rules"
     OTHER_QUEUE = "a C program on libnetfilter_queue that accepts everything"

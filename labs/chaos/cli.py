@@ -61,7 +61,8 @@ def chaos(
 ) -> None:
     """Simulate procedures and faults that are made from seeds, and say which invariants they break.
 
-    The first lab that breaks an invariant is shrunk, and written to chaos-SEED.yaml in the current directory.
+    For each invariant that is broken the first lab that breaks it is shrunk, and written to
+    chaos-SEED-INVARIANT.yaml in the current directory.
     """
     results = Results(json_file)
     began = time.monotonic()

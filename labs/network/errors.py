@@ -22,7 +22,7 @@ class ControlError(LabError):
 
 
 class BusyError(ControlError):
-    """Whom it was asked is there, and gave no answer in time."""
+    """The process that was asked is there, and did not answer in time."""
 
 
 class MachineError(LabError):

@@ -146,7 +146,7 @@ class WireFaults:
                 await process.wait()
 
     async def undo(self, deed: str, whats: Iterable[str]) -> None:
-        """Take the rules of this deed away; what is not there is not missed."""
+        """Take the rules of this deed away. Rules that are not there are no error."""
         for what in whats:
             async with self._locks[what]:
                 await self._remove(self._rules.pop((deed, what), []))

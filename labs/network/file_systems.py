@@ -87,7 +87,7 @@ def _fill(run: Path) -> None:
 
 def _show_interfaces() -> None:
     """A fresh /sys belongs to the network namespace of who mounts it. Where the machine's is read-only (a container),
-    so must this one be; where none may be mounted, an empty list of interfaces is less wrong than another node's."""
+    so must this one be; where none may be mounted, an empty list of interfaces covers that of another node."""
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     ways = (("sysfs", "/sys", 0), ("sysfs", "/sys", MS_RDONLY), ("tmpfs", "/sys/class/net", MS_RDONLY))
     for kind, target, more in ways:

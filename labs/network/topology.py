@@ -221,7 +221,7 @@ class Topology(Strict):
         return [*self.hosts, *self.members]
 
     def interfaces(self, node: str) -> dict[str, list[IPInterface]]:
-        """IPInterface name (that of its switch) -> the node's own addresses on it."""
+        """Interface name (that of its switch) -> the node's own addresses on it."""
         if node in self.members:
             number = self.members.index(node) + 1
             return {name: switch.member_addresses(number) for name, switch in self.switches.items()}

@@ -16,6 +16,7 @@ GUIDE = "guide.md"
 
 
 def names() -> list[str]:
+    """Names of the package's labs, sorted."""
     return sorted(folder.name for folder in CATALOG.iterdir() if (folder / FILE).is_file())
 
 

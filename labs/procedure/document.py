@@ -57,6 +57,7 @@ class MemberAccount:
         self.status = dict(EMPTY_STATUS, state="Initializing")
 
     def said(self, status: Mapping[str, Any]) -> None:
+        """Take over the member's answer to `status`."""
         self.status = {**EMPTY_STATUS, **status}
 
     def end(self, how: str) -> None:

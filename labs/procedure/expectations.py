@@ -74,6 +74,8 @@ class Until(Expectation):
 
 @dataclass(frozen=True)
 class Judgement:
+    """What was seen, and whether it was as expected."""
+
     text: str
     held: bool
     seen: Any
@@ -102,6 +104,7 @@ def look_up(document: Mapping[str, Any], path: str) -> Any:
 
 
 def judge(expectation: Expectation, document: Mapping[str, Any], at: str) -> Judgement:
+    """Look whether the expectation holds in this document. `at` is when it was looked at: `the end`, or a step."""
     seen = look_up(document, expectation.that)
     comparisons = expectation.comparisons()
     wanted = " and ".join(_wanted(word, value, document) for word, value in comparisons.items())

@@ -30,6 +30,7 @@ class Lives:
         self._say = say
 
     def follow(self, steps: Iterable[Step]) -> None:
+        """Go through the steps in order; what cannot be done is added to the problems."""
         for step in steps:
             if VERBS[step.verb].wants:
                 self._deed(step)

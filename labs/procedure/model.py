@@ -38,11 +38,15 @@ WORKLOAD_NAME_MAX = 40
 
 
 class Clock(Part):
+    """How fast lab time runs."""
+
     rate: float = Field(default=1.0, ge=CLOCK_RATE_MIN, le=CLOCK_RATE_MAX)
     """Seconds of lab time that pass in a second of wall time."""
 
 
 class LabFileMember(Part):
+    """A member's release and its kernel parameters at its start."""
+
     release: str
     parameters: dict[str, int] = Field(default_factory=dict)
 
@@ -54,6 +58,8 @@ class LabFileMember(Part):
 
 
 class Header(Part):
+    """What stands in the file besides members, workloads, steps and expectations."""
+
     title: str
     shows: str
     claims: list[Annotated[str, Field(pattern=r"^[AB]\d{1,2}$")]] = Field(default_factory=list, max_length=100)

@@ -178,6 +178,7 @@ async def check(run: Run, what: steps.Check) -> None:
 
 
 def counted(number: int, noun: str) -> str:
+    """`1 session`, `2 sessions`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

@@ -34,6 +34,8 @@ ACTIVE = ("Active", "Active Attention")
 
 
 class Runner:
+    """One run of a lab, from its first step to its document."""
+
     def __init__(self, file: LabFile, ground: Ground, load: Callable[[str], Load], tell: Callable[[Entry], None],
                  clock: Callable[[], float], seed: int = 0) -> None:  # fmt: skip
         """`clock`: wall seconds of the world that the run is in; its zero is that of the ground's epoch. From `seed`
@@ -206,6 +208,7 @@ class Runner:
         return {member: account.as_json() for member, account in self.accounts.items()}
 
     def active(self) -> str | None:
+        """The member that is active; None where none is."""
         for member, account in self.accounts.items():
             if account.state in ACTIVE:
                 return member

@@ -19,6 +19,8 @@ from labs.traffic.durations import Duration, format_duration
 
 
 class Part(BaseModel):
+    """A mapping of a lab file; keys that it does not know are an error."""
+
     model_config = ConfigDict(extra="forbid")
 
 
@@ -55,9 +57,11 @@ class Arguments(Part):
         return verb
 
     def members_named(self) -> list[str]:
+        """The members that the step names, for the checker."""
         return []
 
     def workloads_named(self) -> list[str]:
+        """The workloads that the step names, for the checker."""
         return []
 
     def targets(self, members: Iterable[str]) -> list[str]:
@@ -75,6 +79,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 def legal_parameter(name: str, value: Any) -> None:
+    """Raises `ValueError` for a kernel parameter that is unknown, or a value that it cannot have."""
     try:
         parameter = look_up(name)
     except ParameterError as error:
@@ -87,6 +92,8 @@ def legal_parameter(name: str, value: Any) -> None:
 
 
 class Members(Arguments):
+    """Steps that take members alone: start, stop, kill, and the like."""
+
     also = {"member": "members"}
 
     members: TargetNames
@@ -182,6 +189,7 @@ class Set(Arguments):
 
     @property
     def parameters(self) -> dict[str, Any]:
+        """Kernel parameters and their values."""
         return self.model_extra or {}
 
     def words(self, verb: str) -> str:
@@ -202,6 +210,8 @@ def _flat(patch: Mapping[str, Any], prefix: str = "") -> str:
 
 
 class Workloads(Arguments):
+    """Steps that take workloads alone: open, speak, and the like."""
+
     workloads: TargetNames
 
     def words(self, verb: str) -> str:
@@ -234,6 +244,8 @@ class Reconnect(Arguments):
 
 
 class Wait(Arguments):
+    """`wait: 24h`, in lab time."""
+
     duration: Duration
 
     def words(self, verb: str) -> str:
@@ -241,11 +253,15 @@ class Wait(Arguments):
 
 
 class Await(Until, Arguments):
+    """`until`: goes on when an expectation holds."""
+
     def words(self, verb: str) -> str:
         return f"wait {verb} {self.says or self.that} (at most {format_duration(self.within)})"
 
 
 class Check(Arguments):
+    """`check`: expectations that have to hold now."""
+
     expectations: Annotated[list[Expectation], Field(min_length=1)]
 
     @classmethod
@@ -287,6 +303,8 @@ class OneWay(Links):
 
 
 class Limit(Links):
+    """So many bits a second, each way."""
+
     rate: Rate
 
     def how(self) -> str:
@@ -294,6 +312,8 @@ class Limit(Links):
 
 
 class Lose(OneWay):
+    """Random loss."""
+
     share: Portion
 
     def how(self) -> str:
@@ -301,6 +321,8 @@ class Lose(OneWay):
 
 
 class Delay(OneWay):
+    """Each packet comes later."""
+
     by: WireDelay
     """Wall time: wires are wire time."""
 
@@ -321,11 +343,14 @@ def _two(value: object) -> object:
 
 
 class Block(Arguments):
+    """A service between two members."""
+
     between: Annotated[list[str], BeforeValidator(_two)]
     service: Annotated[str, AfterValidator(_legal_service)]
 
     @property
     def protocol_and_port(self) -> tuple[str, int]:
+        """Such as tcp, 256."""
         return parse_service(self.service)
 
     def words(self, verb: str) -> str:

@@ -34,6 +34,8 @@ class Life(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Verb:
+    """One verb: it has a `deed`, a `play`, or both."""
+
     model: type[steps.Arguments]
     short: str | None = None
     """The argument that a bare name or list fills."""

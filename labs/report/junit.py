@@ -13,6 +13,7 @@ _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # XML 1.0 has 
 
 
 def render(document: Mapping[str, Any]) -> str:
+    """The XML text."""
     expectations = document["expectations"]
     broken = [e for e in expectations if not e["held"] and not e["warn"]]
     suite = ElementTree.Element(

@@ -35,6 +35,7 @@ _CLOCK_WIDTH = 10
 
 
 def console() -> Console:
+    """Standard output; through a pipe without colour and wide enough for every table."""
     return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False, emoji=False)
 
 
@@ -98,6 +99,7 @@ def _where(document: Mapping[str, Any]) -> str:
 
 
 def fates(document: Mapping[str, Any]) -> Table:
+    """What became of the sessions of each workload."""
     table = _table("workload", "sessions", *FATES, "still open", "slowest answer (wall)")
     for name, figures in document["workloads"].items():
         if figures["kind"] in COUNTED and figures["kind"] != "ftp":
@@ -119,6 +121,7 @@ def counts(document: Mapping[str, Any]) -> Table:
 
 
 def members(document: Mapping[str, Any]) -> Table:
+    """Each member with its state, release and counts."""
     table = _table("member", "release", "state", "connections", "peak", "learned", "by full sync", "by delta sync")
     for name, member in document["members"].items():
         numbers = [f"{member[key]:,}" for key in ("connections", "peak", "learned", "synced_full", "synced_delta")]
@@ -154,6 +157,7 @@ def comparisons(document: Mapping[str, Any]) -> Table:
 
 
 def drops(document: Mapping[str, Any]) -> Table:
+    """What each member dropped, by reason."""
     reasons = sorted({reason for counts in document["drops"].values() for reason, n in counts.items() if n} - NO_LOSS)
     table = _table("member", *reasons)
     for name, counts in document["drops"].items():

@@ -22,6 +22,8 @@ _NUMBER = {"tcp": TCP, "udp": UDP}
 
 
 class SimulatedFloodSender(FloodSender):
+    """The packets of a flood, sent by a simulated machine."""
+
     def __init__(self, stack: Stack, orders: dict[str, Any]) -> None:
         target = ip_address(orders["address"])
         source = ip_address(stack.machine.source_for(target.packed))

@@ -25,6 +25,7 @@ _LESS = [bytes((max(0, ttl - 1),)) for ttl in range(256)]
 
 
 def packed(address: str) -> bytes:
+    """The four or sixteen bytes of an address as people write it."""
     return ip_address(address).packed
 
 
@@ -34,10 +35,12 @@ def ends(packet: bytes) -> tuple[bytes, bytes]:
 
 
 def protocol_of(packet: bytes) -> int:
+    """The number of the protocol in an IP packet (IPv6: its next header)."""
     return packet[9] if packet[0] < 0x60 else packet[6]
 
 
 def payload_of(packet: bytes) -> bytes:
+    """What follows the IP header."""
     return packet[(packet[0] & 15) << 2 :] if packet[0] < 0x60 else packet[40:]
 
 
@@ -49,6 +52,7 @@ def less_ttl(packet: bytes) -> bytes:
 
 
 def ip_packet(source: bytes, destination: bytes, protocol: int, payload: bytes) -> bytes:
+    """An IP packet of the family of its addresses."""
     if len(source) == 4:
         return pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, TTL, protocol, 0) + source + destination + payload
     return pack("!IHBB", 6 << 28, len(payload), protocol, TTL) + source + destination + payload

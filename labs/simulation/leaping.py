@@ -31,7 +31,7 @@ STILL_LOOKS = 2
 MARGIN_S = 2.0
 """A leap ends so long before something is due."""
 LEAST_S = 5.0
-"""Shorter leaps do not pay."""
+"""Shorter leaps are not made: looking for them would cost more than they save."""
 
 
 class Leaps:

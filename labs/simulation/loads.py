@@ -47,6 +47,7 @@ class Loads:
         return self._stacks[node]
 
     def load(self, name: str, workload: AnyWorkload, *, client: str, server: str, address: str) -> Traffic:
+        """One workload between two hosts: the runner's `Load`."""
         return Traffic(name, workload, begin=self._begin, client=client, server=server, address=address,
                        rate=self._rate, epoch=self._epoch)  # fmt: skip
 
@@ -94,6 +95,7 @@ class WorldTimer:
 
 
 def simulated_host(stack: Stack, name: str) -> Host:
+    """What a client or server of a workload of this name runs on."""
     world: World = stack.world
 
     def clock() -> float:

@@ -114,7 +114,7 @@ class MemberMachine(Machine):
         self.ended("killed")
 
     def power_off(self) -> None:
-        """The process is gone, and what the kernel knew. Take the links down before (`Faults.power`)."""
+        """The process is gone, and what the kernel knew. Take the links down before (`SimulatedFaults.power`)."""
         if self.life is not None:
             self.ended("without power")
         for interface in self.interfaces.values():

@@ -65,6 +65,7 @@ class NeighbourTable:
         self._reachable_s = 0.0
 
     def entry(self, interface: Interface, address: bytes) -> Neighbour:
+        """The entry for this address behind the interface; a new one knows no MAC."""
         found = self._entries.get((interface.name, address))
         if found is None:
             found = self._entries[interface.name, address] = Neighbour(address, interface)

@@ -63,6 +63,7 @@ def bare_segment(ends: bytes, sequence: int, acknowledgement: int, flags: int, w
 
 
 def datagram(ends: bytes, payload: bytes) -> bytes:
+    """An IP packet with a UDP datagram; `ends` as of `ends_of`."""
     length = 8 + len(payload)
     if len(ends) == 12:
         return _UDP_IPV4(0x4500, 20 + length, 0x4000, 0x4011, 0, ends, length, 0) + payload

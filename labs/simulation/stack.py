@@ -56,10 +56,12 @@ class Socket:
         self.peer, self.failed = (address, port), failed
 
     def send(self, payload: bytes, address: bytes, port: int) -> None:
+        """Send a datagram to the connected peer, or to this address and port."""
         machine = self._stack.machine
         machine.send_ip(datagram(ends_of(machine.source_for(address), address, self.port, port), payload))
 
     def close(self) -> None:
+        """Nothing is heard any more."""
         self._stack.sockets.pop(self.port, None)
 
 
@@ -107,6 +109,7 @@ class Stack:
         self._listeners[address, port] = accept
 
     def stop_listening(self, address: bytes, port: int) -> None:
+        """Connections that are open stay."""
         self._listeners.pop((address, port), None)
 
     def free_port(self, address: bytes) -> int:
@@ -240,6 +243,7 @@ class Stack:
         self._pinged.pop(identifier, None)
 
     def receive_icmp(self, packet: bytes) -> None:
+        """An echo reply, or an error."""
         protocol, at = (packet[9], (packet[0] & 15) << 2) if packet[0] < 0x60 else (packet[6], 40)
         kind, code = packet[at], packet[at + 1]
         if kind == _ECHO_REPLY[protocol]:

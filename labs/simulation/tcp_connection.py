@@ -86,6 +86,8 @@ class TcpConnection(TcpReceiver):
 
     @classmethod
     def connect(cls, below: Below, ends: bytes, initial: int, application: Application, now: float) -> TcpConnection:
+        """A connection whose SYN has just been sent. `ends`: as of `segments.ends_of`, this side first; `initial`: the
+        first sequence number."""
         self = cls(below, ends, initial, SYN_SENT, application)
         self._say_hello(now)
         return self
@@ -120,6 +122,7 @@ class TcpConnection(TcpReceiver):
     # -- by the application
 
     def write(self, data: bytes, now: float) -> None:
+        """Send these bytes, when the windows let them go."""
         if self.state is ESTABLISHED or self.state is CLOSE_WAIT:
             self._add(data, now)
 
@@ -149,9 +152,11 @@ class TcpConnection(TcpReceiver):
         self._go()
 
     def pause_reading(self) -> None:
+        """The application takes nothing for now; the window gets smaller."""
         self.reading = False
 
     def resume_reading(self, now: float) -> None:
+        """The application takes data again, first what has come meanwhile."""
         if self.reading:
             return
         self.reading = True
@@ -166,6 +171,7 @@ class TcpConnection(TcpReceiver):
             self._tell_end()
 
     def keep_alive(self, now: float) -> None:
+        """Ask the other side from time to time whether it is still there, as SO_KEEPALIVE does."""
         self._keepalive = True
         if self.state not in OPENING:
             self._alarm_idle(now, KEEPALIVE_IDLE_S)

@@ -31,7 +31,7 @@ class Application(Protocol):
         """Something has been acknowledged. Called where `tell_sent` is set."""
 
     def closed(self, error: int) -> None:
-        """The connection is gone by other hands: an errno. Nothing more is told."""
+        """The connection has ended, and not by the application's wish: an errno. Nothing more is told."""
 
 
 class TcpReceiver(TcpSender):

@@ -76,9 +76,9 @@ class TcpSender:
         self._fin = 0
         self._fin_acknowledged = False
         self._expected = 0
-        """The next sequence number of the other side,"""
+        """The next sequence number of the other side."""
         self._told_expected = 0
-        """and as we have told it last."""
+        """The same, as the other side was told it last."""
         self._open_window = 0
         """Our window, as it stands in segments."""
         self._peer_window = 0

@@ -68,16 +68,16 @@ class SimulatedTftpClient:
                     return b"".join(parts)
 
     async def log_in(self) -> None:
-        """There is no login."""
+        """Nothing to do: TFTP has no login."""
 
     async def announce(self) -> None:
-        """Nor an announcement."""
+        """Nothing to do: TFTP announces no data connection."""
 
     async def log_out(self) -> None:
-        """Nor an end."""
+        """Nothing to do: TFTP has no logout."""
 
     def drop(self) -> None:
-        """A conversation ends by itself."""
+        """Nothing to do: each conversation ends by itself."""
 
 
 class SimulatedTftpServer:

@@ -161,7 +161,7 @@ def listen(stack: Stack, factory: ProtocolFactory, address: str, port: int) -> N
 
 
 class HostNetwork:
-    """A host's TCP as a workload needs it (`labs.traffic.host.Network`)."""
+    """A host's TCP as a workload needs it (`labs.traffic.host.TcpNetwork`)."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack

@@ -76,6 +76,7 @@ class Impairment:
 
     @property
     def harmless(self) -> bool:
+        """Whether nothing is wrong."""
         return self == _HARMLESS
 
 
@@ -302,6 +303,7 @@ class Switch:
 
 
 def frame_bytes(frame: Frame) -> int:
+    """Length of a frame on the wire."""
     if frame[2] == IP:
         return ETHERNET_BYTES + len(frame[3])
     return NEIGHBOUR_BYTES[len(frame[3].wanted)]

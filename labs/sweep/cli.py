@@ -87,6 +87,7 @@ def read_seeds(text: str) -> range:
 
 
 def exit_code(summaries: Sequence[Summary], interrupted: bool) -> ExitCode:
+    """That of all seeds together."""
     if interrupted:
         return ExitCode.INTERRUPTED
     for verdict, code in (("error", ExitCode.INTERNAL), ("fail", ExitCode.FAILED), ("warn", ExitCode.WARNINGS)):

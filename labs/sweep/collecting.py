@@ -15,7 +15,8 @@ from labs.sweep.outcome import Outcome
 
 
 def collect(workers: Workers | DaskCluster, tasks: list[Task], outcomes: list[list[Outcome]], lab: str) -> bool:
-    """Takes the outcomes as they come; whether it was interrupted, which keeps what is done."""
+    """Put the outcomes of `tasks` into `outcomes`, by variant. Returns whether Ctrl-C ended it early: then what is done
+    is there."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip

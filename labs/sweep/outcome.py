@@ -22,6 +22,8 @@ _STEP = re.compile(r"steps\[[0-9]+\]\.[a-z_]+")
 
 @dataclass(frozen=True)
 class Outcome:
+    """One seed: its verdict, what failed, and what became of the sessions."""
+
     seed: int
     verdict: str
     failed: dict[str, str]
@@ -43,6 +45,7 @@ class Outcome:
 
 
 def of_document(seed: int, document: Mapping[str, Any]) -> Outcome:
+    """The outcome that a run's document tells."""
     verdict = "error" if document["problem"].startswith(OWN_ERROR) else document["verdict"]
     return Outcome(seed, verdict, _failed(document),
                    {name: _figures(figures) for name, figures in document["workloads"].items()})  # fmt: skip

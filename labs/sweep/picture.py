@@ -105,6 +105,8 @@ def pictures(summary: Summary) -> Iterator[tuple[str, list[float], str]]:
 
 @dataclass(frozen=True)
 class Bin:
+    """A line of a picture."""
+
     label: str
     number: int
 
@@ -125,6 +127,7 @@ def bins(values: Sequence[float], unit: str = "") -> list[Bin]:
 
 
 def histogram(values: Sequence[float], unit: str = "") -> Table:
+    """The lines of a picture: how many seeds had which value."""
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right")
     table.add_column(width=BAR_WIDTH)

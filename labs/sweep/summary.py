@@ -18,6 +18,8 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Distribution:
+    """Least, median, most and mean of a figure over the seeds."""
+
     least: float
     median: float
     most: float
@@ -116,6 +118,7 @@ class Summary:
 
 
 def replay_command(lab: str, settings: Settings, seed: int) -> str:
+    """The command line that plays one seed with these settings again."""
     sets = [word for setting in written(settings) for word in ("--set", setting)]
     return shlex.join(["fwlab", "run", lab, "--simulate", "--seed", str(seed), *sets])
 

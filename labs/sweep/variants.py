@@ -41,6 +41,8 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Variant:
+    """One combination of the varied values, and the lab file that it gives."""
+
     settings: dict[str, Any]
     file: LabFile
     bundle: Bundle

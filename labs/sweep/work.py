@@ -24,6 +24,7 @@ SOURCES = ("syncproto", "fwnode", "labs")
 
 
 def function(name: str) -> Simulate:
+    """The function that `module:name` stands for."""
     module, _, attribute = name.partition(":")
     found: Simulate = getattr(importlib.import_module(module), attribute)
     return found

@@ -5,5 +5,6 @@ answered by the server's kernel). They are commanded by JSON lines on standard i
 standard output. Nothing here knows what a firewall is: a session only knows whom it asked, how long it waited, and how
 it ended.
 
-Kinds: sessions and short (`client`, `server`), ftp, tftp, ping and flood (`KIND_client`, `KIND_server`).
+Kinds: sessions and short (`session_client`, `session_server`), ftp, tftp, ping and flood (`KIND_client`,
+`KIND_server`).
 """

@@ -17,6 +17,8 @@ NOBODY_ANSWERED_S = 0.9
 
 
 class Fate(StrEnum):
+    """What became of a session."""
+
     SURVIVED = "survived"  # its last exchange, at the end of the workload, was answered
     HUNG = "hung"  # it asked (or tried to open) and nobody answered within its patience
     RESET = "reset"  # somebody ended the open connection: RST, an unexpected end, or a wrong answer
@@ -33,6 +35,8 @@ class WrongAnswer(Exception):
 
 @dataclass(slots=True)
 class Session:
+    """One session. Times are seconds of the clock of whoever runs it."""
+
     number: int
     began_at: float
     opened_at: float | None = None
@@ -44,6 +48,7 @@ class Session:
     fate: Fate | None = None
 
     def opened(self, now: float) -> None:
+        """The connection is open."""
         self.opened_at = now
 
     def ask(self, now: float) -> int:
@@ -54,6 +59,7 @@ class Session:
         return self.sequence
 
     def answer(self, sequence: int, now: float) -> None:
+        """The answer number `sequence` has come. Raises `WrongAnswer` where another one was asked for."""
         if self.asked_at is None or sequence != self.sequence:
             raise WrongAnswer(f"session {self.number} expected the answer {self.sequence} and got {sequence}")
         self._silence(now)
@@ -67,7 +73,7 @@ class Session:
         self.end(Fate.HUNG)
 
     def fail(self, error: BaseException | None, now: float) -> None:
-        """The connection ended, or never came to be, by other hands than ours."""
+        """The connection ended, or was never opened, and not by this side's wish."""
         self._silence(now)
         if self.opened_at is not None:
             timed_out = isinstance(error, OSError) and error.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH)
@@ -78,6 +84,7 @@ class Session:
             self.end(Fate.REFUSED)
 
     def end(self, fate: Fate) -> None:
+        """Give the session its fate, unless it has one."""
         self.asked_at = None
         if self.fate is None:
             self.fate = fate
@@ -116,6 +123,7 @@ class Tally:
 
     @classmethod
     def of(cls, sessions: Iterable[Session]) -> Tally:
+        """The tally of these sessions."""
         tally = cls()
         for session in sessions:
             tally.add(session)
@@ -136,6 +144,7 @@ class Tally:
             self._span(str(session.fate or "open"), at, at)
 
     def plus(self, other: Tally) -> Tally:
+        """Both together."""
         total = Tally(
             sessions=self.sessions + other.sessions,
             open=self.open + other.open,

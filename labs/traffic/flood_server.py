@@ -88,6 +88,8 @@ class FloodReceiver(Protocol):
 
 
 class FloodServer:
+    """Counts the connections of a flood, as the commands of its server process."""
+
     def __init__(self, receiver: FloodReceiver, clock: Callable[[], float]) -> None:
         self.receiver = receiver
         self._clock = clock

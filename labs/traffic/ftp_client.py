@@ -35,6 +35,8 @@ class _Ftp(ftplib.FTP):
 
 
 class FtpClient:
+    """A `FileClient`, and blocks: `ftplib`."""
+
     lasting = True
 
     def __init__(self, orders: dict[str, Any]) -> None:

@@ -14,6 +14,8 @@ ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 
 
 class Timer(Protocol):
+    """A call to come, which can be called off."""
+
     def cancel(self) -> None: ...
 
 
@@ -23,11 +25,14 @@ class TcpNetwork(Protocol):
     async def connect(self, factory: ProtocolFactory, address: str, port: int) -> None:
         """Until the connection is open."""
 
-    async def listen(self, factory: ProtocolFactory, address: str, port: int, backlog: int) -> None: ...
+    async def listen(self, factory: ProtocolFactory, address: str, port: int, backlog: int) -> None:
+        """From now on each connection to the address gets a protocol of `factory()`."""
 
 
 @dataclass(frozen=True)
 class Host:
+    """See the module docstring."""
+
     clock: Callable[[], float]
     """Seconds, as of a monotonic clock."""
     later: Callable[[float, Callable[[Any], object], Any], Timer]

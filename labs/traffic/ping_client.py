@@ -17,6 +17,8 @@ Echo = Callable[[float], Awaitable[bool]]
 
 
 class Pinger:
+    """The exchanges of a workload, as the commands of its client process."""
+
     def __init__(self, orders: dict[str, Any], exchange: Echo, clock: Callable[[], float]) -> None:
         self.orders = orders
         self.patience_s = patience_of(orders)

@@ -16,6 +16,8 @@ OPENINGS_AT_ONCE = 1_000
 
 
 class SessionClient:
+    """A workload's sessions, as the commands of its client process."""
+
     def __init__(self, orders: dict[str, Any], host: Host) -> None:
         self.orders = orders
         self.host = host

@@ -30,9 +30,9 @@ class Conversation(asyncio.Protocol):
         self.asker = asker
         self.session: Session | None = None  # set where this end asks
         self.timer: Timer | None = None
-        """Of the next question,"""
+        """When the next question is asked."""
         self.patience: Timer | None = None
-        """and of the answer: it looks again when the patience of a later question ends."""
+        """When the answer is given up. It is set once, and looks again when the patience of a later question ends."""
         self.patient_until = 0.0
         self.transport: asyncio.Transport | None = None
         self._on_question = on_question

@@ -30,6 +30,8 @@ class ServerSide(Conversation):
 
 
 class SessionServer:
+    """Answers a workload's questions, as the commands of its server process."""
+
     def __init__(self, orders: dict[str, Any], host: Host) -> None:
         self.orders = orders
         self.host = host

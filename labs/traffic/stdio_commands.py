@@ -27,6 +27,7 @@ def raise_file_limit() -> None:
 
 
 def say(line: dict[str, Any]) -> None:
+    """Write one line of JSON to standard output."""
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 

@@ -21,6 +21,8 @@ TRIES = 3
 
 
 class TftpFileClient:
+    """A `FileClient`, and blocks: `tftpy`."""
+
     lasting = False
 
     def __init__(self, orders: dict[str, Any]) -> None:
@@ -39,16 +41,16 @@ class TftpFileClient:
         return file.getvalue()
 
     def log_in(self) -> None:
-        """There is no login."""
+        """Nothing to do: TFTP has no login."""
 
     def announce(self) -> None:
-        """Nor an announcement."""
+        """Nothing to do: TFTP announces no data connection."""
 
     def log_out(self) -> None:
-        """Nor an end."""
+        """Nothing to do: TFTP has no logout."""
 
     def drop(self) -> None:
-        """A conversation ends by itself."""
+        """Nothing to do: each conversation ends by itself."""
 
 
 async def main(orders: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ ANY = "0.0.0.0"
 
 
 def make_server(orders: dict[str, Any]) -> Any:
+    """Listening; OSError where the port is taken."""
     memory = os.memfd_create("file")  # the server insists on locking it, so it has to be a file
     os.write(memory, content(orders["size"]))
     file = f"/proc/self/fd/{memory}"

@@ -22,7 +22,7 @@ class BlockingClient(Protocol):
     def fetch(self, heard: Heard) -> bytes: ...
     def log_out(self) -> None: ...
     def drop(self) -> None:
-        """Without a word, and without an error."""
+        """End its connections at once, without a farewell. Raises nothing."""
 
 
 class _Threaded:

@@ -44,7 +44,7 @@ class FileClient(Protocol):
     async def fetch(self, heard: Heard) -> bytes: ...
     async def log_out(self) -> None: ...
     def drop(self) -> None:
-        """Without a word, and without an error."""
+        """End its connections at once, without a farewell. Raises nothing."""
 
 
 class _Account:

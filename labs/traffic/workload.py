@@ -1,5 +1,5 @@
 """What a lab file may say about a workload, and what the processes are told. Durations are lab time; rates and paces
-load the machine, not the story, so they are per second of wall time."""
+say how much work the machine gets, so they are per second of wall time."""
 
 from __future__ import annotations
 

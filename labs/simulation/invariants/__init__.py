@@ -1,7 +1,7 @@
 """What must hold throughout every simulated run. `INVARIANTS` is the list, `Judge` asks them at every look.
 
-`look` says what an invariant sees; `forwarding`, `tables` and `figures` hold them, by what they are about. Pure: the
-world is looked at elsewhere (`labs.simulation.watching`).
+`look` says what an invariant sees; `forwarding`, `tables` and `accounts` hold them, by what they are about. Pure: the
+world is looked at elsewhere (`labs.simulation.observer`).
 """
 
 from __future__ import annotations

@@ -41,13 +41,13 @@ class MemberLook:
     heartbeat_s: float
     dead_timeout_s: float
     answers: bool
-    """Whether its machine answers for the virtual addresses,"""
+    """Whether its machine answers for the virtual addresses."""
     answered_early: bool
-    """or has begun to since the look before, while the member could not decide on packets."""
+    """Whether it has begun to answer since the look before, while the member could not decide on packets."""
     forwarded: int
-    """Packets of others that its machine has sent on,"""
+    """Packets of others that its machine has sent on, in all its lives."""
     forwarded_before: int
-    """and of them those of its former lives."""
+    """Of them, those of its former lives."""
     unfounded: bytes
     """The first packet that was sent on since the look before, if it had neither rule nor connection (`may_pass`)."""
     queued: int
