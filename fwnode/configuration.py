@@ -23,6 +23,8 @@ from fwnode.fields import (
     IPInterface,
     MemberName,
     Name,
+    RealNumber,
+    WholeNumber,
 )
 from fwnode.files import FileError, Strict, load_yaml, validate
 from fwnode.firewall.parameters import PARAMETERS, ParameterError, Parameters
@@ -52,7 +54,7 @@ class InterfaceModel(Strict):
 class ClusterModel(Strict):
     """What is the same at all members: number, mode, interfaces with everybody's addresses."""
 
-    id: int = Field(default=1, ge=0, le=255)
+    id: WholeNumber = Field(default=1, ge=0, le=255)
     mode: Literal["high-availability", "load-sharing-multicast", "load-sharing-unicast"] = "high-availability"
     sharing: Literal["symmetric", "asymmetric"] = "symmetric"
     """In load sharing: whether both directions of a connection come to the same member."""
@@ -86,7 +88,7 @@ class ClusterModel(Strict):
 class ClockModel(Strict):
     """Lab time: how fast it runs, and when it was 0."""
 
-    rate: float = Field(default=1.0, ge=CLOCK_RATE_MIN, le=CLOCK_RATE_MAX)
+    rate: RealNumber = Field(default=1.0, ge=CLOCK_RATE_MIN, le=CLOCK_RATE_MAX)
     epoch: float = 0.0
     """Monotonic time of the machine (CLOCK_MONOTONIC) at which lab time was 0."""
 
@@ -100,7 +102,7 @@ class MemberConfig(Strict):
     policy: dict[str, Any] | str
     releases: str = ""
     clock: ClockModel = ClockModel()
-    parameters: dict[str, int] = Field(default_factory=dict)
+    parameters: dict[str, WholeNumber] = Field(default_factory=dict)
     control: str = ""
     key: AuthenticationKey = ""
     """Shared secret that authenticates sync messages; empty, as in the product, for none."""

@@ -119,6 +119,13 @@ def _port(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else None
 
 
+def no_flag(value: object) -> object:
+    """YAML reads `yes` and `on` as true, and pydantic true as 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"{shown(value)} is no number; write one in digits")
+    return value
+
+
 def one_or_many(value: object) -> object:
     """A single text stands for a list of one."""
     return [value] if isinstance(value, str) else value
@@ -150,6 +157,8 @@ IPNetwork = IPv4Network | IPv6Network
 IPInterface = IPv4Interface | IPv6Interface
 """An address with the prefix length of its network."""
 
+WholeNumber = Annotated[int, BeforeValidator(no_flag)]
+RealNumber = Annotated[float, BeforeValidator(no_flag)]
 Name = Annotated[str, AfterValidator(name_of(NAME_MAX))]
 """Of a policy, a release, a rule's objects: what a message carries."""
 Label = Annotated[str, AfterValidator(name_of(NAME_MAX, shortest=0))]

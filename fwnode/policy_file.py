@@ -25,7 +25,18 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from fwnode.explain import listed, shown, slips
-from fwnode.fields import Label, Lasting, Name, Names, Network, Ports, ServiceName, one_or_many, parse_network
+from fwnode.fields import (
+    Label,
+    Lasting,
+    Name,
+    Names,
+    Network,
+    Ports,
+    ServiceName,
+    WholeNumber,
+    one_or_many,
+    parse_network,
+)
 from fwnode.files import FileError, Strict, validate
 from fwnode.firewall.inspection import INSPECTED_PROTOCOLS
 from fwnode.firewall.packet import ICMP, TCP, UDP
@@ -47,7 +58,7 @@ Networks = Annotated[list[Network], Field(max_length=OBJECTS_MAX), BeforeValidat
 class ServiceModel(Strict):
     """A service as it is written: `oracle: {protocol: tcp, port: 1521}`."""
 
-    protocol: Literal["tcp", "udp", "icmp"] | Annotated[int, Field(ge=0, le=255)]
+    protocol: Literal["tcp", "udp", "icmp"] | Annotated[WholeNumber, Field(ge=0, le=255)]
     port: Ports | None = None
     icmp: Literal["echo"] | None = None
     session_timeout: Lasting | None = None

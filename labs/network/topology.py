@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from fwnode import fields
 from fwnode.explain import shown, slips
-from fwnode.fields import MEMBERS_MAX, IPAddress, IPInterface, IPNetwork
+from fwnode.fields import MEMBERS_MAX, IPAddress, IPInterface, IPNetwork, WholeNumber
 from fwnode.files import FileError, Strict, load_yaml
 from labs.network.errors import TopologyError
 
@@ -51,7 +51,7 @@ class TopologySwitch(Strict):
 
     networks: list[fields.Network] = Field(min_length=1, max_length=2)
     virtual: list[fields.Address] = Field(default=[], max_length=16)
-    first_member: int = Field(default=11, ge=1, le=90)
+    first_member: WholeNumber = Field(default=11, ge=1, le=90)
     sync: bool = False
 
     @field_validator("networks")
@@ -117,7 +117,7 @@ class TopologyHost(Strict):
 class TopologyCluster(Strict):
     """What the members' configurations say about the cluster itself."""
 
-    id: int = Field(default=1, ge=0, le=255)
+    id: WholeNumber = Field(default=1, ge=0, le=255)
     mode: Literal["high-availability", "load-sharing-multicast", "load-sharing-unicast"] = "high-availability"
     sharing: Literal["symmetric", "asymmetric"] = "symmetric"
     """In load sharing: whether both directions of a connection come to the same member."""

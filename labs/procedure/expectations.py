@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from fwnode.fields import no_flag
 from labs.traffic.durations import Duration
 
 _MISSING = object()
@@ -23,6 +24,10 @@ COMPARISONS = {
 _OF_PATHS = ("same_as", "at_least", "at_most", "below")
 
 
+Bound = Annotated[int | float | str, BeforeValidator(no_flag)]
+"""A number, or the path of another figure of the run."""
+
+
 class Expectation(BaseModel):
     """`{that: workloads.database.survived, is: 200, says: every session goes on}`; all its comparisons must hold."""
 
@@ -31,10 +36,9 @@ class Expectation(BaseModel):
     that: str
     equals: Any = Field(default=_MISSING, alias="is")
     is_not: Any = _MISSING
-    at_least: int | float | str | None = None
-    at_most: int | float | str | None = None
-    below: int | float | str | None = None
-    """A number, or the path of another figure of the run."""
+    at_least: Bound | None = None
+    at_most: Bound | None = None
+    below: Bound | None = None
     contains: str | None = None
     same_as: str | None = None
     says: str = ""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_valid
 
 from fwnode.configuration import load_releases
 from fwnode.explain import shown
-from fwnode.fields import CLOCK_RATE_MAX, CLOCK_RATE_MIN
+from fwnode.fields import CLOCK_RATE_MAX, CLOCK_RATE_MIN, RealNumber, WholeNumber
 from fwnode.files import FileError, load_yaml
 from fwnode.policy_file import build_policy
 from labs.network.discovery import check_name
@@ -40,7 +40,7 @@ WORKLOAD_NAME_MAX = 40
 class Clock(Part):
     """How fast lab time runs."""
 
-    rate: float = Field(default=1.0, ge=CLOCK_RATE_MIN, le=CLOCK_RATE_MAX)
+    rate: RealNumber = Field(default=1.0, ge=CLOCK_RATE_MIN, le=CLOCK_RATE_MAX)
     """Seconds of lab time that pass in a second of wall time."""
 
 
@@ -48,7 +48,7 @@ class LabFileMember(Part):
     """A member's release and its kernel parameters at its start."""
 
     release: str
-    parameters: dict[str, int] = Field(default_factory=dict)
+    parameters: dict[str, WholeNumber] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _parameters(self) -> LabFileMember:

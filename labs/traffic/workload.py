@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from fwnode.fields import RealNumber, WholeNumber
 from labs.quantities import Size, parse_size
 from labs.traffic.durations import Duration, Spread
 
@@ -57,7 +58,7 @@ class _Workload(BaseModel):
 
 
 class _OnPort(_Workload):
-    port: int = Field(ge=1, le=65535)
+    port: WholeNumber = Field(ge=1, le=65535)
 
     @property
     def ports(self) -> tuple[str, range]:
@@ -70,14 +71,14 @@ class Sessions(_OnPort):
     verbs = frozenset({"open", "speak", "reconnect", "finish"})
 
     kind: Literal["sessions"]
-    count: int = Field(ge=1, le=SESSIONS_MAX)
+    count: WholeNumber = Field(ge=1, le=SESSIONS_MAX)
     think: Spread = (2.0, 20.0)
     """Silence between an answer and the next question; may be shorter than a second of wall time."""
     speaks_first: Literal["client", "server"] = "client"
     """Who asks once the session is open. The opening exchange is always the client's, as a login is."""
     idle: bool = False
     """Says nothing after the opening exchange until it is told to `speak`, or until the end."""
-    open_rate: float = Field(default=500.0, gt=0, le=OPEN_RATE_MAX)
+    open_rate: RealNumber = Field(default=500.0, gt=0, le=OPEN_RATE_MAX)
     """Connections opened a second of wall time."""
 
 
@@ -87,9 +88,9 @@ class Short(_OnPort):
     verbs = frozenset({"open", "finish"})
 
     kind: Literal["short"]
-    rate: float = Field(default=10.0, gt=0, le=OPEN_RATE_MAX)
+    rate: RealNumber = Field(default=10.0, gt=0, le=OPEN_RATE_MAX)
     """New connections a second of *wall* time."""
-    count: int | None = Field(default=None, ge=1, le=SESSIONS_MAX)
+    count: WholeNumber | None = Field(default=None, ge=1, le=SESSIONS_MAX)
     """So many at each `open`; nothing: new ones all the time until `finish`."""
     hold: Spread = (0.0, 0.0)
     """How long a connection stays open before its second exchange; nothing: it closes after the first."""
@@ -102,8 +103,8 @@ class Ftp(_OnPort):
     figures = frozenset({"transfers", "transferred", "failed"})
 
     kind: Literal["ftp"]
-    port: int = Field(default=21, ge=1, le=65535)
-    count: int = Field(default=1, ge=1, le=CLIENTS_MAX)
+    port: WholeNumber = Field(default=21, ge=1, le=65535)
+    count: WholeNumber = Field(default=1, ge=1, le=CLIENTS_MAX)
     mode: Literal["passive", "active"] = "passive"
     extended: bool = False
     """EPSV and EPRT over IPv4, too. Over IPv6 there is nothing else."""
@@ -121,8 +122,8 @@ class Tftp(_OnPort):
     figures = frozenset({"transfers", "transferred", "failed"})
 
     kind: Literal["tftp"]
-    port: int = Field(default=69, ge=1, le=65535)
-    count: int = Field(default=1, ge=1, le=CLIENTS_MAX)
+    port: WholeNumber = Field(default=69, ge=1, le=65535)
+    count: WholeNumber = Field(default=1, ge=1, le=CLIENTS_MAX)
     family: Literal["ipv4"] = "ipv4"
     """The server speaks IPv4 only."""
     size: FileSize = 20_000
@@ -140,9 +141,9 @@ class Ping(_Workload):
 
     kind: Literal["ping"]
     patience: Duration = 2.0
-    rate: float = Field(default=5.0, gt=0, le=PING_RATE_MAX)
+    rate: RealNumber = Field(default=5.0, gt=0, le=PING_RATE_MAX)
     """New exchanges a second of *wall* time."""
-    count: int | None = Field(default=None, ge=1, le=SESSIONS_MAX)
+    count: WholeNumber | None = Field(default=None, ge=1, le=SESSIONS_MAX)
     """So many at each `open`; nothing: new ones all the time until `finish`."""
 
 
@@ -154,13 +155,13 @@ class Flood(_OnPort):
 
     kind: Literal["flood"]
     protocol: Literal["udp", "tcp"] = "udp"
-    rate: float = Field(gt=0, le=FLOOD_RATE_MAX)
+    rate: RealNumber = Field(gt=0, le=FLOOD_RATE_MAX)
     """New connections a second of *wall* time."""
-    count: int = Field(ge=1, le=FLOOD_COUNT_MAX)
+    count: WholeNumber = Field(ge=1, le=FLOOD_COUNT_MAX)
     """So many at each `open`."""
-    rounds: int = Field(default=1, ge=1, le=FLOOD_ROUNDS_MAX)
+    rounds: WholeNumber = Field(default=1, ge=1, le=FLOOD_ROUNDS_MAX)
     """How often it can be opened: each time with connections of its own, which are prepared before the first."""
-    server_ports: int = Field(default=4, ge=1, le=FLOOD_PORTS_MAX)
+    server_ports: WholeNumber = Field(default=4, ge=1, le=FLOOD_PORTS_MAX)
     """The connections go to so many ports, from `port` on."""
 
     @property

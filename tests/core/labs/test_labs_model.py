@@ -211,6 +211,16 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ({"workloads": {"a": {"kind": "ftp", "pace": "9" * 400 + "MB"}}}, "workloads.a.pace: "),
         ({"workloads": {"a": {"kind": "ftp", "pace": "2000MB"}}}, "'2000MB' is more than 1,073,741,824 bytes"),
         ({"clock": {"rate": 100_001}}, "clock.rate: is 100001; write at most 100000.0"),
+        # `yes` and `on` are true to YAML, and true is 1 to Python
+        ({"clock": {"rate": True}}, "clock.rate: true is no number; write one in digits"),
+        ({"workloads": {"a": {"kind": "short", "port": True}}}, "workloads.a.port: true is no number"),
+        ({"workloads": {"a": {"kind": "flood", "port": 80, "rate": True, "count": 1}}}, "workloads.a.rate: true is no"),
+        ({"workloads": {"a": {"kind": "ping", "count": True}}}, "workloads.a.count: true is no number"),
+        ({"members": {"fw1": {"release": "R77.30", "parameters": {"udp_timeout": True}}}}, "udp_timeout: true is no n"),
+        ({"expect": [{"that": "workloads.web.refused", "at_least": True}]}, "at_least: true is no number"),
+        ({"topology": {"base": "pair", "cluster": {"id": True}}}, "cluster.id: true is no number"),
+        ({"policy": {"name": "p", "services": {"a": {"protocol": True}}, "rules": [{"action": "accept"}]}},
+         "services.a.protocol: "),
         # Names, families, topologies
         ({"workloads": {"a.b": {"kind": "short", "port": 80}}}, "workloads.a.b: is no name; write 1 to 40 characters"),
         ({"workloads": {"a": {"kind": "ping", "family": "ipv6"}}, "topology": {"base": "pair", "hosts": {
