@@ -212,7 +212,6 @@ class SyncEngine:
 
     @property
     def peers(self) -> tuple[int, ...]:
-        """Numbers of the peers that the engine knows: those of the configuration."""
         return tuple(self._sessions)
 
     @property
@@ -235,7 +234,6 @@ class SyncEngine:
         return self._session(peer).told_gate
 
     def state(self, peer: int) -> SessionState:
-        """Where the session with this peer stands."""
         return self._session(peer).state
 
     def life(self, peer: int) -> int:

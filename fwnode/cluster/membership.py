@@ -103,7 +103,6 @@ class Peer:
 
     @property
     def alive(self) -> bool:
-        """Whether it is heard."""
         return self.state is not MemberState.LOST
 
 
@@ -232,7 +231,6 @@ class Cluster:
             self._elect(now)
 
     def unregister_device(self, name: str, now: float) -> None:
-        """This critical device counts no more."""
         if self.devices.pop(name, None):
             self._elect(now)
 
@@ -360,11 +358,9 @@ class Cluster:
         )
 
     def next_event(self) -> ClusterEvent | None:
-        """What has happened, in order; None: nothing more for now."""
         return self._events.popleft() if self._events else None
 
     def problems(self) -> list[str]:
-        """Critical devices with a problem, each with what is wrong."""
         return [f"{name}: {problem}" for name, problem in self.devices.items() if problem]
 
     def visible_state(self, peer: Peer) -> MemberState:

@@ -22,7 +22,7 @@ from .connection import Connection
 from .data_connections import NotInspectable, find_announced, inspect
 from .fragments import FRAGMENT_TIMEOUT_S, AcceptedFragments
 from .icmp import LINK_ONLY, objection, runs_that_way
-from .load import ConnectionKind, SyncLoad
+from .load import SyncLoad, kind_of
 from .packet import (
     ACK,
     ECHO_REPLY,
@@ -377,7 +377,7 @@ class Firewall:
         if (
             self.load.blocking
             and hook == Hook.FORWARD
-            and self.load.refuses(_kind_of(packet.protocol, announced is not None))
+            and self.load.refuses(kind_of(packet.protocol, announced is not None))
         ):
             self._log(now, DropReason.SYNC_LOAD, hook, packet, match.rule, DropReason.SYNC_LOAD.value)
             return DROP[DropReason.SYNC_LOAD]
@@ -495,10 +495,3 @@ _STATE_FLAGS = SYN | FIN | RST | ACK
 _SESSION_TIMEOUTS = {
     TCP: "tcp_session_timeout", UDP: "udp_timeout", ICMP: "icmp_timeout", ICMPV6: "icmp_timeout",
 }  # fmt: skip
-_KINDS = {TCP: ConnectionKind.TCP, UDP: ConnectionKind.UDP, ICMP: ConnectionKind.ICMP, ICMPV6: ConnectionKind.ICMP}
-_DATA_KINDS = {TCP: ConnectionKind.TCP_DATA, UDP: ConnectionKind.UDP_DATA}
-
-
-def _kind_of(protocol: int, announced: bool) -> ConnectionKind:
-    """A new connection's kind; `announced`: it is the data connection of a control connection."""
-    return (_DATA_KINDS if announced else _KINDS).get(protocol, ConnectionKind.OTHER)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 from math import ceil
 
+from .packet import ICMP, ICMPV6, TCP, UDP
 from .parameters import Parameters
 
 ENABLED = 0
@@ -28,6 +29,15 @@ class ConnectionKind(IntFlag):
     UDP = 4
     TCP_DATA = 8
     UDP_DATA = 16
+
+
+_KINDS = {TCP: ConnectionKind.TCP, UDP: ConnectionKind.UDP, ICMP: ConnectionKind.ICMP, ICMPV6: ConnectionKind.ICMP}
+_DATA_KINDS = {TCP: ConnectionKind.TCP_DATA, UDP: ConnectionKind.UDP_DATA}
+
+
+def kind_of(protocol: int, announced: bool) -> ConnectionKind:
+    """A new connection's kind; `announced`: it is the data connection of a control connection."""
+    return (_DATA_KINDS if announced else _KINDS).get(protocol, ConnectionKind.OTHER)
 
 
 @dataclass(frozen=True)

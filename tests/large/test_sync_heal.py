@@ -57,7 +57,7 @@ class Play:
             world.kill(member)
             others = [other for other in world.nodes if other != member]
             for other in others:
-                # Nobody joins a member that joins: one whose source is gone is active with what it has (`Membership`).
+                # Nobody joins a member that joins: one whose source is gone is active with what it has (`Cluster`).
                 world.no_source_for(other)
             world.join_from = {member: self.rng.choice(others)}
             world.start(member)

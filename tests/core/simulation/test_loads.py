@@ -1,5 +1,5 @@
 """Every kind of workload between two simulated hosts: the runner's commands, the figures and the fates of the real ones
-(`tests/core/labs/test_labs_traffic.py` and `test_labs_transfers.py` ask the same of real processes)."""
+(`tests/processes/test_labs_traffic.py` and `test_labs_transfers.py` ask the same of real processes)."""
 
 from __future__ import annotations
 
