@@ -100,6 +100,8 @@ class Peer:
     newest: tuple[int, int] = (0, 0)
     """Incarnation and number of the newest heartbeat."""
     heartbeat: Heartbeat | None = None
+    newer: int = 0
+    """1: this member is of a newer version than the peer; 0: the same, or nothing was heard; -1: older."""
 
     @property
     def alive(self) -> bool:
@@ -193,6 +195,8 @@ class Cluster:
             return
         if peer.heartbeat is None or (self.number in peer.heartbeat.sees) != (self.number in heartbeat.sees):
             self.announcing.begin(now)  # it may have answered for the addresses while it did not hear us
+        if peer.heartbeat is None or peer.heartbeat.release != heartbeat.release:
+            peer.newer = self._compare(heartbeat.release)
         peer.heartbeat = heartbeat
         least_s, sees_us = SPLIT_HEARTBEATS * self.heartbeat_s, self.number in heartbeat.sees
         split = self.split_brains.heard(number, heartbeat, self._activity, sees_us, least_s, now)
@@ -322,7 +326,7 @@ class Cluster:
 
     def active_members(self) -> list[int]:
         """Numbers of the members that process traffic, as this one sees it: of its own version, or older ones."""
-        active = [p.number for p in self.peers.values() if p.state.forwards and self._compare(p) >= 0]
+        active = [p.number for p in self.peers.values() if p.state.forwards and p.newer >= 0]
         return [*active, self.number] if self.state.forwards else active
 
     # -- what goes out -------------------------------------------------------------------------------------------
@@ -365,13 +369,13 @@ class Cluster:
 
     def visible_state(self, peer: Peer) -> MemberState:
         """What this member shows of a peer: one of a newer version is as good as lost to it."""
-        return MemberState.LOST if self._compare(peer) < 0 else peer.state
+        return MemberState.LOST if peer.newer < 0 else peer.state
 
     # -- the election --------------------------------------------------------------------------------------------
 
-    def _compare(self, peer: Peer) -> int:
-        """1: this member is of a newer version than the peer; 0: the same; -1: older. 0 while nothing was heard."""
-        return self._newer(self.release, peer.heartbeat.release) if peer.heartbeat else 0
+    def _compare(self, release: str) -> int:
+        """1: this member is of a newer version than this release; 0: the same; -1: older."""
+        return self._newer(self.release, release)
 
     def _peer_is(self, peer: Peer, state: MemberState, reason: str, now: float) -> None:
         if peer.state is not state:
@@ -400,9 +404,9 @@ class Cluster:
         self._next_heartbeat = now  # peers hear of it at once
 
     def _choose(self, now: float) -> tuple[MemberState, str]:
-        alive = [p for p in self.peers.values() if p.alive]
-        older = [p for p in alive if self._compare(p) > 0]
-        equal = [p for p in alive if self._compare(p) == 0]
+        alive = [p for p in self.peers.values() if p.state is not MemberState.LOST]
+        older = [p for p in alive if p.newer > 0]
+        equal = [p for p in alive if p.newer == 0]
         if not self._has_joined(equal, older, now):
             return MemberState.INITIALIZING, self.reason
         older = [p for p in older if p.state is not MemberState.INITIALIZING]
@@ -474,7 +478,7 @@ class Cluster:
         if active:
             return f"member {active[0].name} has a problem"
         former = self.peers.get(self._active_seen or 0)
-        if former is None or self._compare(former) < 0:
+        if former is None or former.newer < 0:
             return "no other member is active"
         how = "was lost" if not former.alive else f"is {former.state.label}"
         return f"member {former.name} {how}"

@@ -7,7 +7,7 @@ apart, both show it.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -59,10 +59,12 @@ def differences(tables: Mapping[str, StatesByKey]) -> set[Difference]:
     everything: dict[bytes, int] = {}
     for table in tables.values():
         for key, state in table.items():
-            everything[key] = max(state, everything.get(key, 0))
+            if state > everything.get(key, -1):
+                everything[key] = state
     return {
         (member, key, "missing" if key not in table else str(table[key]))
         for member, table in tables.items()
+        if table != everything
         for key, state in everything.items()
         if table.get(key) != state
     }
@@ -72,21 +74,15 @@ def summary(
     tables: Mapping[str, StatesByKey], lasting: Iterable[Difference], unsynchronised: int = 0
 ) -> dict[str, Any]:
     """By kind and member: `has`, `missing`, `other_state`; `different` connections in all."""
-    kinds: dict[str, dict[str, Counter[str]]] = {}
-
-    def entry(key: bytes, member: str) -> Counter[str]:
-        """The counts of the key's kind at this member."""
-        of_kind = kinds.setdefault(_KINDS.get(key[0], _OTHER), {name: Counter() for name in tables})
-        return of_kind[member]
-
+    kinds: defaultdict[str, dict[str, Counter[str]]] = defaultdict(lambda: {name: Counter() for name in tables})
     for member, table in tables.items():
-        for key in table:
-            entry(key, member)["has"] += 1
+        for protocol, has in Counter(key[0] for key in table).items():
+            kinds[_KINDS.get(protocol, _OTHER)][member]["has"] += has
     different: set[bytes] = set()
     missing = dict.fromkeys(tables, 0)
     for member, key, what in lasting:
         different.add(key)
-        entry(key, member)["missing" if what == "missing" else "other_state"] += 1
+        kinds[_KINDS.get(key[0], _OTHER)][member]["missing" if what == "missing" else "other_state"] += 1
         missing[member] += what == "missing"
     figures = ("has", "missing", "other_state")
     return {
