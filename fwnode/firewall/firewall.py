@@ -37,6 +37,7 @@ from .packet import (
     UDP,
     MalformedPacket,
     Packet,
+    is_well_formed,
     parse,
     reverse_key,
     split_key,
@@ -118,7 +119,8 @@ class Firewall:
 
     def decide(self, data: bytes, hook: int, now: float) -> Verdict:
         """The verdict for one packet; `data` holds at least its headers. Never raises on what the network sends."""
-        # The short way: a whole IPv4 or IPv6 packet without options, of a connection that has nothing special due.
+        # The short ways: a whole IPv4 or IPv6 packet without options, of a connection that has nothing special due, or
+        # of TCP or UDP and another member's.
         if hook == _FORWARD and self.forwarding and len(data) >= 28:
             first = data[0]
             entries = self.connections.entries
@@ -130,14 +132,16 @@ class Firewall:
                 key = data[6:7] + data[8:44]
             else:
                 key = b""
+            if self.sharing is not None and key and not self.sharing.is_mine(key):
+                if is_well_formed(data, at, key):
+                    self.counters.dropped += 1
+                    self.counters.drops[_OTHERS] += 1
+                    return _DROP_OTHERS
+                return self.decide_inspected(data, hook, now)
             connection = entries.get(key)
             if connection is None and key:  # an answer, or new
                 connection = entries.get(reverse_key(key))
-            if (
-                connection is not None
-                and now < connection.refresh_at
-                and (self.sharing is None or self.sharing.is_mine(key))
-            ):
+            if connection is not None and now < connection.refresh_at:
                 protocol = connection.key[0]
                 if (
                     protocol == TCP
@@ -491,6 +495,8 @@ class Firewall:
 
 # Plain names: an attribute of an enumeration is looked up slowly.
 _ESTABLISHED, _FORWARD = ConnectionState.ESTABLISHED, Hook.FORWARD
+_OTHERS = DropReason.OTHER_MEMBER
+_DROP_OTHERS = DROP[_OTHERS]
 _STATE_FLAGS = SYN | FIN | RST | ACK
 _SESSION_TIMEOUTS = {
     TCP: "tcp_session_timeout", UDP: "udp_timeout", ICMP: "icmp_timeout", ICMPV6: "icmp_timeout",

@@ -31,6 +31,7 @@ ICMP_ERRORS = {ICMP: frozenset({3, 4, 5, 11, 12}), ICMPV6: frozenset({1, 2, 3, 4
 _IPV4_KEY, _IPV6_KEY = Struct("c4s4s2s2s"), Struct("c16s16s2s2s")
 _SPLIT_IPV4, _JOIN_IPV4 = _IPV4_KEY.unpack, _IPV4_KEY.pack
 _SPLIT_IPV6, _JOIN_IPV6 = _IPV6_KEY.unpack, _IPV6_KEY.pack
+_NO_PORT = bytes(2)
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION = 0, 43, 44, 51, 60
 _FLAG_NAMES = ((FIN, "FIN"), (SYN, "SYN"), (RST, "RST"), (PSH, "PUSH"), (ACK, "ACK"), (URG, "URG"))
 
@@ -126,6 +127,19 @@ def parse(data: bytes) -> Packet:
     if packet.source == packet.destination:
         raise MalformedPacket("from an address to itself (LAND)")
     return packet
+
+
+def is_well_formed(data: bytes, at: int, key: bytes) -> bool:
+    """Whether `parse` has nothing to say against a whole TCP or UDP packet without IP options, whose transport header
+    begins at `at` and whose key this is; False for what it must look at."""
+    half = (len(key) - 5) // 2
+    if key[-4:-2] == _NO_PORT or key[-2:] == _NO_PORT or key[1 : 1 + half] == key[1 + half : -4]:
+        return False
+    room = (data[2] << 8 | data[3]) - at if at == 20 else data[4] << 8 | data[5]
+    available = len(data) - at
+    if key[0] == TCP:
+        return available >= 20 and 20 <= data[at + 12] >> 4 << 2 <= room
+    return key[0] == UDP and available >= 8 and 8 <= data[at + 4] << 8 | data[at + 5] <= room
 
 
 def _parse_ipv4(data: bytes, *, whole: bool) -> Packet:

@@ -30,6 +30,9 @@ class DropReason(Enum):
     OTHER_MEMBER = "another member processes this packet (load sharing)"
     SYNC_LOAD = "a new connection, while sync is under load"
 
+    __hash__ = object.__hash__
+    """There is one of each. An enumeration's own is slow, and every packet that is dropped is counted by its reason."""
+
 
 class Verdict(NamedTuple):
     """`reply` is a packet to send to the source (a reject), empty otherwise."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from firewall_wire import CLIENT, SERVER, VIRTUAL, address, answer, echo, firewall, fragments, ip, tcp, udp, unreachable
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import examples
 from scapy.layers.inet import ICMP, IP, UDP, fragment
 from scapy.packet import Raw
 
@@ -10,6 +13,10 @@ from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.packet import parse
 from fwnode.firewall.sharing_key import FRAGMENTED_MAX, SharingKeys
 from fwnode.firewall.verdict import Hook
+
+
+def tcp_syn(family: int) -> bytes:
+    return tcp("S", family=family)
 
 
 class Mine:
@@ -46,6 +53,29 @@ def test_a_known_connection_of_another_member_is_left_to_it_on_the_short_way_too
     assert answer(fw, tcp("A")) == "ACCEPT"
     fw.sharing = Mine()
     assert answer(fw, tcp("A")) == "OTHER_MEMBER"
+
+
+LOOKED_AT = [0, 2, 3, 4, 5, 6, 7, 9, *range(20, 26), 32, 33, *range(40, 46), 52, 53]
+"""Where lengths, protocols, fragments and ports of either family stand."""
+PACKETS = [made(family=family) for made in (tcp_syn, udp, echo) for family in (4, 6)]
+PACKETS += [tcp("S", client_port=0), *fragments()[:2]]
+
+
+@given(
+    st.sampled_from(PACKETS),
+    st.dictionaries(st.sampled_from(LOOKED_AT), st.sampled_from((0, 5, 8, 20, 0x60, 0xF0)), max_size=3),
+    st.integers(0, 50),
+)
+@examples(500)
+def test_the_short_way_of_what_is_anothers_ends_where_the_long_one_does(
+    packet: bytes, changes: dict[int, int], missing: int
+) -> None:
+    """Whatever is wrong with a packet: it is dropped and counted for the same reason."""
+    data = bytes(changes.get(at, octet) for at, octet in enumerate(packet))[: len(packet) - max(0, missing - 20)]
+    short, long = sharing(), sharing()
+    assert short.decide(data, Hook.FORWARD, 0.0) == long.decide_inspected(data, Hook.FORWARD, 0.0)
+    assert short.counters == long.counters
+    assert [entry.text for entry in short.log] == [entry.text for entry in long.log]
 
 
 def test_an_icmp_error_follows_the_connection_that_it_is_about() -> None:
