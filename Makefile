@@ -20,6 +20,9 @@ lab: provision
 	.venv/bin/fwlab run upgrade-careless
 	.venv/bin/fwlab run upgrade-out-of-state
 
+# Hundreds of processes that load the same modules: compiled once, and not by each of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Most tests wait for members, so more of them run side by side than there are processors; see tests/conftest.py.
 test: provision-dev
 	$(PYTHON) -m pytest -n 6 --dist loadscope --no-loadscope-reorder

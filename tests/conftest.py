@@ -37,6 +37,8 @@ Document = dict[str, Any]
 BUSY = ("test_bench_small.py", "test_bench_wire.py", "test_member_load.py", "test_large_policies.py")
 """Modules whose tests take a whole processor: one after the other, so that they do not starve the rest."""
 TESTS = Path(__file__).parent
+REAL = ("claims", "netns")
+"""Folders of tests on real packets."""
 _numbers = itertools.count(1)
 
 
@@ -75,14 +77,19 @@ def shared_pair() -> Iterator[UpLab]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs longest begins first."""
-    items.sort(key=_rank)
+    """What waits for members and what computes take turns, so that there is always something to compute. What runs
+    longest begins first; the short tests of `tests/core` fill the end."""
+    waiting = sorted((item for item in items if _folder(item) in REAL), key=_rank)
+    computing = [item for item in items if _folder(item) not in {*REAL, "core"}]
+    place = {item: number / len(group) for group in (waiting, computing) for number, item in enumerate(group)}
+    items[:] = [*sorted(place, key=place.__getitem__), *(item for item in items if _folder(item) == "core")]
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).parts[0]
 
 
 def _rank(item: pytest.Item) -> int:
-    folder = item.path.relative_to(TESTS).parts[0]
-    if folder not in ("claims", "netns"):
-        return 4 if folder == "core" else 3
     return 0 if item.path.name in BUSY else 1 if "run_lab" in getattr(item, "fixturenames", []) else 2
 
 

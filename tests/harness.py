@@ -31,7 +31,7 @@ GATEWAY = "192.0.2.1"
 """The cluster's virtual address on the clients' side."""
 
 
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
     """The condition's first true value; fails with `what` when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
@@ -136,7 +136,7 @@ class UpLab:
     def exec(self, node: str, *command: str, check: bool = False) -> subprocess.CompletedProcess[str]:
         """A program in a node, as `fwlab exec` enters it."""
         line, environment = self._in_node(node, command)
-        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=240, check=False)
         assert not check or done.returncode == 0, f"{' '.join(command)} in {node}: {done.stderr}{done.stdout}"
         return done
 
@@ -170,7 +170,7 @@ class UpLab:
     def status(self, member: str) -> dict[str, Any]:
         return dict(self.control(member))
 
-    def wait_for_state(self, member: str, state: str, timeout_s: float = 30.0) -> None:
+    def wait_for_state(self, member: str, state: str, timeout_s: float = 60.0) -> None:
         until(lambda: self.status(member)["state"] == state, f"{member} is {state}", timeout_s)
 
     def install(self, member: str, folder: Path, policy: dict[str, Any], check: bool = True) -> str:
@@ -248,7 +248,7 @@ def command(module: str, *arguments: str, **kw: Any) -> subprocess.CompletedProc
     if not kw:
         return warm.run(module, arguments)
     line = python_command(module, *arguments)
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, **kw)
+    return subprocess.run(line, capture_output=True, text=True, timeout=240, check=False, **kw)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ MODULES = {"labs.cli": "labs.fwlab", "fwnode.control": "fwnode.control.cli"}
 MESSAGE_MAX = 1 << 18
 
 
-def run(module: str, arguments: tuple[str, ...], timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def run(module: str, arguments: tuple[str, ...], timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
     """As `subprocess.run(python_command(module, *arguments), capture_output=True, text=True)`."""
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link,

@@ -208,7 +208,9 @@ class Lab:
     async def _let_end(self, member: str) -> None:
         """Wait for a member that ends by itself: its control socket goes a little before its process."""
         process = self._members.get(member)
-        if process is not None and member in self._been_ready and not listens(self.control_path(member)):
+        if process is None or process.returncode is not None:
+            return
+        if member in self._been_ready and not listens(self.control_path(member)):
             try:
                 await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
             except TimeoutError:

@@ -79,7 +79,7 @@ def up(name: str, *arguments: str, check: bool = True, **kw: Any) -> "subprocess
     return fwlab("up", "--name", name, "--member-command", shlex.join(STAND_IN), *arguments, check=check, **kw)
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
     """Return as soon as the condition holds; fail with `what` where it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():

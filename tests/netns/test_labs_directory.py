@@ -47,7 +47,7 @@ def test_the_current_directory_does_not_shadow_the_code(elsewhere):
     lab, result = elsewhere / "lab.yaml", elsewhere / "result"
     lab.write_text(json.dumps(LAB))
     line = python_command("labs.cli", "run", str(lab), "--json", str(result))
-    done = subprocess.run(line, capture_output=True, text=True, timeout=100, check=False, cwd=elsewhere)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False, cwd=elsewhere)
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads(result.read_text())
     assert {name: figures["sessions"] for name, figures in document["workloads"].items()} == dict.fromkeys(
@@ -55,6 +55,6 @@ def test_the_current_directory_does_not_shadow_the_code(elsewhere):
 
 
 def test_doctor_tries_the_kernel_from_there_as_well(elsewhere):
-    done = subprocess.run(python_command("labs.cli", "doctor", "--json"), capture_output=True, text=True, timeout=60,
+    done = subprocess.run(python_command("labs.cli", "doctor", "--json"), capture_output=True, text=True, timeout=240,
                           check=False, cwd=elsewhere)
     assert [found for found in json.loads(done.stdout) if found["state"] == "missing"] == []

@@ -27,7 +27,7 @@ def run(tmp_path):
         lab.write_text(json.dumps({**LAB, "expect": [expect]}))
         line = python_command("labs.cli", "run", str(lab), *(arguments or ("--json", str(result))))
         line = ["bash", "-c", f"set -o pipefail; {shell}", "bash", *line]
-        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=100,
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=240,
                               env={**os.environ, **environment})
         assert "Traceback" not in done.stderr
         return done, json.loads(result.read_text())["verdict"] if result.exists() else None

@@ -29,7 +29,7 @@ def run(tmp_path, request):
         lab, result = tmp_path / "lab.yaml", tmp_path / "result.json"
         lab.write_text(json.dumps({**LAB, **parts}))
         line = python_command("labs.cli", "run", str(lab), "--json", str(result), *request.param)
-        done = subprocess.run(line, capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(result.read_text()), " ".join(done.stdout.split())
 
@@ -155,7 +155,7 @@ def test_a_traffic_process_that_dies_costs_no_document(tmp_path):
         children = [int(path.name) for path in Path("/proc").glob("[0-9]*") if client_of(path, tmp_path)]
         assert len(children) == 1
         os.kill(children[0], signal.SIGKILL)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=240)
     assert (process.returncode, said) == (1, "")
     document = json.loads(result.read_text())
     assert "labs.traffic.session_client of workload 'database' has ended" in document["problem"]

@@ -41,7 +41,7 @@ def pings(lab: str) -> bool:
 
 def fwctl(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = python_command("fwnode.control", *arguments)
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.mark.parametrize("rules", [1_000, 100_000])

@@ -89,7 +89,7 @@ async def two_starts_at_once(lab: Lab) -> None:
     # Its power goes while its process is on its way.
     await lab.kill("fw1")
     started, _ = await asyncio.gather(lab.start("fw1"), lab.power_cut("fw1"), return_exceptions=True)
-    assert "fw1 ended with status -9 before it was ready" in str(started)
+    assert "fw1 ended with status -9 before it was ready" in str(started), started
     assert not lab.running("fw1")
 
 

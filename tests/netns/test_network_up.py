@@ -65,7 +65,7 @@ def starting(tmp_path: Path) -> Iterator[Starting]:
 def test_a_starting_lab_ends_with_its_starter(starting, number, moment):
     wait_until(lambda: MOMENTS[moment](starting), moment)
     starting.process.send_signal(number)
-    _, said = starting.process.communicate(timeout=60)
+    _, said = starting.process.communicate(timeout=240)
     assert starting.process.returncode == (-number if number in (signal.SIGKILL, signal.SIGQUIT) else 130)
     assert "Traceback" not in said
     wait_until(lambda: starting.processes() == [], "every process of the lab has ended")
@@ -83,7 +83,7 @@ def test_a_signal_that_is_ignored_ends_nothing():
 def test_down_of_a_lab_that_is_starting(starting, moment):
     wait_until(lambda: MOMENTS[moment](starting), moment)
     assert fwlab("down", starting.name).stdout == f"{starting.name}: down\n"
-    _, said = starting.process.communicate(timeout=60)
+    _, said = starting.process.communicate(timeout=240)
     assert said.strip() == f"fwlab: lab '{starting.name}' was ended while it was starting"
     assert starting.process.returncode == ExitCode.INTERRUPTED
     wait_until(lambda: starting.processes() == [], "every process of the lab has ended")
@@ -94,5 +94,5 @@ def test_a_starting_lab_that_is_killed_is_told(starting):
     lab = discovery.find(starting.name)
     assert lab is not None
     os.kill(lab.pid, signal.SIGKILL)
-    _, said = starting.process.communicate(timeout=60)
+    _, said = starting.process.communicate(timeout=240)
     assert said.strip() == f"fwlab: lab '{starting.name}' was ended while it was starting"

@@ -10,7 +10,7 @@ SCRIPT = Path(__file__).parents[3] / "labs" / "provision.sh"
 
 
 def provision(*arguments, **environment):
-    return subprocess.run(["sh", str(SCRIPT), *arguments], capture_output=True, text=True, check=False, timeout=100,
+    return subprocess.run(["sh", str(SCRIPT), *arguments], capture_output=True, text=True, check=False, timeout=240,
                           env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **environment})
 
 

@@ -22,7 +22,7 @@ COMMANDS = [("config", "fw1"), ("show", "upgrade-careless"), ("--help",)]
 def fwlab(*arguments, shell="exec \"$@\"", **environment):
     """`fwlab` as a shell starts it, with a redirection or a pipe behind it."""
     line = ["bash", "-c", f"set -o pipefail; {shell}", "bash", *python_command("labs.cli", *arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=60,
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=240,
                           env={**os.environ, **environment})
 
 

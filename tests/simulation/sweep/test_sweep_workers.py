@@ -80,7 +80,7 @@ def test_an_interrupted_sweep_shows_and_writes_what_is_done(how: signal.Signals,
         time.sleep(0.01)
     worker = int(sleeping.read_text())
     os.killpg(sweep.pid, how)  # as a terminal does
-    text, _ = sweep.communicate(timeout=60)
+    text, _ = sweep.communicate(timeout=240)
     assert sweep.returncode == 130
     assert "INTERRUPTED" in text and "4 runs" in text
     document = json.loads(path.read_text())
