@@ -1,7 +1,8 @@
 """Worker processes on this machine's processors.
 
 Each plays one seed at a time. One that dies is replaced and its seed is played again; a seed whose worker died twice is
-told as failed. The processes end with this one, however it ends, and hear nothing of Ctrl-C.
+told as failed. The processes end with this one, however it ends, and hear nothing of Ctrl-C; what they read their labs
+from is gone then, too.
 """
 
 from __future__ import annotations
@@ -12,16 +13,15 @@ import os
 import selectors
 import signal
 import subprocess
-import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import IO
 
 from labs.network.errors import LabError
 from labs.network.private import die_with_parent
 from labs.python import python_command
 from labs.sweep.outcome import Outcome, of_error
+from labs.sweep.passing_folder import PassingFolder
 from labs.sweep.variants import Bundle
 from labs.sweep.work import SIMULATE
 from labs.sweep.worker import READY
@@ -79,14 +79,15 @@ class Workers:
         self.number = number or processors()
         self._bundles = bundles
         self._simulate = simulate
-        self._folder = tempfile.TemporaryDirectory(prefix="fwlab-")
         self._selector = selectors.DefaultSelector()
         self._workers: set[_Worker] = set()
         self._command: list[str] = []
+        self._folder: PassingFolder
         self._said: IO[bytes]
 
     def __enter__(self) -> Workers:
-        folder = Path(self._folder.name)
+        self._folder = PassingFolder()
+        folder = self._folder.path
         self._said = (folder / "said").open("w+b")
         files = [str(bundle.lay_out(folder / str(index))) for index, bundle in enumerate(self._bundles)]
         self._command = python_command("labs.sweep.worker", self._simulate, *files)
@@ -97,7 +98,7 @@ class Workers:
             self._end(worker)
         self._selector.close()
         self._said.close()
-        self._folder.cleanup()
+        self._folder.remove()
 
     def outcomes(self, tasks: Iterable[Task]) -> Iterator[tuple[int, Outcome]]:
         """A variant's number and the outcome of one of its seeds."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fake_simulation
 import pytest
+from harness import until
 from sweep_labs import write_lab
 
 from labs.network.errors import LabError
@@ -63,22 +64,27 @@ def test_workers_that_do_not_start_end_the_sweep(found: list[Variant]) -> None:
         by_workers(found, range(1, 3), "no_such_module:simulate", 1)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_sweep_shows_and_writes_what_is_done(how: signal.Signals, tmp_path: Path) -> None:
+def slow_sweep(folder: Path, *arguments: str) -> tuple[subprocess.Popen[str], int]:
+    """A sweep of nine seeds whose worker has done four and does no more, and the process of that worker."""
     program = ("from labs.sweep import local_workers; from labs.fwlab import run\n"
                f"local_workers.Workers.__init__.__defaults__ = (1, {fake_simulation.SLOW!r})\n"
                "run()")  # fmt: skip
-    path = tmp_path / "sweep.json"
     sweep = subprocess.Popen(
-        [sys.executable, "-P", "-c", program, "sweep", str(write_lab(tmp_path)), "--seeds", "9", "--json", str(path)],
-        stdout=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "FORCE_COLOR": ""},
+        [sys.executable, "-P", "-c", program, "sweep", str(write_lab(folder)), "--seeds", "9", *arguments],
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "FORCE_COLOR": "", "TMPDIR": str(folder)},
     )  # fmt: skip
-    assert sweep.stdout is not None
-    sleeping = tmp_path / "sleeping"
+    sleeping = folder / "sleeping"
     while not sleeping.exists():
         assert sweep.poll() is None
         time.sleep(0.01)
-    worker = int(sleeping.read_text())
+    return sweep, int(sleeping.read_text())
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_shows_and_writes_what_is_done(how: signal.Signals, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.json"
+    sweep, worker = slow_sweep(tmp_path, "--json", str(path))
     os.killpg(sweep.pid, how)  # as a terminal does
     text, _ = sweep.communicate(timeout=240)
     assert sweep.returncode == 130
@@ -87,3 +93,21 @@ def test_an_interrupted_sweep_shows_and_writes_what_is_done(how: signal.Signals,
     assert document["interrupted"] is True
     assert document["runs"] == {"wanted": 9, "done": 4}
     assert not Path(f"/proc/{worker}").exists()
+    assert not list(tmp_path.glob("fwlab-*"))
+
+
+def has_ended(process: int) -> bool:
+    """Whether anybody has noticed yet, or not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except FileNotFoundError:
+        return True
+
+
+def test_a_sweep_that_is_killed_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    sweep, worker = slow_sweep(tmp_path)
+    assert list(tmp_path.glob("fwlab-*"))
+    os.killpg(sweep.pid, signal.SIGKILL)
+    sweep.communicate(timeout=60)
+    until(lambda: has_ended(worker), "its worker has ended")
+    until(lambda: not list(tmp_path.glob("fwlab-*")), "its files are gone")
