@@ -21,3 +21,5 @@ REFUSED = ">S <R."
 DARK_DATA_S = [0.0, 0.2, 0.4, 0.8, 1.6]
 """When data is sent that nobody acknowledges, on a network without delay: the second time is a loss probe."""
 DARK_SYN_S = [0.0, 1.0, 2.0, 3.0]
+SLOW_DATA_S = [0.0, 2.2]
+"""The same after an opening whose first answer was lost: the second that it took counts as a round trip."""

@@ -184,6 +184,7 @@ class Cluster:
         peer = self.peers.get(number)
         if peer is None or self._is_late(peer, incarnation, heartbeat.number, now):
             return
+        is_news = peer.newest != (incarnation, heartbeat.number)  # not the same over another network
         peer.newest = (incarnation, heartbeat.number)
         peer.heard_at = now
         if peer.heartbeat is not None and peer.heartbeat.problems != heartbeat.problems:
@@ -197,6 +198,8 @@ class Cluster:
             self.announcing.begin(now)  # it may have answered for the addresses while it did not hear us
         if peer.heartbeat is None or peer.heartbeat.release != heartbeat.release:
             peer.newer = self._compare(heartbeat.release)
+        if is_news and self.number not in heartbeat.sees and not self._leaving:
+            self._next_heartbeat = now  # it may listen for less than this member's interval, and then decide
         peer.heartbeat = heartbeat
         least_s, sees_us = SPLIT_HEARTBEATS * self.heartbeat_s, self.number in heartbeat.sees
         split = self.split_brains.heard(number, heartbeat, self._activity, sees_us, least_s, now)

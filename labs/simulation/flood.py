@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from labs.simulation.ip_packets import TCP, UDP
-from labs.simulation.segments import ACK, SYN, SYN_OPTIONS, bare_segment, read_segment, turned
+from labs.simulation.segments import ACK, SYN, bare_segment, read_segment, syn_options, turned
 from labs.simulation.stack import INITIAL_STEP, Stack
 from labs.simulation.tcp_connection import SYN_WINDOW
 from labs.simulation.tcp_sender import RTO_INITIAL_S
@@ -88,7 +88,7 @@ class FloodCounter:
             return
         self._initial += INITIAL_STEP
         ends = turned(packet[12:24] if at == 20 else packet[8:44])
-        reply = bare_segment(ends, self._initial, sequence + 1, SYN | ACK, SYN_WINDOW, SYN_OPTIONS)
+        reply = bare_segment(ends, self._initial, sequence + 1, SYN | ACK, SYN_WINDOW, syn_options())
         self._stack.send(reply)
         if self._half_open < BACKLOG:  # of the others nothing is kept (SYN cookies)
             self._half_open += 1

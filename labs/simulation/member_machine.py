@@ -319,7 +319,8 @@ class MemberMachine(Machine):
         if asked is not None:
             to, message = asked.mac, Neighbourly(False, mac, address, asked.sender, raw=True)
         else:
-            to, message = BROADCAST, Neighbourly(False, mac, address, address, to_all=True, raw=True)
+            # Of ARP a question that its sender answers, as `fwnode.datapath.addresses` announces.
+            to, message = BROADCAST, Neighbourly(len(address) == 4, mac, address, address, to_all=True, raw=True)
         interface.send((to, interface.mac, NEIGHBOUR, message), self.world.now)
 
     def ask_virtual(self, interface: Interface, address: bytes) -> None:

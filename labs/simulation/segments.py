@@ -20,8 +20,8 @@ TIMESTAMPS = 0x0101080A
 """Two fillers, kind and length of the timestamps option; what was sent when and what is echoed follow."""
 TICKS = 100_000
 """Of a timestamp, a second."""
-SYN_OPTIONS = bytes((2, 4, 5, 180, 4, 2, 8, 10)) + bytes(8) + bytes((1, 3, 3, SCALE))
-"""Segment size, selective acknowledgements, timestamps, scale: as long as Linux' own, and read by nobody."""
+_SYN_OPTIONS = Struct("!8sII4s").pack
+_BEFORE_TIMESTAMPS, _AFTER_TIMESTAMPS = bytes((2, 4, 5, 180, 4, 2, 8, 10)), bytes((1, 3, 3, SCALE))
 
 pack_ipv4 = Struct("!HHIHH12sIIHHIIII").pack
 """0x4500, total length, 0x4000, 0x4006, 0, ends, sequence, acknowledgement, bits, window, 0,
@@ -33,7 +33,7 @@ WITH_OPTIONS = 0x8000
 read_segment = Struct("!IIHH").unpack_from
 """Sequence, acknowledgement, bits and window, from four bytes behind the begin of the TCP header."""
 read_timestamps = Struct("!II").unpack_from
-"""Own and echoed, 24 bytes behind the begin of a TCP header of 32."""
+"""Own and echoed, 24 bytes behind the begin of a TCP header of 32, 28 of one of 40."""
 _BARE_IPV4, _BARE_IPV6 = Struct("!HHIHH12sIIHHI").pack, Struct("!IHH36sIIHHI").pack
 _UDP_IPV4, _UDP_IPV6 = Struct("!HHIHH12sHH").pack, Struct("!IHH36sHH").pack
 
@@ -60,6 +60,11 @@ def bare_segment(ends: bytes, sequence: int, acknowledgement: int, flags: int, w
     else:
         head = _BARE_IPV6(0x60000000, length, 0x0640, ends, sequence & MASK, acknowledgement & MASK, bits, window, 0)
     return head + options
+
+
+def syn_options(own: int = 0, echoed: int = 0) -> bytes:
+    """Segment size, selective acknowledgements, timestamps, scale, as Linux orders them; only timestamps are read."""
+    return _SYN_OPTIONS(_BEFORE_TIMESTAMPS, own, echoed, _AFTER_TIMESTAMPS)
 
 
 def datagram(ends: bytes, payload: bytes) -> bytes:

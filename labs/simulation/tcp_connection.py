@@ -21,10 +21,11 @@ from labs.simulation.segments import (
     RST,
     SCALE,
     SYN,
-    SYN_OPTIONS,
+    TICKS,
     bare_segment,
     read_segment,
     read_timestamps,
+    syn_options,
 )
 from labs.simulation.tcp_receiver import ATO_MIN_S, WINDOW_BYTES, Application, TcpReceiver
 from labs.simulation.tcp_sender import GIVE_UP_S, ORPHAN_GIVE_UP_S, RTO_INITIAL_S, Below
@@ -64,7 +65,7 @@ HEARING = frozenset({ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2})
 class TcpConnection(TcpReceiver):
     """One end. Made by `connect` or `answer`; the calls that may follow are those under "by the application"."""
 
-    __slots__ = ("_keepalive", "_soft_error", "_told", "_tries", "orphan", "state", "tell_sent")
+    __slots__ = ("_hellos", "_keepalive", "_soft_error", "_told", "_tries", "orphan", "state", "tell_sent")
 
     def __init__(
         self, below: Below, ends: bytes, initial: int, state: TcpState, application: Application | None
@@ -79,6 +80,8 @@ class TcpConnection(TcpReceiver):
         """The end of the other side has been told to the application."""
         self._tries = 0
         """Of a handshake, or of keepalive."""
+        self._hellos = 0
+        """SYNs or SYN-ACKs that were sent."""
         self._soft_error = 0
         self._keepalive = False
 
@@ -96,23 +99,31 @@ class TcpConnection(TcpReceiver):
     def answer(cls, below: Below, ends: bytes, initial: int, packet: bytes, at: int, now: float) -> TcpConnection:
         """The answer to a SYN; whoever listens sets `application` when it is `opened`."""
         self = cls(below, ends, initial, SYN_RECEIVED, None)
-        sequence, _, _, self._peer_window = read_segment(packet, at + 4)
+        sequence, _, bits, self._peer_window = read_segment(packet, at + 4)
         self._expected = self._told_expected = (sequence + 1) & MASK
+        self._echo = _timestamps(packet, at, bits)[0]
         self._say_hello(now)
         return self
 
     def _say_hello(self, now: float) -> None:
         """SYN or SYN-ACK, at first and again."""
         waits = self._tries if self.state is SYN_RECEIVED else max(0, self._tries - SYN_LINEAR)
-        flags = SYN | ACK if self.state is SYN_RECEIVED else SYN
-        self._below.send(bare_segment(self.ends, self.oldest, self._expected, flags, SYN_WINDOW, SYN_OPTIONS))
-        self._head_at = now
+        self._send_hello(now)
         self._retransmit_at = now + RTO_INITIAL_S * 2.0**waits
         self._alarm(self._retransmit_at)
 
-    def _establish(self, now: float) -> None:
-        """The other side has acknowledged our SYN."""
-        self._measure(now - self._head_at)
+    def _send_hello(self, now: float) -> None:
+        flags = SYN | ACK if self.state is SYN_RECEIVED else SYN
+        options = syn_options(int(now * TICKS) & MASK, self._echo)
+        self._below.send(bare_segment(self.ends, self.oldest, self._expected, flags, SYN_WINDOW, options))
+        self._head_at = now
+        self._hellos += 1
+
+    def _establish(self, echoed: int, now: float) -> None:
+        """The other side has acknowledged our SYN. Where there were several, what it echoes tells which one: an answer
+        to the first that has come late, or been sent again, is a slow network, and makes the next timeouts long."""
+        late = self._hellos > 1 and echoed
+        self._measure((int(now * TICKS) - echoed & MASK) / TICKS if late else now - self._head_at)
         self.oldest = (self.oldest + 1) & MASK
         self._tries, self._retransmit_at = 0, inf
         self.state = ESTABLISHED
@@ -182,7 +193,7 @@ class TcpConnection(TcpReceiver):
         """A segment; its TCP header begins at `at`."""
         sequence, acknowledgement, bits, window = read_segment(packet, at + 4)
         if bits & (RST | SYN) or not bits & ACK or self.state <= SYN_RECEIVED:
-            if not self._receive_odd(sequence, acknowledgement, bits, window, now):
+            if not self._receive_odd(packet, at, now):
                 return
         elif self.state is TIME_WAIT:
             self._linger(sequence, now)
@@ -229,21 +240,23 @@ class TcpConnection(TcpReceiver):
         else:
             self._soft_error = error
 
-    def _receive_odd(self, sequence: int, acknowledgement: int, bits: int, window: int, now: float) -> bool:
+    def _receive_odd(self, packet: bytes, at: int, now: float) -> bool:
         """A segment that opens or breaks off, or comes while that is under way; True: it may carry data, too."""
+        sequence, _, bits, _ = read_segment(packet, at + 4)
         if self.state is SYN_SENT:
-            self._receive_in_syn_sent(sequence, acknowledgement, bits, window, now)
+            self._receive_in_syn_sent(packet, at, now)
             return False
         if bits & RST:
             self._receive_reset(sequence, now)
             return False
         if self.state is SYN_RECEIVED:
-            return self._receive_in_syn_received(sequence, acknowledgement, bits, now)
+            return self._receive_in_syn_received(packet, at, now)
         if bits & SYN:
             self._acknowledge(now)  # a challenge: whoever has forgotten us answers with a RST
         return False
 
-    def _receive_in_syn_sent(self, sequence: int, acknowledgement: int, bits: int, window: int, now: float) -> None:
+    def _receive_in_syn_sent(self, packet: bytes, at: int, now: float) -> None:
+        sequence, acknowledgement, bits, window = read_segment(packet, at + 4)
         fits = bits & ACK and acknowledgement == (self.oldest + 1) & MASK
         if bits & RST:
             if fits:
@@ -253,23 +266,24 @@ class TcpConnection(TcpReceiver):
         elif bits & SYN and bits & ACK:
             self._expected = (sequence + 1) & MASK
             self._peer_window = window
-            self._establish(now)
+            self._echo, echoed = _timestamps(packet, at, bits)
+            self._establish(echoed, now)
             self._acknowledge(now)
             if self.application is not None:
                 self.application.opened()
 
-    def _receive_in_syn_received(self, sequence: int, acknowledgement: int, bits: int, now: float) -> bool:
+    def _receive_in_syn_received(self, packet: bytes, at: int, now: float) -> bool:
+        sequence, acknowledgement, bits, _ = read_segment(packet, at + 4)
         if bits & SYN:
             if not bits & ACK and (sequence + 1) & MASK == self._expected:
-                self._below.send(bare_segment(self.ends, self.oldest, self._expected, SYN | ACK, SYN_WINDOW,
-                                              SYN_OPTIONS))  # fmt: skip
+                self._send_hello(now)  # what it echoes stays, and the timer as well
             return False
         if not bits & ACK:
             return False
         if acknowledgement != (self.oldest + 1) & MASK:
             self._below.send(bare_segment(self.ends, acknowledgement, 0, RST))
             return False
-        self._establish(now)
+        self._establish(_timestamps(packet, at, bits)[1], now)
         self._below.established(self)
         return self.state is ESTABLISHED
 
@@ -423,3 +437,9 @@ class TcpConnection(TcpReceiver):
         self._sent = self._top = self._fin = 0
         self._retransmit_at = self._ack_at = self._idle_at = self._alarm_at = inf
         self._below.gone(self)
+
+
+def _timestamps(packet: bytes, at: int, bits: int) -> tuple[int, int]:
+    """Own and echoed, of a segment with the options of Linux; zeros: it has none."""
+    where = {8: 24, 10: 28}.get(bits >> 12)
+    return (0, 0) if where is None else read_timestamps(packet, at + where)

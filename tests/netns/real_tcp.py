@@ -10,11 +10,14 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 CLIENT, SERVER, NOBODY, PORT = "192.0.2.1", "192.0.2.2", "192.0.2.3", 7000
-MAC_OF_NOBODY = "02:00:00:00:00:09"
+MAC_OF_CLIENT, MAC_OF_NOBODY = "02:00:00:00:00:01", "02:00:00:00:00:09"
+inside: list[str] = []
+"""What a command begins with that is run in the server's namespace."""
 FLAGS = ((2, "S"), (1, "F"), (4, "R"), (8, "P"), (16, "."))
 SO_TIMESTAMPNS = 35
 QUESTION, ANSWER, REST = b"Q 1\n", b"A Q 1\n", b"the rest"
@@ -68,6 +71,13 @@ class Asking(asyncio.Protocol):
         self.transport.write(QUESTION)
         await self.heard.wait()
 
+    async def reset(self) -> None:
+        """The end, at once: nothing is sent again any more."""
+        connection = self.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+        await asyncio.sleep(0.1)
+
 
 class Answering(asyncio.Protocol):
     """Answers; what it is asked on the next port it leaves, and has something to say after the client's end."""
@@ -110,10 +120,7 @@ async def later() -> None:
 async def quick() -> None:
     asking = await talk(0.01, 4)
     await asyncio.sleep(0.3)
-    connection = asking.transport.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    asking.transport.abort()
-    await asyncio.sleep(0.1)
+    await asking.reset()
 
 
 async def half_close() -> None:
@@ -137,6 +144,7 @@ async def dark_data() -> None:
     run("ip", "neigh", "replace", SERVER, "lladdr", MAC_OF_NOBODY, "dev", "near", "nud", "permanent")
     asking.transport.write(QUESTION)
     await asyncio.sleep(2.2)
+    await asking.reset()
 
 
 async def dark_syn() -> None:
@@ -146,6 +154,23 @@ async def dark_syn() -> None:
             await connect(PORT, NOBODY)
     except TimeoutError:
         pass
+
+
+async def slow() -> None:
+    """The server's first answers go to nobody, and so does the first question after them."""
+    run("ip", "neigh", "replace", SERVER, "nud", "failed", "dev", "near")
+    far_client = ("ip", "neigh", "replace", CLIENT, "dev", "far", "nud", "permanent", "lladdr")
+    run(*inside, *far_client, MAC_OF_NOBODY)
+    begun = time.monotonic()
+    opening = asyncio.create_task(connect())
+    await asyncio.sleep(0.3)
+    run(*inside, *far_client, MAC_OF_CLIENT)
+    asking = await opening
+    took_s = time.monotonic() - begun
+    run("ip", "neigh", "replace", SERVER, "lladdr", MAC_OF_NOBODY, "dev", "near", "nud", "permanent")
+    asking.transport.write(QUESTION)
+    await asyncio.sleep(2.8 * took_s)
+    await asking.reset()
 
 
 async def serve() -> None:
@@ -160,7 +185,8 @@ async def tell() -> None:
     wire = Wire("near")
     seen: dict[str, list[list[tuple[float, str]]]] = {}
     stories: list[tuple[Callable[[], Awaitable[None]], int]] = [
-        (later, 5), (quick, 5), (half_close, 1), (refused, 1), (dark_syn, 1), (dark_data, 1)
+        (later, 5), (quick, 5), (half_close, 1), (refused, 1), (dark_syn, 1), (dark_data, 1),
+        (slow, 1),
     ]  # fmt: skip
     for story, times in stories:
         for _ in range(times):
@@ -174,12 +200,13 @@ def main() -> None:
         asyncio.run(serve())
         return
     behind = subprocess.Popen(["unshare", "-n", "cat"], stdin=subprocess.PIPE)
-    inside = ["nsenter", "-t", str(behind.pid), "-n"]
+    inside[:] = ["nsenter", "-t", str(behind.pid), "-n"]
     while subprocess.run([*inside, "true"], check=False).returncode or _same_network(behind.pid):
         pass  # it is on its way into a namespace of its own
     server = None
     try:
-        run("ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", str(behind.pid))
+        pair = ("type", "veth", "peer", "name", "far", "netns", str(behind.pid))
+        run("ip", "link", "add", "near", "address", MAC_OF_CLIENT, *pair)
         run("ip", "addr", "add", f"{CLIENT}/24", "dev", "near")
         run("ip", "link", "set", "near", "up")
         run(*inside, "ip", "addr", "add", f"{SERVER}/24", "dev", "far")

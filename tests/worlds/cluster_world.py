@@ -8,7 +8,7 @@ that never goes idle fails the test.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -54,8 +54,17 @@ class Machine:
 
 
 class World:
-    def __init__(self, members: int = 2, *, full_sync_s: float = 0.05, load_sharing: bool = False) -> None:
+    def __init__(
+        self,
+        members: int = 2,
+        *,
+        full_sync_s: float = 0.05,
+        load_sharing: bool = False,
+        heartbeats_s: Mapping[int, float] | None = None,
+    ) -> None:
         self.now = 100.0
+        self.heartbeats_s = heartbeats_s or {}
+        """Of members whose interval is not the default."""
         self.load_sharing = load_sharing
         self.machines = {n: Machine(n) for n in range(1, members + 1)}
         self.severed: set[frozenset[int]] = set()
@@ -93,6 +102,7 @@ class World:
             machine.cluster = Cluster(
                 number, peers, machine.release, releases().newer, now=self.now,
                 load_sharing=self.load_sharing, joining=machine.joining, user_networks=("lan", "wan"),
+                heartbeat_s=self.heartbeats_s.get(number, 0.1),
             )  # fmt: skip
             for network in NETWORKS:
                 machine.cluster.set_interface(network, network not in machine.down, self.now)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from cluster_world import World, pair
+from cluster_world import Machine, World, pair
 
 from fwnode.cluster.membership import Cluster, MemberState, PeerChanged
+from syncproto.message import Heartbeat
 
 
 def transcript(world: World) -> str:
@@ -430,6 +431,44 @@ def test_heartbeats_come_at_their_interval_and_at_once_when_the_state_changes() 
     assert heartbeat is not None and heartbeat.problems == ["admin_down: x"]
     assert cluster.leave(0.96).leaving
     assert cluster.outgoing(5.0) is None, "a member that has said goodbye is silent"
+
+
+@pytest.mark.parametrize("away", ["restart", "freeze"])
+def test_who_listens_for_less_than_a_peers_interval_hears_it_nevertheless(away: str) -> None:
+    """A peer speaks at once to a member that does not hear it yet, so nobody takes over from one that is active."""
+    for moment in (0.1, 0.5, 0.9):
+        world = World(heartbeats_s={2: 1.0})
+        world.start()
+        world.run(5)
+        if away == "restart":
+            world.kill(1)
+            assert world.run(3 + moment) == "1 -, 2 Active"
+            world.forget()
+            world.start(1)
+        else:
+            world.freeze(1)
+            assert world.run(3 + moment) == "1 Active, 2 Active"
+            world.forget()
+            world.thaw(1)
+        assert world.run(2) == "1 Standby, 2 Active"
+        assert not any(line.split()[1] == "fw2" for line in world.history), "who is active stays active"
+        assert away == "freeze" or world.joins[-1] == (1, 2)
+
+
+def test_members_that_do_not_hear_each_other_speak_no_oftener_than_the_faster_of_them() -> None:
+    world = World(heartbeats_s={2: 0.5})
+    world.deaf = {(1, 2)}
+    world.start()
+    spoken = dict.fromkeys(world.machines, 0)
+    broadcast = world._broadcast
+
+    def count(sender: Machine, heartbeat: Heartbeat) -> None:
+        spoken[sender.number] += 1
+        broadcast(sender, heartbeat)
+
+    world._broadcast = count  # type: ignore[method-assign]
+    world.run(10)
+    assert spoken[1] <= 105 and spoken[2] <= 125, spoken
 
 
 def test_a_heartbeat_that_was_delayed_on_one_network_does_not_undo_a_newer_one() -> None:

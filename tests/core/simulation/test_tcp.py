@@ -140,6 +140,26 @@ def test_data_that_nobody_acknowledges_is_sent_again_at_doubled_intervals_until_
     assert pipe.client.app.error == errno.ETIMEDOUT and pipe.client.is_gone
 
 
+@pytest.mark.parametrize(("lost", "later"), [("<S.", stories.SLOW_DATA_S), (">S", [0.0, 0.204])])
+def test_a_late_answer_makes_the_next_timeout_long_and_a_lost_question_does_not(lost: str, later: list[float]) -> None:
+    """What a SYN-ACK echoes tells which SYN the server has heard first (Linux: tcp_ack_update_rtt)."""
+    pipe = Pipe()
+
+    def lose_the_first(_: object) -> list[float]:
+        _, arrow, flags, _ = pipe.log[-1]
+        return [] if pipe.world.now < pipe.start + 0.5 and arrow + flags == lost else [DELAY_S]
+
+    pipe.fate = lose_the_first
+    connection = pipe.connect()
+    pipe.run(1.1)
+    assert connection.state is TcpState.ESTABLISHED
+    pipe.log.clear()
+    pipe.dark = True
+    connection.write(b"Q 1\n", pipe.world.now)
+    pipe.run(2.5)
+    assert pipe.times()[:2] == pytest.approx(later, abs=0.01)
+
+
 def test_a_last_icmp_error_is_what_the_application_hears_in_the_end() -> None:
     pipe = Pipe()
     connection = opened(pipe)
