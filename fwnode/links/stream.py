@@ -53,7 +53,8 @@ class FullSyncStream:
         self.end.receive_data(data, now)
 
     def pump(self, now: float) -> bool:
-        """Send one chunk of what there is; True when there is more, or no room: watch the socket for room."""
+        """Send one chunk of what there is; True when there is more, or no room: watch the socket for room. An end that
+        has failed waits for no room: TCP would try for minutes, and might come through when nobody waits for it."""
         if not self._unsent:
             self._unsent = self.end.outgoing(now)
             if not self._unsent:
@@ -61,7 +62,9 @@ class FullSyncStream:
         try:
             sent = self.socket.send(self._unsent)
         except (BlockingIOError, InterruptedError):
-            return True
+            if self.end.failed:
+                self._unsent = b""
+            return not self.end.failed
         except OSError as error:
             self.end.connection_lost(error.strerror or str(error))
             self._unsent = b""

@@ -24,6 +24,8 @@ CHUNK_S = 0.05
 """As `labs.traffic.ftp_server` paces a data connection."""
 CONTROL_IDLE_S = 300.0  # pyftpdlib: FTPHandler.timeout
 DATA_WAIT_S = 30.0  # pyftpdlib: PassiveDTP.timeout, ActiveDTP.timeout
+AFTER_QUIT_S = 1e-3
+"""From the answer to QUIT to the close: a program hears the server's own close before that, captures show."""
 
 T = TypeVar("T")
 
@@ -129,6 +131,7 @@ class SimulatedFtpClient:
     async def log_out(self) -> None:
         self._forget()
         await self._do("QUIT")
+        await asyncio.sleep(AFTER_QUIT_S)
         self.drop()
 
     def drop(self) -> None:

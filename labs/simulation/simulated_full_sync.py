@@ -162,7 +162,7 @@ class SimulatedFullSyncStreams:
             return
         stream.resume_at = 0.0
         connection, end = stream.connection, stream.end
-        if connection.state is not SYN_SENT and connection.pending < SEND_BUFFER_BYTES and not end.failed:
+        if connection.state is not SYN_SENT and connection.pending < SEND_BUFFER_BYTES:  # a failed end says why
             data = b""
             try:
                 data = end.outgoing(now)

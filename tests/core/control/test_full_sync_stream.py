@@ -147,6 +147,32 @@ def test_what_waits_and_what_was_accepted_is_refused_and_what_this_member_asked_
     assert loop.ended == [sink] and sink.failed
 
 
+def test_an_end_that_fails_before_anybody_takes_what_it_says_is_closed_at_once(
+    listening: tuple[Loop, list[End], int],
+) -> None:
+    """A policy that drops its SYNs: TCP would send them for two minutes, and be let in when that policy has changed."""
+    loop, _, _ = listening
+    with socket.create_server((HERE, 0), backlog=0) as nobody, socket.create_connection(nobody.getsockname()):
+        sink = End(b"all?", wanted=1)
+        loop.streams.open(HERE, *nobody.getsockname(), sink)
+        for _ in range(5):
+            loop.turn()
+        assert not loop.ended, "it is still connecting"
+        sink.failed = "no answer"
+        loop.streams.advance(loop.now)
+        assert loop.ended == [sink]
+
+
+def test_an_end_that_fails_says_why(listening: tuple[Loop, list[End], int]) -> None:
+    loop, sources, port = listening
+    sink = End(b"all?", wanted=len(TABLE))
+    loop.streams.open(HERE, HERE, port, sink)
+    loop.until(lambda: sources)
+    sources[0].out, sources[0].failed = b"the reason", "the reason"
+    loop.until(lambda: len(loop.ended) == 2)
+    assert sink.received.endswith(b"the reason")
+
+
 def test_what_the_kernel_still_sends_counts_as_moving() -> None:
     """Its buffer is full: nothing can be given to it, and yet the other side gets on."""
     with socket.create_server((HERE, 0)) as server:
