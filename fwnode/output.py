@@ -17,6 +17,9 @@ from typing import Any, TextIO
 LENIENT = frozenset({"replace", "ignore", "backslashreplace", "xmlcharrefreplace", "namereplace"})
 """Error handlers of Python's codecs that write something for a character that the encoding lacks, and do not raise."""
 
+COLUMNS_MIN = 20
+"""A terminal that says it is narrower is not believed: some pseudo-terminals say 0, where nothing would be shown."""
+
 _was_closed = False
 
 
@@ -40,6 +43,9 @@ def prepare() -> None:
     """Before anything is opened or printed: a descriptor that came closed would be given to the next file."""
     global _was_closed
     _was_closed = _is_closed(1)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) < COLUMNS_MIN:
+        del os.environ["COLUMNS"]
     for number in (0, 1, 2):
         if _is_closed(number):
             _lead_to_null(number)

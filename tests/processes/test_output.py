@@ -44,6 +44,12 @@ def test_a_terminal_that_lacks_characters(arguments):
     assert done.stdout.isascii() and done.stdout
 
 
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_a_width_that_no_terminal_has(columns):
+    assert fwlab("list", COLUMNS=columns).stdout == fwlab("list").stdout != ""
+    assert fwlab("ps", COLUMNS=columns).stdout.strip() != ""
+
+
 def test_an_error_is_not_an_expectation_that_failed(monkeypatch, tmp_path):
     """An internal error has a code of its own, in the program and in the one inside the lab."""
     program = "import labs.fwlab, labs.cli; labs.fwlab.discovery.running = None; labs.cli.main()"
