@@ -82,12 +82,17 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def validate(model: type[Model], data: Any, where: str) -> Model:
-    """`data` as `model`. Raises `FileError` with a line for every problem, each with its key."""
+def mapping(data: Any, where: str) -> dict[str, Any]:
+    """`data`, if it is keys and values. Raises `FileError`."""
     if not isinstance(data, dict):
         raise FileError([f"{where}: must be a mapping of keys to values, is {shown(data)}"])
+    return data
+
+
+def validate(model: type[Model], data: Any, where: str) -> Model:
+    """`data` as `model`. Raises `FileError` with a line for every problem, each with its key."""
     try:
-        return model.model_validate(data)
+        return model.model_validate(mapping(data, where))
     except ValidationError as error:
         raise FileError([f"{where}: {key}: {what}" if key else f"{where}: {what}"
                          for key, what in slips(error, data)]) from None  # fmt: skip

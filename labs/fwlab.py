@@ -28,7 +28,7 @@ from rich.text import Text
 from fwnode import output
 from fwnode.configuration import load_releases
 from fwnode.fields import DURATION_MAX_S
-from fwnode.files import FileError, load_yaml
+from fwnode.files import FileError, load_yaml, mapping
 from fwnode.policy_file import build_policy
 from labs.exit_codes import ExitCode
 from labs.network import background, discovery, supervisor
@@ -292,12 +292,10 @@ def _pairs(option: str, words: Iterable[str], legal: list[str]) -> dict[str, str
 
 def _rule_base(path: Path, shape: Topology | None = None) -> dict[str, Any]:
     """A rule base as it is written; checked where the members' names are known (else the member checks it)."""
-    rules = load_yaml(path)
+    rules = mapping(load_yaml(path), str(path))
     if shape is not None:
         build_policy(rules, str(path), frozenset(shape.members))
-    elif not isinstance(rules, dict):
-        raise LabError(f"{path}: must be a mapping of keys such as name and rules")
-    return cast(dict[str, Any], rules)
+    return rules
 
 
 def _info(lab: discovery.RunningLab) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ import typer
 from fwnode import output
 from fwnode.control import compare, render
 from fwnode.control.client import SUPERVISOR, Control, MemberError, members_here, run_directory
-from fwnode.files import FileError, load_yaml
+from fwnode.files import FileError, load_yaml, mapping
 from fwnode.firewall.parameters import PARAMETERS
 from fwnode.printable import printable
 
@@ -279,7 +279,7 @@ def _only_int(kind: str, instead: str) -> None:
 @policy.command("install")
 def policy_install(file: Annotated[Path, typer.Argument(help="The rule base (YAML).")]) -> None:
     """Install a rule base; a bad file changes nothing."""
-    result = _ask("policy_install", policy=load_yaml(file), file=str(file))
+    result = _ask("policy_install", policy=mapping(load_yaml(file), str(file)), file=str(file))
     known = "are matched again" if result["on_install"] == "rematch" else "are kept"
     kept = f"NOT kept for the next start: {result['not_kept']}" if result["not_kept"] else "kept for the next start"
     rules = f"{result['rules']} rules; known connections {known}; {kept}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fwnode.control import cli, render
@@ -46,6 +48,15 @@ def test_a_slip_is_told_with_what_to_write(capsys: pytest.CaptureFixture[str], w
     code, text = said(capsys, *words)
     assert code == 2
     assert shown in " ".join(text.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(("text", "shown"), [("", "is nothing"), ("# rules", "is nothing"), ("[]", "is []")])
+def test_a_file_that_is_no_rule_base_is_told_by_its_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, shown: str
+) -> None:
+    (file := tmp_path / "rules.yaml").write_text(text)
+    code, told = said(capsys, "fw1", "policy", "install", str(file))
+    assert (code, told) == (2, f"fwctl: {file}: must be a mapping of keys to values, {shown}\n")
 
 
 def test_what_steers_a_terminal_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
