@@ -27,7 +27,7 @@ def arguments() -> argparse.Namespace:
 
 
 def raise_file_limit() -> None:
-    """Allow as many open files as the hard limit does."""
+    """Allow as many open files as the hard limit does: one a connection, and the usual 1,024 are too few."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

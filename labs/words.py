@@ -1,4 +1,5 @@
-"""The words of a command line before the parser sees them, and what somebody may have meant by a wrong one."""
+"""The words of a command line before the parser sees them, what somebody may have meant by a wrong one, and counts in
+words."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -26,3 +27,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean x?`, or nothing where nothing is like it."""
     near = get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 session`, `2,000 sessions`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -15,15 +15,15 @@ from rich.text import Text
 from labs.chaos.hunting import NAME, PLAY, as_file, broken, example, shrink
 from labs.chaos.making import make_lab
 from labs.exit_codes import ExitCode
+from labs.procedure.moments import SEEDS_MAX
 from labs.report import terminal
 from labs.results import Results
 from labs.sweep.collecting import collect, interruptible
 from labs.sweep.local_workers import Workers
 from labs.sweep.outcome import Outcome
+from labs.sweep.picture import named_seeds
+from labs.words import counted
 
-SEEDS_MAX = 1_000_000
-"""Seeds of one command. Lab's own: their outcomes are kept in memory."""
-SEEDS_SHOWN = 8
 EPILOG = ("Exit codes: 0 no invariant was broken, 1 one was, 2 usage error (nothing was run), 70 an error of fwlab "
           "itself in a seed, 74 a result could not be written, 130 interrupted (what was done is shown and written).")
 
@@ -112,11 +112,9 @@ def _shrunk(done: Sequence[Outcome], results: Results) -> Iterator[Found]:
 
 def _show(found: Found) -> None:
     out = terminal.console()
-    some = ", ".join(map(str, found.seeds[:SEEDS_SHOWN]))
-    more = f" and {len(found.seeds) - SEEDS_SHOWN:,} more" if len(found.seeds) > SEEDS_SHOWN else ""
     first = found.seeds[0]
     out.print(Text.assemble((f"{found.invariant} BROKEN  ", "bold red"), found.breaks["sentence"]))
-    out.print(Text(f"  seed{'s' if len(found.seeds) > 1 else ''} {some}{more}"))
+    out.print(Text(f"  {named_seeds(found.seeds)}"))
     out.print(Text(f"  {found.breaks['text']} (seed {first}, after {found.breaks['at']:g} s)", style="dim"))
     before = len(make_lab(first)["steps"])
     out.print(Text(f"  shrunk from {before} to {found.steps} steps in {found.tries} runs; to see it whole:"))
@@ -132,6 +130,5 @@ def _last_line(done: Sequence[Outcome], seconds: float, number: int, interrupted
     word = "INTERRUPTED" if interrupted else "FAIL" if failed else "PASS"
     style = {"INTERRUPTED": "bold yellow", "FAIL": "bold red", "PASS": "bold green"}[word]
     broke = f"{failed:,} broke an invariant" if failed else "no invariant broken"
-    workers = f"{number} worker{'' if number == 1 else 's'}"
-    line = f"{word}: {NAME}, {len(done):,} seeds, {broke}, {seconds:.1f} s on {workers}"
+    line = f"{word}: {NAME}, {len(done):,} seeds, {broke}, {seconds:.1f} s on {counted(number, 'worker')}"
     terminal.console().print(Text(line, style=style))

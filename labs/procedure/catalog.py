@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from labs.procedure.problems import LabFileError, one_of
+from fwnode.explain import listed
+from labs.procedure.problems import LabFileError
 
 CATALOG = Path(__file__).parent.parent / "catalog"
 FILE = "lab.yaml"
@@ -30,7 +31,7 @@ def find(lab: str) -> Path:
     if os.path.lexists(path):
         return path
     near = difflib.get_close_matches(lab, names(), 1)
-    hint = f"did you mean {near[0]}?" if near else f"the catalog has {one_of(names())}"
+    hint = f"did you mean {near[0]}?" if near else f"the catalog has {listed(names())}"
     raise LabFileError(lab, [f"is neither a lab of the catalog nor a file; {hint}"])
 
 

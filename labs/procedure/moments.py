@@ -12,6 +12,8 @@ from labs.traffic.durations import format_duration
 
 SEED_MAX = 10**12
 """Largest seed of a run. Lab's own: one that a person can type."""
+SEEDS_MAX = 1_000_000
+"""Seeds of one command. Lab's own: their outcomes are kept in memory."""
 
 Span = tuple[float, float]
 

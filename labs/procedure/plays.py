@@ -17,6 +17,7 @@ from labs.procedure.ground import Ground, Load
 from labs.traffic.durations import format_duration
 from labs.traffic.fates import Fate, Tally
 from labs.traffic.workload import AnyWorkload
+from labs.words import counted
 
 POLL_S = 0.1
 """Wall seconds between two looks at what is waited for."""
@@ -175,11 +176,6 @@ async def check(run: Run, what: steps.Check) -> None:
         run.judgements.append(judgement)
         word = "held" if judgement.held else "NOT HELD"
         run.note("check", f"{word}: {judgement.text} (seen: {judgement.seen})")
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 session`, `2 sessions`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _failed(result: Mapping[str, Any]) -> str:

@@ -33,16 +33,12 @@ class Problems(list[str]):
         if len(self) >= PROBLEMS_SHOWN:
             return ""
         close = difflib.get_close_matches(word, words, 1) if len(word) <= WORD_MAX else []
-        return f"; did you mean {close[0]}?" if close else f"; known: {one_of(words)}"
+        return f"; did you mean {close[0]}?" if close else f"; known: {listed(words)}"
 
 
 def from_validation(error: ValidationError, value: object, where: str) -> list[str]:
     """pydantic's findings in our words."""
     return [f"{_joined(where, key)}: {what}" if where or key else what for key, what in slips(error, value)]
-
-
-def one_of(names: Iterable[str]) -> str:
-    return listed(names)
 
 
 def _joined(where: str, key: str) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from fwnode.explain import shown
+from fwnode.explain import listed, shown
 from fwnode.firewall.verdict import DropReason
 from labs.network.topology import Topology
 from labs.procedure import paths
 from labs.procedure.expectations import Expectation
 from labs.procedure.lives import Lives
-from labs.procedure.problems import Problems, one_of
+from labs.procedure.problems import Problems
 from labs.procedure.steps import Await, Check, Links, OneWay, Upgrade
 from labs.procedure.verbs import Step
 from labs.traffic.workload import KINDS, AnyWorkload
@@ -39,7 +39,7 @@ class References:
             switches = set(topology.switches)
             links = {*topology.links(), *topology.switches}
             for name in sorted(self.members - set(topology.members)):
-                has = one_of(topology.members)
+                has = listed(topology.members)
                 self.say(f"members.{name}", f"the topology {topology.name} has no such member; it has {has}")
             if workloads and not {"client", "server"} <= set(topology.hosts):
                 self.say("topology", f"{topology.name} needs the hosts client and server for workloads")
@@ -123,7 +123,7 @@ class References:
 
     def known(self, key: str, kind: str, name: str, names: Collection[str]) -> None:
         if name not in names:
-            self.say(key, f"unknown {kind} {name!r}; known: {one_of(names)}")
+            self.say(key, f"unknown {kind} {name!r}; known: {listed(names)}")
 
     def expectation(self, key: str, expectation: Expectation) -> None:
         before = len(self.problems)
@@ -136,7 +136,7 @@ class References:
     def path(self, key: str, path: str) -> None:
         first, *rest = path.split(".")
         if first not in PATHS:
-            self.say(key, f"nothing in a run is called {shown(path)}; begin with one of {one_of(PATHS)}")
+            self.say(key, f"nothing in a run is called {shown(path)}; begin with one of {listed(PATHS)}")
             return
         before = len(self.problems)
         if first in ("members", "drops") and rest:

@@ -20,11 +20,12 @@ from labs.procedure.expectations import Expectation, Judgement, judge
 from labs.procedure.ground import Ground, Load
 from labs.procedure.model import LabFile
 from labs.procedure.moments import moment, moment_words
-from labs.procedure.plays import RunError, counted
+from labs.procedure.plays import RunError
 from labs.procedure.verbs import VERBS, Life, Step, Verb
 from labs.traffic.driver import TrafficError
 from labs.traffic.fates import Tally
 from labs.traffic.workload import AnyWorkload
+from labs.words import counted
 from syncproto.joining import NO_FULL_SYNC
 
 TAKEOVER_WAIT_S = 6.0  # longer than the dead timer (2.5 s) and an election after it

@@ -17,13 +17,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fwnode.explain import shown
+from fwnode.explain import listed, shown
 from fwnode.files import FileError, load_yaml
 from fwnode.firewall.parameters import PARAMETERS
 from fwnode.yaml_reader import ReadError, read
 from labs.network.topology import TopologyCluster, load_topology
 from labs.procedure.model import BESIDE_A_VERB, Clock, Header, LabFile, LabFileMember, Reading
-from labs.procedure.problems import LabFileError, one_of
+from labs.procedure.problems import LabFileError
 from labs.procedure.verbs import VERBS
 from labs.traffic.workload import KINDS, AnyWorkload
 
@@ -175,7 +175,7 @@ def _unknown(data: Mapping[str, Any], gone: list[str], part: str, known: Tree) -
     if near:
         return f"{key}: there is no such key; did you mean {'.'.join([*gone, near[0]])}?"
     there = ".".join(gone) or "a lab file"
-    return f"{key}: {there} has " + (f"no key {part!r}; known: {one_of(known)}" if known else "no keys beneath it")
+    return f"{key}: {there} has " + (f"no key {part!r}; known: {listed(known)}" if known else "no keys beneath it")
 
 
 def _alternatives(keys: list[str]) -> str:

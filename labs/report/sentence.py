@@ -7,6 +7,7 @@ from typing import Any
 
 from labs.procedure.document import Document
 from labs.traffic.durations import format_duration
+from labs.words import counted
 
 LASTING = ("sessions", "ftp")
 """Kinds of workloads whose sessions outlive one exchange."""
@@ -67,7 +68,7 @@ def _why(document: Document) -> list[str]:
         deeds = []
         learned = document["members"][member]["learned"]
         if learned:
-            deeds.append(f"learned {_count(learned, 'connection')} from packets that it would otherwise have dropped")
+            deeds.append(f"learned {counted(learned, 'connection')} from packets that it would otherwise have dropped")
         deeds += _drops(document["drops"][member])
         if deeds:
             clauses.append(f"{member} {_listed(deeds)}")
@@ -76,10 +77,10 @@ def _why(document: Document) -> list[str]:
 
 def _drops(counts: Mapping[str, int]) -> list[str]:
     """What a member dropped that may have been part of a session."""
-    dropped = [f"{_count(counts[reason], 'packet')} {why}" for reason, why in DROPPED.items() if counts.get(reason)]
+    dropped = [f"{counted(counts[reason], 'packet')} {why}" for reason, why in DROPPED.items() if counts.get(reason)]
     deeds = [f"dropped {_listed(dropped)} without telling anyone"] if dropped else []
     if rejected := counts.get("REJECTED"):
-        deeds.append(f"rejected {_count(rejected, 'packet')} by the rule base")
+        deeds.append(f"rejected {counted(rejected, 'packet')} by the rule base")
     return deeds
 
 
@@ -87,7 +88,7 @@ def _takeover(document: Document, takeover: Mapping[str, Any]) -> str:
     knew, had = takeover["taker_connections"], takeover["former_connections"]
     who = f"{takeover['taker']} ({takeover['release']}) took over"
     share = "none" if knew == 0 else "all" if knew >= had else f"{knew:,}"
-    of = f"the {_count(had, 'connection')} of {takeover['former']}"
+    of = f"the {counted(had, 'connection')} of {takeover['former']}"
     clause = f"{who} knowing {share} of {of}"
     sync = takeover["sync"]
     if takeover["full_sync"]:
@@ -123,7 +124,7 @@ def _tables(document: Document) -> list[str]:
             reason = f" ({full['reason']})" if full.get("reason") else ""
             took = f" (it {full['text']})" if full.get("text") else ""
             clauses.append(f"full sync of {name} failed{reason}{took} while delta sync went on with "
-                           f"{_count(member['synced_delta'], 'record')}")
+                           f"{counted(member['synced_delta'], 'record')}")
     if len(counts) > 1 and any(counts.values()) and not document["problem"] and not document["comparisons"]:
         alike = len(set(counts.values())) == 1
         held = _listed([f"{name} {number:,}" for name, number in counts.items()])
@@ -150,7 +151,7 @@ def _comparisons(document: Document) -> list[str]:
 
 def _difference(comparison: Mapping[str, Any], lack: str) -> str:
     lacks = [f"{member} {lack} {number:,}" for member, number in comparison["missing"].items() if number]
-    return _count(comparison["different"], "connection") + (f" ({_listed(lacks)})" if lacks else "")
+    return counted(comparison["different"], "connection") + (f" ({_listed(lacks)})" if lacks else "")
 
 
 def _sync_trouble(document: Document) -> list[str]:
@@ -161,9 +162,9 @@ def _sync_trouble(document: Document) -> list[str]:
         blocking = member["blocking"]
         if blocking["scenarios"]:
             deeds.append(f"blocked new connections {_times(blocking['scenarios'])}, for {blocking['seconds']:.1f} s in "
-                         f"all, and dropped {_count(blocking['packets'], 'packet')} of them")
+                         f"all, and dropped {counted(blocking['packets'], 'packet')} of them")
         if lost := member["counters"]["lost_updates"]:
-            deeds.append(f"lost {_count(lost, 'update')} of the others for good")
+            deeds.append(f"lost {counted(lost, 'update')} of the others for good")
         if member["healed"]:
             deeds.append(f"mended its table by a full sync of its own accord {_times(member['healed'])}")
         if deeds:
@@ -203,7 +204,7 @@ def _floods(document: Document) -> list[str]:
                 clauses.append(f"{arrived:,} of {offered:,} new connections of `{name}` passed, {figures['refused']:,} "
                                "were refused")
         elif figures["kind"] == "ping" and figures["sent"]:
-            clauses.append(f"{figures['answered']:,} of {_count(figures['sent'], 'ping')} of `{name}` "
+            clauses.append(f"{figures['answered']:,} of {counted(figures['sent'], 'ping')} of `{name}` "
                            f"{'was' if figures['sent'] == 1 else 'were'} answered")
     return clauses
 
@@ -226,10 +227,6 @@ def _times(number: int) -> str:
 
 def _all(number: int, noun: str) -> str:
     return f"the one {noun}" if number == 1 else f"all {number:,} {noun}s"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _listed(parts: list[str]) -> str:

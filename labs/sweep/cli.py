@@ -15,7 +15,7 @@ from rich.text import Text
 from labs.exit_codes import ExitCode
 from labs.network.errors import LabError
 from labs.procedure import catalog
-from labs.procedure.moments import SEED_MAX
+from labs.procedure.moments import SEED_MAX, SEEDS_MAX
 from labs.report import terminal
 from labs.results import Results
 from labs.sweep import picture
@@ -25,9 +25,8 @@ from labs.sweep.local_workers import Workers
 from labs.sweep.outcome import Outcome
 from labs.sweep.summary import Summary, document
 from labs.sweep.variants import Variant, read_varied, variants
+from labs.words import counted
 
-SEEDS_MAX = 1_000_000
-"""Seeds of one sweep. Lab's own: their outcomes are kept in memory."""
 EPILOG = ("Exit codes: 0 every seed held, 1 a seed failed, 2 usage or file error (nothing was run), 3 warnings, 4 the "
           "cluster of --dask cannot run it, 70 an error of fwlab itself in a seed, 74 a result could not be written, "
           "130 interrupted (what was done is shown and written).")  # fmt: skip
@@ -99,10 +98,10 @@ def exit_code(summaries: Sequence[Summary], interrupted: bool) -> ExitCode:
 def _last_line(found: Sequence[Variant], done: int, summaries: Sequence[Summary], seconds: float, number: int,
                interrupted: bool) -> None:  # fmt: skip
     failed = sum(summary.failures for summary in summaries)
-    runs = f"{done:,} run{'' if done == 1 else 's'}"
+    runs = counted(done, "run")
     broken = any(summary.broken for summary in summaries)
     word = "INTERRUPTED" if interrupted else "FAIL" if failed else "WARN" if broken else "PASS"
     style = {"FAIL": "bold red", "PASS": "bold green"}.get(word, "bold yellow")
     of = f" of {len(found)} variants" if len(found) > 1 else ""
     terminal.console().print(Text(f"{word}: {found[0].file.name}, {runs}{of}, {failed:,} failed, {seconds:.1f} s on "
-                                  f"{number} worker{'' if number == 1 else 's'}", style=style))  # fmt: skip
+                                  f"{counted(number, 'worker')}", style=style))  # fmt: skip

@@ -18,6 +18,7 @@ from labs.report.terminal import console as report_console
 from labs.sweep.outcome import COUNTED, SILENCE
 from labs.sweep.summary import Distribution, Summary, ranked
 from labs.traffic.fates import FAILED
+from labs.words import counted
 
 BAR_WIDTH = 40
 REACH_WIDTH = 20
@@ -45,7 +46,7 @@ def show(summaries: Sequence[Summary], to: Console | None = None) -> None:
 
 def _show_alone(summary: Summary, out: Console) -> None:
     if summary.told:
-        out.print(Text(f"What became of the sessions, over {_seeds(len(summary.told))}", style="bold"))
+        out.print(Text(f"What became of the sessions, over {counted(len(summary.told), 'seed')}", style="bold"))
         out.print(distributions(summary))
         out.print()
     for title, values, unit in pictures(summary):
@@ -60,17 +61,16 @@ def _show_failures(summary: Summary, out: Console) -> None:
     """What failed in which seeds, and how the worst one is played again."""
     found = list(summary.what_failed().items())
     for what, seen in found[:FAILURES_SHOWN]:
-        seeds = ", ".join(str(seed) for seed, _ in seen[:SEEDS_SHOWN])
-        more = f" and {len(seen) - SEEDS_SHOWN:,} more" if len(seen) > SEEDS_SHOWN else ""
         word, style = ("warning", "yellow") if summary.is_warning(what) else ("FAILED", "bold red")
-        out.print(Text.assemble((f"{_seeds(len(seen))} {word}  ", style), what))
-        out.print(Text(f"  seed{'s' if len(seen) > 1 else ''} {seeds}{more}"))
+        out.print(Text.assemble((f"{counted(len(seen), 'seed')} {word}  ", style), what))
+        out.print(Text(f"  {named_seeds([seed for seed, _ in seen])}"))
         if seen[0][1] != what:
             out.print(Text(f"  seed {seen[0][0]}: {seen[0][1]}", style="dim"))
     if len(found) > FAILURES_SHOWN:
         out.print(Text(f"and {len(found) - FAILURES_SHOWN:,} more kinds of failure; --json has all of them"))
     if (worst := summary.worst) is not None:
-        out.print(Text(f"the worst is seed {worst.seed}: {_lost(worst.lost)}; to see it whole:", style="bold"))
+        lost = f"{counted(worst.lost, 'session')} lost"
+        out.print(Text(f"the worst is seed {worst.seed}: {lost}; to see it whole:", style="bold"))
         out.print(Text(f"  {summary.replay(worst.seed)}"), soft_wrap=True)
     out.print()
 
@@ -199,12 +199,10 @@ def _cells(distribution: Distribution, digits: int = 0) -> list[str]:
             f"{distribution.most:,.{digits}f}", f"{distribution.mean:,.{digits or 1}f}"]  # fmt: skip
 
 
-def _seeds(number: int) -> str:
-    return f"{number:,} seed{'' if number == 1 else 's'}"
-
-
-def _lost(number: int) -> str:
-    return f"{number:,} session{'' if number == 1 else 's'} lost"
+def named_seeds(seeds: Sequence[int]) -> str:
+    """`seed 3`, `seeds 1, 2, 3`; of many the first ones, and how many more there are."""
+    more = f" and {len(seeds) - SEEDS_SHOWN:,} more" if len(seeds) > SEEDS_SHOWN else ""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds[:SEEDS_SHOWN]))}{more}"
 
 
 def _table(*left: str, right: Sequence[str] = ()) -> Table:

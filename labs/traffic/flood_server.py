@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from fwnode.node_process import raise_file_limit
 from labs.traffic.fates import Tally
 from labs.traffic.flood_packets import flow, packet_filter
-from labs.traffic.stdio_commands import Command, raise_file_limit, say, serve_commands
+from labs.traffic.stdio_commands import Command, say, serve_commands
 
 FRAME_BYTES = 256
 """Of the ring, for one packet: the kernel's header (some 80 bytes), then ours (60 at most)."""

@@ -10,7 +10,7 @@ import socket
 import sys
 from typing import Any
 
-from labs.traffic.stdio_commands import raise_file_limit
+from fwnode.node_process import raise_file_limit
 from labs.traffic.threads import serve
 from labs.traffic.transfers import Heard, NoDataConnection, patience_of
 

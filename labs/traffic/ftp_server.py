@@ -16,7 +16,8 @@ from pyftpdlib.filesystems import AbstractedFS
 from pyftpdlib.handlers import DTPHandler, FTPHandler
 from pyftpdlib.servers import FTPServer
 
-from labs.traffic.stdio_commands import raise_file_limit, say, serve_commands
+from fwnode.node_process import raise_file_limit
+from labs.traffic.stdio_commands import say, serve_commands
 from labs.traffic.transfers import content
 
 BACKLOG = 1024

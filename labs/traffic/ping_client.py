@@ -8,8 +8,10 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from fwnode.node_process import raise_file_limit
 from labs.traffic.fates import Fate, Session, Tally
-from labs.traffic.stdio_commands import Command, raise_file_limit, say, serve_commands
+from labs.traffic.paced import Paced
+from labs.traffic.stdio_commands import Command, say, serve_commands
 from labs.traffic.transfers import patience_of
 
 Echo = Callable[[float], Awaitable[bool]]
@@ -20,28 +22,22 @@ class Pinger:
     """The exchanges of a workload, as the commands of its client process."""
 
     def __init__(self, orders: dict[str, Any], exchange: Echo, clock: Callable[[], float]) -> None:
-        self.orders = orders
         self.patience_s = patience_of(orders)
         self._exchange = exchange
         self._clock = clock
         self.sessions: list[Session] = []
-        self._stream: asyncio.Task[None] | None = None
+        self._stream = Paced(orders["rate"], orders["count"], clock, self._begin)
         self._waiting: set[asyncio.Task[None]] = set()
 
     def commands(self) -> dict[str, Command]:
         return {"open": self.open, "finish": self.finish, "report": self.report}
 
     async def open(self) -> dict[str, Any]:
-        if self._stream is None:
-            self._stream = asyncio.create_task(self._send_one_by_one(self.orders["count"]))
+        self._stream.start()
         return {"opened": 0, "failed": 0}
 
     async def finish(self) -> dict[str, Any]:
-        if self._stream is not None:
-            if self.orders["count"] is None:
-                self._stream.cancel()
-            await asyncio.wait([self._stream])
-            self._stream = None
+        await self._stream.end()
         while self._waiting:
             await asyncio.wait(self._waiting)
         return await self.report()
@@ -51,17 +47,12 @@ class Pinger:
         tally.figures = {"sent": tally.sessions, "answered": tally.fates[Fate.FINISHED]}
         return {"tally": tally.as_json(), "unopened": []}
 
-    async def _send_one_by_one(self, count: int | None) -> None:
-        """So many, or for ever."""
-        begin, index = self._clock(), 0
-        while count is None or index < count:
-            await asyncio.sleep(max(0.0, index / self.orders["rate"] - (self._clock() - begin)))
-            index += 1
-            session = Session(len(self.sessions), began_at=self._clock())
-            self.sessions.append(session)
-            task = asyncio.create_task(self._ping(session))
-            self._waiting.add(task)
-            task.add_done_callback(self._waiting.discard)
+    async def _begin(self) -> None:
+        session = Session(len(self.sessions), began_at=self._clock())
+        self.sessions.append(session)
+        task = asyncio.create_task(self._ping(session))
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
 
     async def _ping(self, session: Session) -> None:
         session.ask(self._clock())

@@ -7,10 +7,12 @@ import json
 import sys
 from typing import Any
 
+from fwnode.node_process import raise_file_limit
 from labs.traffic.fates import FAILED, Session
 from labs.traffic.host import Host, running_host
+from labs.traffic.paced import Paced
 from labs.traffic.session_conversation import Asker, Conversation
-from labs.traffic.stdio_commands import Command, raise_file_limit, say, serve_commands
+from labs.traffic.stdio_commands import Command, say, serve_commands
 
 OPENINGS_AT_ONCE = 1_000
 
@@ -27,15 +29,17 @@ class SessionClient:
         self._sessions = 0
         self._openings: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(OPENINGS_AT_ONCE)
-        self._stream: asyncio.Task[None] | None = None
+        self._stream: Paced | None = None
+        if orders["kind"] == "short":
+            self._stream = Paced(orders["rate"], orders["count"], host.clock, self._begin_opening)
 
     # -- commands
 
     async def open(self) -> dict[str, Any]:
-        if self.orders["kind"] == "short":
-            if self._stream is None:
+        if self._stream is not None:
+            if not self._stream.running:
                 self.asker.finishing = False
-                self._stream = asyncio.create_task(self._open_one_by_one(self.orders["count"]))
+            self._stream.start()
             return {"opened": 0, "failed": 0}
         return await self._open_many(self.orders["count"])
 
@@ -57,10 +61,7 @@ class SessionClient:
 
     async def finish(self) -> dict[str, Any]:
         if self._stream is not None:
-            if self.orders["count"] is None:
-                self._stream.cancel()
-            await asyncio.wait([self._stream])
-            self._stream = None
+            await self._stream.end()
         while self._openings:
             await asyncio.wait(self._openings)
         if self.orders.get("speaks_first") == "server":
@@ -100,15 +101,6 @@ class SessionClient:
         await self.asker.quiet(new)
         failed = sum(1 for conversation in new if conversation.session and conversation.session.fate in FAILED)
         return {"opened": len(new) - failed, "failed": failed}
-
-    async def _open_one_by_one(self, count: int | None) -> None:
-        """So many, or for ever."""
-        begin = self.host.clock()
-        index = 0
-        while count is None or index < count:
-            await asyncio.sleep(max(0.0, index / self.orders["rate"] - (self.host.clock() - begin)))
-            await self._begin_opening()
-            index += 1
 
     async def _begin_opening(self) -> None:
         await self._room.acquire()

@@ -10,10 +10,11 @@ import json
 import sys
 from typing import Any
 
+from fwnode.node_process import raise_file_limit
 from labs.traffic.fates import Session
 from labs.traffic.host import Host, running_host
 from labs.traffic.session_conversation import Asker, Conversation
-from labs.traffic.stdio_commands import Command, raise_file_limit, say, serve_commands
+from labs.traffic.stdio_commands import Command, say, serve_commands
 
 BACKLOG = 4096
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,12 +17,6 @@ LINE_MAX = 16 * 1024 * 1024
 """Bytes of one command or answer: the numbers of all sessions that a lab may have are some 100 kB."""
 
 Command = Callable[..., Awaitable[Any]]
-
-
-def raise_file_limit() -> None:
-    """One descriptor a connection: the default of 1,024 is far too few."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def say(line: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tftpy import TftpClient, TftpException, TftpTimeout
 
-from labs.traffic.stdio_commands import raise_file_limit
+from fwnode.node_process import raise_file_limit
 from labs.traffic.threads import serve
 from labs.traffic.transfers import Heard, patience_of
 

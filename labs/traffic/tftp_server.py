@@ -15,7 +15,8 @@ from typing import Any
 
 from tftpy import TftpServer
 
-from labs.traffic.stdio_commands import raise_file_limit, say, serve_commands
+from fwnode.node_process import raise_file_limit
+from labs.traffic.stdio_commands import say, serve_commands
 from labs.traffic.transfers import content
 
 RETRANSMIT_S = 1
