@@ -15,7 +15,7 @@ FIGURES = (
     "full_sync_1m_p99", "failover_default", "failover_fast", "memory_active", "memory_standby",
 )  # fmt: skip
 """Those that compare us with a peer. What `wire` counts has none, and is kept apart."""
-SIMULATED = ("simulated_packets", "simulated_hours")
+SIMULATED = ("simulated_packets", "simulated_hours", "simulated_100k", "simulated_100k_memory")
 """Those of the simulated world. They have no peer."""
 _DIGITS = 3
 

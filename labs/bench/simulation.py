@@ -2,6 +2,7 @@
 
 `simulated_packets`: packets that a client sends through an active member to a server, in an established connection
 each. `simulated_hours`: hours of lab time of a whole lab of the catalogue, its members, workloads and steps included.
+`simulated_100k` and `simulated_100k_memory`: the same lab with 100,000 connections (`labs.bench.large_upgrade`), once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from time import perf_counter
 
 from fwnode.configuration import MemberConfig, load_releases
 from labs.bench.figures import Row, alone
+from labs.bench.large_upgrade import LAB, Taken, by_a_process
 from labs.bench.progress import Progress
 from labs.network.errors import LabError
 from labs.network.members import MemberSettings, member_configuration
@@ -29,16 +31,17 @@ PACKETS = 100_000
 BURST, BURST_EVERY_S = 10, 1e-4
 """100,000 packets a second of virtual time, which a member forwards without a queue."""
 CONNECTIONS = 100
-LAB = "failover-synced"
+LARGE_CONNECTIONS = 100_000
+MEBIBYTE = 1 << 20
 PEER = "none: nothing else runs the same member"
 
 
 def steps(rounds: int) -> int:
-    return 2 * rounds
+    return 2 * rounds + 1
 
 
 async def measure(rounds: int, progress: Progress) -> list[Row]:
-    """The rows `simulated_packets` and `simulated_hours`. Raises `LabError`."""
+    """All rows. Raises `LabError`."""
     packets, hours = list[float](), list[float]()
     for number in range(1, rounds + 1):
         progress.begins("simulated packets")
@@ -46,11 +49,20 @@ async def measure(rounds: int, progress: Progress) -> list[Row]:
         progress.done(f"round {number} of {rounds}: {packets[-1]:,.0f} simulated packets a second")
         progress.begins(f"{LAB}, simulated")
         hours.append(await asyncio.to_thread(hours_a_second, number))
-        progress.done(f"round {number} of {rounds}: {hours[-1] * 3600:,.0f} seconds of {LAB} a second")
+        progress.done(f"round {number} of {rounds}: {hours[-1]:.1f} hours of {LAB} a second")
+    progress.begins(f"{LAB} with {LARGE_CONNECTIONS:,} connections, simulated (a minute or two)")
+    large = await asyncio.to_thread(by_a_process, LARGE_CONNECTIONS)
+    progress.done(f"{LAB} with {LARGE_CONNECTIONS:,} connections: {large.seconds:.0f} s, {_mebibytes(large):,.0f} MiB")
     return [
         alone("simulated_packets", packets, peer_name=PEER, unit="packets/s", better="higher"),
         alone("simulated_hours", hours, peer_name=PEER, unit="h/s", better="higher"),
+        alone("simulated_100k", [large.seconds], peer_name=PEER, unit="s", better="lower"),
+        alone("simulated_100k_memory", [_mebibytes(large)], peer_name=PEER, unit="MiB", better="lower"),
     ]
+
+
+def _mebibytes(taken: Taken) -> float:
+    return taken.bytes / MEBIBYTE
 
 
 def packets_a_second(seed: int) -> float:
