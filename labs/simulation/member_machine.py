@@ -100,11 +100,11 @@ class MemberMachine(Machine):
 
     # -- lives ----------------------------------------------------------------------------------------------------
 
-    def start(self, config: MemberConfig, compatibility: Compatibility, directory: Path = Path()) -> None:
+    def start(self, config: MemberConfig, compatibility: Compatibility) -> None:
         """A new process. `config.clock.epoch` is in this machine's wire time. Raises `FileError` for a rule base that
         is not in order."""
         assert self.life is None, f"{self.name} runs already"
-        loaded = self._load(config, directory)
+        loaded = self._load(config)
         self._prepare(config)
         self.world.tell(self.name, f"the process starts, release {config.release}")
         self.life = MemberLife(self, config, compatibility, loaded)
@@ -147,9 +147,9 @@ class MemberMachine(Machine):
         for listener in self.listeners:
             listener(event)
 
-    def _load(self, config: MemberConfig, directory: Path) -> Loaded:
+    def _load(self, config: MemberConfig) -> Loaded:
         """The rule base, as `fwnode.kept_policy` finds it: the kept one, unless another is configured since."""
-        document, where = config.policy_document(directory)
+        document, where = config.policy_document(Path())
         members, problem = frozenset(config.members), ""
         if self._kept is not None:
             configured, policy, source = self._kept
@@ -319,7 +319,7 @@ class MemberMachine(Machine):
         if asked is not None:
             to, message = asked.mac, Neighbourly(False, mac, address, asked.sender, raw=True)
         else:
-            # Of ARP a question that its sender answers, as `fwnode.datapath.addresses` announces.
+            # Of ARP a question that its sender answers, as `fwnode.datapath.address_keeper` announces.
             to, message = BROADCAST, Neighbourly(len(address) == 4, mac, address, address, to_all=True, raw=True)
         interface.send((to, interface.mac, NEIGHBOUR, message), self.world.now)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Any
 
 from labs.simulation.ip_packets import ICMP, ICMPV6, PORT_UNREACHABLE, TCP, UDP, icmp_message
 from labs.simulation.machine import Machine
@@ -287,7 +286,3 @@ class Stack:
         self._pinged.clear()
         for connection in list(self.connections.values()):
             connection.close(self.world.now)
-
-    def known(self) -> dict[str, Any]:
-        """For people."""
-        return {"connections": len(self.connections), "sockets": sorted(self.sockets)}
