@@ -15,7 +15,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from fwnode import splits
+from fwnode import split_brain_words
 from fwnode.cluster.membership import Cluster, ClusterEvent, MemberState, PeerChanged, StateChanged
 from fwnode.cluster.split_brain import PossibleSplit, SplitBrain
 from fwnode.cluster.stopping import GracefulStop, StopStep
@@ -300,7 +300,8 @@ class Core:
         elif isinstance(event, PeerChanged):
             self._peer_changed(event, now)
         elif isinstance(event, SplitBrain | PossibleSplit):
-            self.event("log", splits.words(event, self.config.peers[event.peer]), peer=self.config.peers[event.peer])
+            name = self.config.peers[event.peer]
+            self.event("log", split_brain_words.words(event, name), peer=name)
         elif event.network:
             self._network_changed(event)
         else:

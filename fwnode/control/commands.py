@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import Field
 
-from fwnode import splits
+from fwnode import split_brain_words
 from fwnode.cluster.membership import ADMIN_DOWN, MemberState
 from fwnode.cluster.sync_network import Reach, status_with, summary
 from fwnode.control import compare
@@ -113,7 +113,7 @@ class Commands:
             "healed": member.sync.joining.healed,
             "refused_messages": self._refused(),
             "failures": dict(member.guard.failures),
-            "split_brains": splits.figures(cluster.split_brains, member.config.peers, member.now),
+            "split_brains": split_brain_words.figures(cluster.split_brains, member.config.peers, member.now),
             "lab_time": member.lab_now,
             "uptime_s": member.now - member.started_at,
         }
@@ -203,7 +203,7 @@ class Commands:
             "reason": cluster.reason,
             "changed_at": wall - (now - cluster.changed_at),
             "failovers": cluster.failover_count,
-            "split_brains": splits.figures(cluster.split_brains, member.config.peers, member.now),
+            "split_brains": split_brain_words.figures(cluster.split_brains, member.config.peers, member.now),
             "last_failover": {
                 "at": wall - (now - failover.at),
                 "former": names.get(failover.former or 0, ""),
