@@ -391,12 +391,12 @@ class PeerSession:
             return self._hello_at
         if self.receiver.ack_due or self.context.sender.pending(self.peer):
             return -inf
-        ours = self._ours.due(self.context.sender.behind_since(self.peer))
-        theirs = self._theirs.due(self.receiver.behind_since)
-        return min(self.receiver.next_wakeup(), self._silent_at(), ours, theirs)
-
-    def _silent_at(self) -> float:
         since = self.context.sender.behind_since(self.peer)
+        soonest = min(self.receiver.next_wakeup(), self._theirs.due(self.receiver.behind_since))
+        return soonest if since == inf else min(soonest, self._silent_at(since), self._ours.due(since))
+
+    def _silent_at(self, since: float) -> float:
+        """When the peer has said nothing for too long that has been behind since then."""
         return inf if since == inf else max(since, self._last_heard) + self.context.peer_silence_s
 
     def on_wakeup(self, now: float) -> None:
@@ -405,7 +405,7 @@ class PeerSession:
             return
         self._deliver(*self.receiver.give_up(now))
         self._note_lag(self.receiver, now)
-        if now >= self._silent_at():
+        if now >= self._silent_at(self.context.sender.behind_since(self.peer)):
             self.context.sender.suspend(self.peer)
             self.context.counters.silent_peers += 1
             self.off_reason = TIMED_OUT

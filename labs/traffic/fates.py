@@ -132,9 +132,10 @@ class Tally:
     def add(self, session: Session) -> None:
         self.sessions += 1
         self.answers += session.answers
-        self.longest_silence_s = max(self.longest_silence_s, session.longest_silence_s)
-        if session.opened_at is not None:
-            self.longest_open_s = max(self.longest_open_s, session.opened_at - session.began_at)
+        if session.longest_silence_s > self.longest_silence_s:
+            self.longest_silence_s = session.longest_silence_s
+        if session.opened_at is not None and session.opened_at - session.began_at > self.longest_open_s:
+            self.longest_open_s = session.opened_at - session.began_at
         if session.fate is None:
             self.open += 1
         else:
@@ -187,5 +188,8 @@ class Tally:
         )
 
     def _span(self, name: str, first: float, last: float) -> None:
-        old = self.last_answer.get(name, (first, last))
-        self.last_answer[name] = (min(old[0], first), max(old[1], last))
+        old = self.last_answer.get(name)
+        if old is None:
+            self.last_answer[name] = (first, last)
+        elif first < old[0] or last > old[1]:  # most lie within it
+            self.last_answer[name] = (min(old[0], first), max(old[1], last))
