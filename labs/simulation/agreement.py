@@ -1,13 +1,13 @@
 """Whether two runs of a lab, one on real packets and one simulated, say the same. Pure.
 
 Compared are the verdict, what became of each expectation, the fates of each workload's sessions, which reasons of drops
-occur, and the order of states that each member went through. What may differ has a name here, and a reason. Where the
-worlds differ otherwise, the simulator is taken to be wrong until it is shown that it is not.
+occur, the order of states that each member went through, and each takeover. What may differ has a name here, and a
+reason. Where the worlds differ otherwise, the simulator is taken to be wrong until it is shown that it is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from labs.procedure.document import Document
@@ -20,25 +20,33 @@ MAY_DIFFER: Mapping[str, str] = {
     "answers": "how many questions fit into a run that takes a little longer",
     "last_answer": "as answers",
     "counters": "how often something was retransmitted depends on which packet was lost",
-    "packets": "as counters",
+    "packets": "as counters; so does how many packets were dropped, where some were",
     "connections": "short connections are opened at a pace, and some more of them in a longer run",
 }
 """Figures that are not compared, and why. (Expectations about them are: a lab says how much is enough.)"""
-PACED = ("short", "ping")
-"""Kinds of workloads that go on until they are told to end, so that their number of sessions is one of time. Of them is
-compared which fates occur."""
-APART_SHARE, APART_LEAST = 0.05, 3
-"""Sessions of a fate may differ by this share of the workload's, or by so many: which of them spoke just before a fault
-is a matter of milliseconds."""
-FEW_DROPS = 20
-"""A reason that does not occur in one world may occur so often in the other: packets that were under way at a takeover,
-and those that a busy machine sends once more."""
+FLOOD_SHARE = 0.05
+"""Of a flood's connections so many may have another fate: how many find a slow link full, or sync under load, is a
+matter of the moment at which an ACK comes. Real runs are up to 2 % from each other, and a busy machine's more."""
+ENDLESS_SESSIONS_SHARE, ENDLESS_FATES = 0.1, 0.2
+"""Of a workload that goes on until it is told to end: by so much its number of sessions may differ, which is one of
+time (up to 1.5 % between real runs that a busy machine made longer), and so may the share of a fate: which of some
+hundred come while sync is under load (real runs: 4 %, seeds: 12 %)."""
+ONE_WORLD: Mapping[str, str] = {
+    "NOT_ACTIVE": "packets under way when a member gives way: a switch has brought them to it before it knows better",
+    "POLICY": "an answer whose question passed the other member just before a takeover meets one that learns, and "
+              "that no rule lets in from outside: with 430 questions a second, one in two real runs, fewer simulated",
+}  # fmt: skip
+"""Reasons of drops that may occur in one world only, `ONE_WORLD_MAX` times at most: they are those of packets that are
+under way at a moment, which is longer on a busy machine."""
+ONE_WORLD_MAX = 5
+TAKEOVER = ("former", "taker", "former_release", "release", "cause", "exchange", "state")
+"""What is compared of a takeover, besides whether the taker knew all connections, some, or none."""
 
 
-def differences(real: Document, simulated: Document) -> list[str]:
-    """What the two documents say differently, a line each."""
-    return [*_verdicts(real, simulated), *_fates(real, simulated), *_drops(real, simulated),
-            *_states(real, simulated)]  # fmt: skip
+def differences(real: Document, simulated: Document, endless: Collection[str] = ()) -> list[str]:
+    """What the two documents say differently, a line each. `endless`: the workloads that have no number of sessions."""
+    return [*_verdicts(real, simulated), *_fates(real, simulated, endless), *_drops(real, simulated),
+            *_states(real, simulated), *_takeovers(real, simulated)]  # fmt: skip
 
 
 def _verdicts(real: Document, simulated: Document) -> Iterator[str]:
@@ -58,17 +66,28 @@ def _held(judgement: Mapping[str, Any]) -> str:
     return "held" if judgement["held"] else "not held"
 
 
-def _fates(real: Document, simulated: Document) -> Iterator[str]:
+def _fates(real: Document, simulated: Document, endless: Collection[str]) -> Iterator[str]:
     for name, figures in real["workloads"].items():
         other = simulated["workloads"][name]
-        fates = [*map(str, Fate), "open"]
-        apart = max(APART_LEAST, APART_SHARE * figures["sessions"])
-        if figures["kind"] in PACED:
-            differing = [fate for fate in fates if bool(figures[fate]) != bool(other[fate])
-                         and max(figures[fate], other[fate]) > apart]  # fmt: skip
-        else:
-            differing = [fate for fate in ("sessions", *fates) if abs(figures[fate] - other[fate]) > apart]
+        alike = _alike_endless if name in endless else _alike_flood if figures["kind"] == "flood" else _alike
+        differing = [fate for fate in ("sessions", *map(str, Fate), "open") if not alike(figures, other, fate)]
         yield from (f"workload {name}: {figures[fate]} {fate} really, {other[fate]} simulated" for fate in differing)
+
+
+def _alike(real: Document, simulated: Document, fate: str) -> bool:
+    return bool(real[fate] == simulated[fate])
+
+
+def _alike_flood(real: Document, simulated: Document, fate: str) -> bool:
+    apart = 0.0 if fate == "sessions" else FLOOD_SHARE * real["sessions"]
+    return bool(abs(real[fate] - simulated[fate]) <= apart)
+
+
+def _alike_endless(real: Document, simulated: Document, fate: str) -> bool:
+    if fate == "sessions":
+        return bool(abs(real[fate] - simulated[fate]) <= ENDLESS_SESSIONS_SHARE * real[fate])
+    shares = [world[fate] / max(1, world["sessions"]) for world in (real, simulated)]
+    return bool(shares[0]) == bool(shares[1]) and abs(shares[0] - shares[1]) <= ENDLESS_FATES
 
 
 def _drops(real: Document, simulated: Document) -> Iterator[str]:
@@ -76,7 +95,8 @@ def _drops(real: Document, simulated: Document) -> Iterator[str]:
         other = simulated["drops"][member]
         for reason in sorted(counts.keys() | other.keys()):
             there, here = counts.get(reason, 0), other.get(reason, 0)
-            if bool(there) != bool(here) and there + here > FEW_DROPS:
+            allowed = ONE_WORLD_MAX if reason in ONE_WORLD else 0
+            if bool(there) != bool(here) and there + here > allowed:
                 yield f"drops of {member}: {there} {reason} really, {here} simulated"
 
 
@@ -97,3 +117,15 @@ def states(document: Document, member: str) -> list[str]:
                 found += [old] if old == "Initializing" else []
                 found.append(rest.partition(":")[0])
     return found
+
+
+def _takeovers(real: Document, simulated: Document) -> Iterator[str]:
+    there, here = [[_takeover(one) for one in world["takeovers"]] for world in (real, simulated)]
+    if there != here:
+        yield f"takeovers: {'; '.join(there) or 'none'} really, {'; '.join(here) or 'none'} simulated"
+
+
+def _takeover(found: Mapping[str, Any]) -> str:
+    known, of = found["taker_connections"], found["former_connections"]
+    knew = "none" if not known else "some" if known < of else "all"
+    return " ".join([*(str(found[key]) for key in TAKEOVER), f"knew {knew}"])

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.timeout(400)  # the first test of a lab waits for the w
 
 @pytest.mark.parametrize("lab", catalog.names())
 def test_a_lab_says_the_same_in_both_worlds(lab, run_lab):
-    real, simulated = run_lab(lab), simulate(load(catalog.find(lab)), 1)
+    file = load(catalog.find(lab))
+    real, simulated = run_lab(lab), simulate(file, 1)
     assert (real["world"], simulated["world"]) == ("real", "simulated")
-    assert differences(real, simulated) == []
+    endless = [name for name, workload in file.workloads.items() if getattr(workload, "count", 0) is None]
+    assert differences(real, simulated, endless) == []
