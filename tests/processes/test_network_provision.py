@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "labs" / "provision.sh"
+SCRIPT = Path(__file__).parents[2] / "labs" / "provision.sh"
 
 
 def provision(*arguments, **environment):
