@@ -127,7 +127,7 @@ def trip_steps(rounds: int) -> int:
     return 3 * rounds
 
 
-async def measure_trip(rounds: int, progress: Progress, count: int = ROUND_TRIPS) -> list[Row]:
+async def measure_trip(rounds: int, progress: Progress, count: int = ROUND_TRIPS, probes: int = PROBES) -> list[Row]:
     """The row `round_trip`: what each way adds to the median through the kernel without a rule. Raises `LabError`."""
     added: dict[ForwardingWay, list[float]] = {ForwardingWay.MEMBER: [], ForwardingWay.OTHER_QUEUE: []}
     async with members(ACTIVE) as lab:
@@ -138,7 +138,7 @@ async def measure_trip(rounds: int, progress: Progress, count: int = ROUND_TRIPS
             for number in range(rounds):
                 progress.begins("round trips")
                 trips: dict[ForwardingWay, list[float]] = {way: [] for way in ways}
-                for turn in range(PROBES):
+                for turn in range(probes):
                     for way in in_turn(ways, turn):
                         trips[way] += await _trips(lab, way, count)
                 took = {way: median(those) for way, those in trips.items()}

@@ -21,7 +21,7 @@ async def failover_fast(progress: Progress) -> list[Row]:
 MEASURES: dict[str, Callable[[Progress], Awaitable[list[Row]]]] = {
     "tcp_stream": lambda progress: forward.measure_stream(1, progress, seconds=1),
     "udp_64b": lambda progress: forward.measure_small(1, progress, seconds=0.2),
-    "round_trip": lambda progress: forward.measure_trip(1, progress, count=SMALL),
+    "round_trip": lambda progress: forward.measure_trip(1, progress, count=SMALL, probes=2),
     "new_connections": lambda progress: connections.measure(1, progress, flows=SMALL),
     "full_sync_100k": lambda progress: sync.measure(1, progress, connections=SMALL),
     "full_sync_1m_p99": lambda progress: sync.measure_million(1, progress, connections=40_000, pause=0.0),

@@ -44,25 +44,25 @@ def test_a_connection_passes_and_is_in_both_tables(pair, address):
     talk.close()
 
 
-def test_fragments_follow_their_first(pair):
+def test_fragments_follow_their_first(shared_pair):
     for address in (SERVER, SERVER6):
-        done = pair.exec("client", "ping", "-n", "-c", "1", "-s", "4000", "-W", "2", address)
+        done = shared_pair.exec("client", "ping", "-n", "-c", "1", "-s", "4000", "-W", "2", address)
         assert done.returncode == 0, done.stdout
-    drops = pair.status("fw1")["drops"]
+    drops = shared_pair.status("fw1")["drops"]
     assert drops["FRAGMENT"] == 0
 
 
-def test_an_icmp_error_about_a_connection_passes_and_others_do_not(pair):
+def test_an_icmp_error_about_a_connection_passes_and_others_do_not(shared_pair):
     # Nobody listens on the UDP port: the server's "port unreachable" must reach the client, as ECONNREFUSED.
-    assert "ConnectionRefusedError" in pair.ask_udp(SERVER, 9)
+    assert "ConnectionRefusedError" in shared_pair.ask_udp(SERVER, 9)
     stray = (
         "from scapy.all import IP,ICMP,UDP,send; "
         f"send(IP(dst='192.0.2.100')/ICMP(type=3,code=3)/IP(src='192.0.2.100',dst='{SERVER}')/UDP(sport=7,dport=7),verbose=0)"
     )
-    before = pair.status("fw1")["drops"]["OUT_OF_STATE"]
-    assert pair.exec("server", sys.executable, "-c", stray).returncode == 0
-    entries = pair.ask("fw1", "drops")["entries"]
-    assert pair.status("fw1")["drops"]["OUT_OF_STATE"] == before + 1
+    before = shared_pair.status("fw1")["drops"]["OUT_OF_STATE"]
+    assert shared_pair.exec("server", sys.executable, "-c", stray).returncode == 0
+    entries = shared_pair.ask("fw1", "drops")["entries"]
+    assert shared_pair.status("fw1")["drops"]["OUT_OF_STATE"] == before + 1
     assert entries[-1]["text"] == "ICMP error about no known connection; icmp_type: 3"
 
 
@@ -79,7 +79,7 @@ def test_a_policy_drops_silently_or_rejects_as_its_rules_say(pair, tmp_path):
     assert f"{SERVER}:81" in entry["connection"]
 
 
-def test_a_bad_policy_changes_nothing_and_all_its_problems_are_told(pair, tmp_path):
+def test_a_bad_policy_changes_nothing_and_all_its_problems_are_told(shared_pair, tmp_path):
     bad = {
         "name": "bad",
         "rules": [
@@ -88,14 +88,14 @@ def test_a_bad_policy_changes_nothing_and_all_its_problems_are_told(pair, tmp_pa
         ],
         "colour": "red",
     }
-    before = pair.status("fw1")["policy"]
-    said = pair.install("fw1", tmp_path, bad, check=False)
+    before = shared_pair.status("fw1")["policy"]
+    said = shared_pair.install("fw1", tmp_path, bad, check=False)
     for problem in ("rules[0].source", "nowhere", "rules[1].service", "nothing", "rules[1].action",
                     "colour: unknown key"):  # fmt: skip
         assert problem in said
-    assert pair.status("fw1")["policy"] == before
+    assert shared_pair.status("fw1")["policy"] == before
     (tmp_path / "broken.yaml").write_text("rules: [\n")
-    done = pair.fwctl("fw1", "policy", "install", str(tmp_path / "broken.yaml"), check=False)
+    done = shared_pair.fwctl("fw1", "policy", "install", str(tmp_path / "broken.yaml"), check=False)
     assert done.returncode == 2
     assert "broken.yaml: line 2" in done.stderr
 
@@ -111,13 +111,15 @@ def test_after_an_install_connections_are_matched_again_or_kept(pair, tmp_path):
     assert pair.status("fw1")["connections"] == 0
 
 
-def test_parameters_are_checked(pair):
-    done = pair.fwctl("fw1", "ctl", "set", "int", "fw_allow_out_of_state_tcp", "7", check=False)
+def test_parameters_are_checked(shared_pair):
+    before = shared_pair.fwctl("fw1", "ctl", "get", "int", "tcp_end_timeout").stdout.split()[-1]
+    done = shared_pair.fwctl("fw1", "ctl", "set", "int", "fw_allow_out_of_state_tcp", "7", check=False)
     assert (done.returncode, "legal is 0 or 1" in done.stderr) == (2, True)
-    done = pair.fwctl("fw1", "ctl", "set", "int", "fw_allow_out_of_stat_tcp", "1", check=False)
+    done = shared_pair.fwctl("fw1", "ctl", "set", "int", "fw_allow_out_of_stat_tcp", "1", check=False)
     assert "did you mean fw_allow_out_of_state_tcp" in done.stderr
-    pair.fwctl("fw1", "ctl", "set", "int", "tcp_end_timeout", "5")
-    assert pair.fwctl("fw1", "ctl", "get", "int", "tcp_end_timeout").stdout == "tcp_end_timeout = 5\n"
+    shared_pair.fwctl("fw1", "ctl", "set", "int", "tcp_end_timeout", "5")
+    assert shared_pair.fwctl("fw1", "ctl", "get", "int", "tcp_end_timeout").stdout == "tcp_end_timeout = 5\n"
+    shared_pair.fwctl("fw1", "ctl", "set", "int", "tcp_end_timeout", before)
 
 
 def test_the_summary_is_the_products(pair):
@@ -136,23 +138,24 @@ def test_the_lab_may_be_named_anywhere_on_the_line(shared_pair):
     assert "no such member: did you mean fw2? There are: fw1, fw2" in stranger.stderr
 
 
-def test_drops_can_be_followed(pair):
-    follower = pair.background("fw1", *python_command("fwnode.control", "fw1", "drops", "--follow"))
-    pair.exec("client", "nmap", "-n", "-Pn", "-sA", "-p", "99", "--max-retries", "0", SERVER)
+def test_drops_can_be_followed(shared_pair):
+    follower = shared_pair.background("fw1", *python_command("fwnode.control", "fw1", "drops", "--follow"))
+    shared_pair.exec("client", "nmap", "-n", "-Pn", "-sA", "-p", "99", "--max-retries", "0", SERVER)
     assert follower.stdout is not None
     line = next(line for line in follower.stdout if "OUT_OF_STATE" in line and ":99" in line)
     assert "First packet isn't SYN; tcp_flags: ACK" in line
 
 
-def test_a_malformed_packet_is_counted_and_the_member_goes_on(pair):
+def test_a_malformed_packet_is_counted_and_the_member_goes_on(shared_pair):
     junk = (
         "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW); "
         "h=bytes([0x45,0,0,24,0,1,0,0,64,6,0,0])+socket.inet_aton('192.0.2.100')+socket.inet_aton('198.51.100.100'); "
         "s.sendto(h+b'abcd', ('198.51.100.100', 0))"
     )
-    pair.exec("client", sys.executable, "-c", junk, check=True)
-    assert pair.status("fw1")["drops"]["MALFORMED"] == 1
-    assert pair.exec("client", "ping", "-n", "-c", "1", SERVER).returncode == 0
+    before = shared_pair.status("fw1")["drops"]["MALFORMED"]
+    shared_pair.exec("client", sys.executable, "-c", junk, check=True)
+    assert shared_pair.status("fw1")["drops"]["MALFORMED"] == before + 1
+    assert shared_pair.exec("client", "ping", "-n", "-c", "1", SERVER).returncode == 0
 
 
 def test_nodes_know_each_other_by_name(shared_pair):
@@ -160,10 +163,10 @@ def test_nodes_know_each_other_by_name(shared_pair):
     assert shared_pair.exec("client", "getent", "hosts", "www.example.com").returncode != 0
 
 
-def test_any_program_runs_in_a_node(pair):
-    pair.background("server", sys.executable, "-m", "http.server", "80", "--bind", SERVER)
+def test_any_program_runs_in_a_node(shared_pair):
+    shared_pair.background("server", sys.executable, "-m", "http.server", "80", "--bind", SERVER)
     ask = ("curl", "-sS", "-m", "2", "-o", "/dev/null", "-w", "%{http_code}", f"http://{SERVER}/")
-    until(lambda: pair.exec("client", *ask).stdout == "200", "the web server answers")
+    until(lambda: shared_pair.exec("client", *ask).stdout == "200", "the web server answers")
 
 
 @pytest.mark.parametrize(
