@@ -11,7 +11,6 @@ from labs.chaos.shrinking import LabMapping, Shrinking
 from labs.procedure.catalog import FILE
 from labs.procedure.model import LabFile, Reading
 from labs.procedure.problems import LabFileError
-from labs.simulation.run import Simulation
 from labs.sweep.variants import Bundle
 from labs.yaml_writer import yaml_text
 
@@ -27,6 +26,8 @@ def read(lab: LabMapping, seed: int) -> LabFile:
 
 def broken(lab: LabMapping, seed: int) -> list[dict[str, Any]]:
     """The invariants that this lab breaks with this seed, the first first."""
+    from labs.simulation.run import Simulation  # every command of `fwlab` loads this module, few the simulator
+
     simulation = Simulation(read(lab, seed), seed)
     simulation.run()
     return [each.as_json() for each in simulation.observer.broken]

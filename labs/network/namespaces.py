@@ -14,14 +14,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import TypeVar
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+from typing import TYPE_CHECKING, TypeVar
 
 from fwnode.fields import IPInterface
 from labs.network import file_systems
 from labs.network.errors import FaultError, MachineError
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
 
 NETNS_DIRECTORY = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
@@ -132,7 +132,7 @@ class Namespaces:
         mount("/proc/thread-self/ns/net", str(self.path(node)), "none", MS_BIND)
         for name, value in sysctls.items():
             write_sysctl(name, value)
-        with IPRoute() as route:
+        with _netlink() as route:
             route.link("set", index=LOOPBACK_INDEX, state="up")
 
     def configure(self, plans: Mapping[str, Callable[[], None]]) -> None:
@@ -173,7 +173,7 @@ def _join(futures: Iterable["Future[T]"]) -> list[T]:
 def configure_node(interfaces: Mapping[str, Iterable[IPInterface]],
                    gateways: Iterable[IPv4Address | IPv6Address]) -> None:
     """Inside a node: interfaces up, addresses (no duplicate address detection), default routes."""
-    with IPRoute() as route:
+    with _netlink() as route:
         for name, addresses in interfaces.items():
             index = _index(route, name)
             route.link("set", index=index, state="up")
@@ -197,7 +197,7 @@ def quiet_bridge_netfilter() -> None:
 
 def create_switches(switches: Iterable[str]) -> None:
     """Linux bridges in the calling thread's namespace: no spanning tree, no delay, multicast flooded as on a hub."""
-    with IPRoute() as route:
+    with _netlink() as route:
         route.link("set", index=LOOPBACK_INDEX, state="up")
         for switch in switches:
             route.link("add", ifname=switch, kind="bridge", br_stp_state=0, br_forward_delay=0, br_mcast_snooping=0)
@@ -206,7 +206,7 @@ def create_switches(switches: Iterable[str]) -> None:
 
 def create_links(links: Iterable[tuple[str, str, str, Path]]) -> None:
     """veth pairs: (link name = switch-side end, switch, interface name in the node, the node's namespace)."""
-    with IPRoute() as route:
+    with _netlink() as route:
         for link, switch, interface, namespace in links:
             route.link("add", ifname=link, kind="veth", peer={"ifname": interface, "net_ns_fd": str(namespace)})
             route.link("set", index=_index(route, link), master=_index(route, switch), state="up")
@@ -214,7 +214,9 @@ def create_links(links: Iterable[tuple[str, str, str, Path]]) -> None:
 
 def delete_links(names: Iterable[str]) -> None:
     """Remove these links of the calling thread's namespace, where they are there."""
-    with IPRoute() as route:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with _netlink() as route:
         for name in names:
             for index in route.link_lookup(ifname=name):
                 with suppress(NetlinkError):
@@ -223,7 +225,7 @@ def delete_links(names: Iterable[str]) -> None:
 
 def set_links(states: Mapping[str, bool]) -> None:
     """Switch-side ports up or down, then read back: a link that did not follow is an error."""
-    with IPRoute() as route:
+    with _netlink() as route:
         for link, up in states.items():
             route.link("set", index=_index(route, link), state="up" if up else "down")
     await_links(states)
@@ -239,7 +241,7 @@ def await_links(states: Mapping[str, bool]) -> None:
 
 
 def _not_yet(states: Mapping[str, bool]) -> list[str]:
-    with IPRoute() as route:
+    with _netlink() as route:
         seen = {str(link.get("ifname")): (bool(link["flags"] & IFF_UP), link.get("operstate"))
                 for link in route.get_links()}
     # LOWERLAYERDOWN: up on our side, and the node itself keeps its end down.
@@ -250,11 +252,18 @@ def _not_yet(states: Mapping[str, bool]) -> list[str]:
 
 def read_links() -> dict[str, bool]:
     """Name -> administratively up, for every link of the calling thread's namespace."""
-    with IPRoute() as route:
+    with _netlink() as route:
         return {str(link.get("ifname")): bool(link["flags"] & IFF_UP) for link in route.get_links()}
 
 
-def _index(route: IPRoute, name: str) -> int:
+def _netlink() -> "IPRoute":
+    """Loaded by those who touch the kernel: it takes as long as all the rest that most commands need."""
+    from pyroute2 import IPRoute
+
+    return IPRoute()
+
+
+def _index(route: "IPRoute", name: str) -> int:
     found = route.link_lookup(ifname=name)
     if not found:
         raise MachineError(f"there is no interface {name}")

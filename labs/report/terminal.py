@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -200,6 +199,8 @@ def show(file: LabFile, guide: str, claims: Mapping[str, str], to: Console | Non
         out.print(table)
         out.print()
     if guide:
+        from rich.markdown import Markdown  # a fifth of what this module takes to load, and used here alone
+
         out.print(Markdown(guide))
 
 
