@@ -13,8 +13,8 @@ from deliberate_faults import SEEDS_MAX, search
 from labs.chaos.hunting import broken
 from labs.chaos.making import make_lab
 
-SEEDS = range(1, 201)
-A_TEST = 20
+SEEDS = range(1, 301)
+A_TEST = 10
 """Seeds of one test: tests run side by side."""
 
 FOUND_AT: dict[str, tuple[int, str]] = {
