@@ -99,7 +99,7 @@ def test_standard_output_is_the_result_and_nothing_else():
     assert "standard output is closed" in closed.stderr
 
 
-@pytest.mark.parametrize("loads", ["fwnode.configuration", "labs.network.doctor", "rich.markdown"])
+@pytest.mark.parametrize("loads", ["fwnode.configuration", "labs.network.doctor", "labs.report.terminal"])
 def test_an_interrupt_while_the_commands_load_is_quiet(loads):
     """The signal comes when the module is looked for: the moment is exact."""
     program = ("import os, signal, sys\n"
