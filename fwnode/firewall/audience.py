@@ -1,9 +1,10 @@
 """Whether a peer heard what was told of a connection. Pure: who listens comes in, a number to remember comes out.
 
-`Connection.told` keeps the number: 0, nobody was told; `NOBODY_HEARD`, it was told while nobody listened; otherwise the
-audience of that time. Audiences are numbered upwards. A new one begins when none of the peers is left in the life in
-which it listened, for what those were told, the next ones may not know; and when a peer begins to listen that takes no
-whole table in order to join: what was told before, it has to be told anew.
+`Connection.told` keeps the number: 0, nobody was told; `NOBODY_HEARD`, it was told while nobody listened;
+`PEERS_MAY_KNOW`, it came from a peer, or follows one of which peers knew; otherwise the audience of that time.
+Audiences are numbered upwards. A new one begins when none of the peers is left in the life in which it listened, for
+what those were told, the next ones may not know; and when a peer begins to listen that takes no whole table in order
+to join: what was told before, it has to be told anew.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from syncproto.events import Listeners
 from syncproto.record import Op
 
 NOBODY_HEARD = 1
+PEERS_MAY_KNOW = 2
 
 
 class Audience:
     """The peers that hear this member's updates."""
 
     def __init__(self) -> None:
-        self.number = NOBODY_HEARD + 1
+        self.number = PEERS_MAY_KNOW + 1
         """Of the present audience."""
         self._lives: dict[int, int] = {}
         self._without_table: dict[int, int] = {}
@@ -62,4 +64,4 @@ class Audience:
 
     def knows(self, told: int) -> bool:
         """Whether those who listen now have heard of it."""
-        return self.listening and NOBODY_HEARD < told == self.number
+        return self.listening and PEERS_MAY_KNOW < told == self.number

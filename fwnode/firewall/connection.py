@@ -10,7 +10,7 @@ from syncproto.columns import Columns
 from syncproto.layout import compiled
 from syncproto.record import FIELDS, OWNER_SHIFT, Op, Record, RecordFlag
 
-from .audience import NOBODY_HEARD
+from .audience import PEERS_MAY_KNOW
 from .inspection import Inspector
 from .tcp_states import ConnectionState
 from .tellers import NOBODY, Teller
@@ -120,7 +120,7 @@ class Connection:
             self.owned = False
             self.inspector = None  # packets go another way now: what was followed here is out of date
             self.origin = owner
-        self.told = self.told or NOBODY_HEARD
+        self.told = max(self.told, PEERS_MAY_KNOW)
 
     record: ClassVar[Callable[[Connection, float], Record]] = _MADE["record"]
     """The connection as it travels, at a time."""

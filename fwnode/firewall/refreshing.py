@@ -5,7 +5,8 @@ with what is left until the end:
 
 1. The walk: each sync tick some rows of the table are looked at, and an end that is later than peers know is told, as
    long as peers keep up and the tick has room. So a table that is not huge is the same everywhere, to a tick or two.
-   It also tells of connections that began before a peer listened that takes no whole table (`Audience`).
+   It also tells of connections that began before a peer listened that takes no whole table (`Audience`). Of another
+   one that nobody ever heard of, it tells when there has been a packet since somebody listens.
 2. The next packet, once peers know of less than two thirds of the timeout. It waits for no room.
 3. Expiry, when it finds that the end it came for has moved.
 
@@ -15,9 +16,11 @@ an owner dies, that is lost; a copy is kept for a short grace beyond the end tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import inf
 from typing import Any
 
-from .audience import Audience
+from .audience import NOBODY_HEARD, Audience
 from .connection import Connection
 from .tcp_states import ConnectionState
 
@@ -35,13 +38,23 @@ TOLD_MAX = 64
 
 
 class Walk:
-    """Goes round the rows of a table, which may change between two calls. `tick_s`: lab seconds of a sync tick."""
+    """Goes round the rows of a table, which may change between two calls. `lifetime` is what a timer of a length really
+    lasts; `tick_s` a sync tick, in lab seconds."""
 
-    def __init__(self, rows: list[Any], audience: Audience, tick_s: float) -> None:
+    def __init__(self, rows: list[Any], audience: Audience, lifetime: Callable[[float], float], tick_s: float) -> None:
         self.lag_s = LAG_TICKS * tick_s
         self._rows = rows
         self._audience = audience
+        self._lifetime = lifetime
         self._at = 0
+        self._heard_since = -inf
+
+    def look_who_listens(self, now: float) -> None:
+        """Each sync tick: note when somebody began to listen."""
+        if not self._audience.listening:
+            self._heard_since = -inf
+        elif self._heard_since == -inf:
+            self._heard_since = now
 
     def has_news(self, connection: Connection) -> bool:
         """Whether peers know too little of it: it is this member's and ends later than they know, or it is this
@@ -53,6 +66,13 @@ class Walk:
         ends_later = connection.expires - connection.peers_until > self.lag_s
         return told > 0 and (ends_later or told < self._audience.anew_before)
 
+    def _is_silent_secret(self, connection: Connection) -> bool:
+        """Whether nobody ever heard of it, nor has to, and no packet has come since somebody listens. Else it would
+        depend on how long its opening took whether peers hear of it."""
+        if connection.told != NOBODY_HEARD or connection.told < self._audience.anew_before:
+            return False
+        return connection.expires - self._lifetime(connection.timeout) <= self._heard_since
+
     def news(self, room: int) -> list[Connection]:
         """Up to `room` of this member's connections of which peers know too little."""
         found: list[Connection] = []
@@ -62,7 +82,7 @@ class Walk:
             self._at = 0
         for item in self._rows[self._at : self._at + LOOKED_AT_MAX]:
             self._at += 1
-            if isinstance(item, Connection) and self.has_news(item):
+            if isinstance(item, Connection) and self.has_news(item) and not self._is_silent_secret(item):
                 found.append(item)
                 if len(found) == room:
                     break

@@ -25,7 +25,7 @@ from syncproto.limits import FULL_SLICE_RECORDS, SYNC_TICK_S
 from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag, Update
 
 from .announced import AnnouncedConnections
-from .audience import NOBODY_HEARD
+from .audience import PEERS_MAY_KNOW
 from .connection import Connection
 from .ended import EndedVersions, columns_of_ended
 from .packed import Batch, PackedCopies, Place
@@ -180,7 +180,7 @@ class ConnectionTable:
     def _put(self, connection: Connection) -> None:
         self.entries[connection.key] = connection
         if self._deleted.pop(connection.key, None) is not None:
-            connection.told = NOBODY_HEARD
+            connection.told = PEERS_MAY_KNOW
         self._learned += connection.learned
         self._give_row(connection)
         size = len(self)

@@ -27,7 +27,7 @@ class Telling:
     def __init__(self, rows: list[Any], lifetime: Callable[[float], float], tick_s: float) -> None:
         self.audience = Audience()
         self._lifetime = lifetime
-        self._walk = Walk(rows, self.audience, tick_s)
+        self._walk = Walk(rows, self.audience, lifetime, tick_s)
         self.changed: dict[bytes, Connection] = {}
         """What is to be told, by key."""
         self.deleted: dict[bytes, Connection] = {}
@@ -48,6 +48,7 @@ class Telling:
 
     def take_updates(self, now: float, room: int = 0) -> list[Update]:
         """What peers must hear of, each once, as it is. Connections of which they know too little fill it to `room`."""
+        self._walk.look_who_listens(now)
         for connection in self._walk.news(room - len(self.deleted) - len(self.changed)):
             self.announce(connection, Op.REFRESH)
         updates = [Update(Op.DELETE, c.key, None, c.born, c.revision) for c in self.deleted.values()]

@@ -71,6 +71,18 @@ def test_a_tick_with_room_tells_anew_what_an_older_peer_never_heard() -> None:
     assert not table.take_updates(0.3, room=1)
 
 
+def test_a_slow_opening_of_before_anybody_listened_is_not_told_afterwards() -> None:
+    table = ConnectionTable()
+    connection = Connection(b"\x06" + bytes(12), ConnectionState.ESTABLISHED, 60.0, 60.0, 0.0)
+    table.add(connection, 0.0)
+    table.take_updates(0.0)
+    table.refresh(connection, 5.0)  # the first answer comes late, and moves the end
+    table.audience.listen(Listeners({2: 50}))
+    assert not table.take_updates(10.0, room=1), "a peer that takes no table does not know it, however it opened"
+    table.refresh(connection, 15.0)
+    assert [update.op for update in table.take_updates(15.1, room=1)] == [Op.REFRESH], "now it has spoken"
+
+
 def test_the_table_remembers_who_heard() -> None:
     table = ConnectionTable()
     table.audience.listen(Listeners({2: 100}))
