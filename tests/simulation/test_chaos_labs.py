@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fwnode.files import load_yaml
+from labs.chaos import procedures
 from labs.chaos.hunting import as_file, example
 from labs.chaos.making import PAIRS, make_lab
+from labs.chaos.script import Script
 from labs.chaos.shrinking import Shrinking
+from labs.chaos.situations import SITUATIONS, Situation
 from labs.network.topology import parse_topology
 from labs.procedure.model import LabFile, Reading
 from labs.procedure.problems import LabFileError
@@ -74,6 +80,23 @@ def test_seeds_meet_all_verbs_modes_kinds_and_releases() -> None:
     upgrades = {step["upgrade"]["release"] for lab in labs for step in lab["steps"] if "upgrade" in step}
     assert {older for older, _ in PAIRS} <= releases
     assert {newer for _, newer in PAIRS} <= releases | upgrades
+
+
+def test_seeds_meet_all_situations(monkeypatch: pytest.MonkeyPatch) -> None:
+    met = Counter[str]()
+
+    def watched(situation: Situation) -> Situation:
+        def act(script: Script) -> None:
+            met[situation.act.__name__] += 1
+            situation.act(script)
+
+        return replace(situation, act=act)
+
+    monkeypatch.setattr(procedures, "SITUATIONS", tuple(map(watched, SITUATIONS)))
+    for seed in range(SEEDS):
+        make_lab(seed)
+    assert len(met) == len(SITUATIONS)
+    assert min(met.values()) >= SEEDS / 20, met
 
 
 def test_every_fault_is_taken_away_before_the_calm() -> None:
