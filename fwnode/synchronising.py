@@ -199,7 +199,7 @@ class Synchroniser:
             if isinstance(event, engine.Updates):
                 self._apply(event)
             elif isinstance(event, engine.TableSlice):
-                self._apply_slice(event, now)
+                self._apply_slice(event)
             elif isinstance(event, engine.GateDecided):
                 self._gate_decided(event, now)
             elif isinstance(event, engine.Risk):
@@ -281,9 +281,9 @@ class Synchroniser:
         table, generation = self._firewall.connections, self._firewall.generation
         self.synced["delta"] += table.apply_all(event.updates, then, generation, event.peer)
 
-    def _apply_slice(self, event: engine.TableSlice, now: float) -> None:
+    def _apply_slice(self, event: engine.TableSlice) -> None:
         table, generation = self._firewall.connections, self._firewall.generation
-        self.synced["full"] += table.apply_slice(event.columns, self._clock.at(now), generation, event.peer)
+        self.synced["full"] += table.apply_slice(event.columns, self._clock.at(event.at), generation, event.peer)
 
     # -- full sync: the member that joins, or heals --------------------------------------------------------------
 

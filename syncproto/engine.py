@@ -345,7 +345,7 @@ class SyncEngine:
             counters=self._counters,
             now=now,
             on_begin=lambda expected: self._emit(FullSyncBegun(peer, expected, attempt)),
-            on_records=lambda columns: self._emit(TableSlice(peer, columns, attempt)),
+            on_records=lambda columns: self._emit(TableSlice(peer, columns, attempt, sink.begun_at)),
             on_end=self._on_full_end,
             attempt=attempt,
         )

@@ -65,6 +65,8 @@ class TableSlice:
     peer: int
     columns: Columns
     attempt: int = 0
+    at: float = field(default=0.0, compare=False)
+    """When it was so, as with updates: not after the peer's beginning of the whole was heard of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,9 @@ class FullSink:
         self._digest = blake2b(digest_size=CHECKSUM_BYTES)
         self._out = [frames.encode(request)]
         self._last_progress = now
-        self._now = now
+        self._now = self.begun_at = now
+        """When the source's FullBegin came: what is left of its connections counts from when it said that, and a slow
+        stream brings them much later."""
 
     @property
     def finished(self) -> bool:
@@ -164,6 +166,7 @@ class FullSink:
             return
         self.sequence, self.expected, self._schema = begin.sequence, begin.expected, begin.schema
         self.state = SinkState.RECEIVING
+        self.begun_at = self._now
         self._tell_begin(self.expected)
 
     def _on_some(self, message: Any) -> None:

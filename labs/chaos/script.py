@@ -76,6 +76,14 @@ class Script:
     def opened(self) -> list[str]:
         return [name for name, times in self._opened.items() if times]
 
+    def add_workload(self, name: str, workload: dict[str, Any], **service: Any) -> None:
+        """One more in the lab, which its policy accepts as this service."""
+        self.lab["workloads"][name] = workload
+        self.lab["policy"]["services"][name] = {"port": workload["port"], **service}
+        self.lab["policy"]["rules"][0]["service"].append(name)
+        self.kinds[name] = str(workload["kind"])
+        self._opened[name] = 0
+
     def can_open(self) -> list[str]:
         return [n for n, times in self._opened.items() if times < 1 + (self.kinds[n] in OPENED_AGAIN)]
 

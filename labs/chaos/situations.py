@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from labs.chaos.choices import lab_time
 from labs.chaos.policies import stricter
 from labs.chaos.script import Script
 from labs.procedure.verbs import Life
 
-SHORT_TIMEOUT_S = 2
-"""Wall seconds of a session timeout that sessions of a chaos lab, which think for up to 3 s, now and then outlast."""
+IDLE = "idle9"
+"""The name of a workload whose sessions are silent for longer than the firewall remembers them, now and then."""
+IDLE_TIMEOUT_S = 2.0
+"""Wall seconds for which it does; the sessions think for up to 3 s."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,12 @@ class Situation:
     wants: int
     """Members that have to run."""
     often: int
+    one_forwards: bool = False
+    """Only in high availability."""
 
     def can_be(self, script: Script) -> bool:
-        return len(script.of(Life.RUNNING)) >= self.wants
+        shared = script.lab["topology"]["cluster"]["mode"] != "high-availability"
+        return len(script.of(Life.RUNNING)) >= self.wants and not (self.one_forwards and shared)
 
 
 def takeover_with_witnesses(script: Script) -> None:
@@ -60,19 +66,23 @@ def rules_become_stricter(script: Script) -> None:
 
 def left_alone_with_the_idle(script: Script) -> None:
     """Nobody hears the active member any more, and its connections are silent for almost as long as they may."""
-    running = script.of(Life.RUNNING)
-    for member in running:
-        script.to_members("set", [member], tcp_session_timeout=int(SHORT_TIMEOUT_S * script.rate))
-    script.begin_connections("sessions")
+    if IDLE not in script.kinds:
+        pauses = f"{lab_time(0.3, script.rate)}..{lab_time(3.0, script.rate)}"
+        workload = {"kind": "sessions", "count": 25, "port": 7900, "think": pauses,
+                    "patience": lab_time(3.0, script.rate)}  # fmt: skip
+        script.add_workload(IDLE, workload, protocol="tcp", session_timeout=lab_time(IDLE_TIMEOUT_S, script.rate))
+        script.open(IDLE)
     script.wait(script.random.uniform(0.2, 1.0))
+    running = script.of(Life.RUNNING)
     if script.random.random() < 0.3:
         script.break_link("cut", "sync")
     else:
         script.to_members(script.random.choice(["stop", "kill", "power_cut"]), running[1:])
-    script.wait(script.random.uniform(4.0, 7.0))
+    script.wait(script.random.uniform(6.0, 9.0))
 
 
 SITUATIONS = (
     Situation(takeover_with_witnesses, wants=3, often=3), Situation(join_with_losses, wants=2, often=2),
-    Situation(rules_become_stricter, wants=2, often=2), Situation(left_alone_with_the_idle, wants=2, often=2),
+    Situation(rules_become_stricter, wants=2, often=2),
+    Situation(left_alone_with_the_idle, wants=2, often=2, one_forwards=True),
 )  # fmt: skip

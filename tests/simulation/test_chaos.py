@@ -19,11 +19,15 @@ A_TEST = 10
 
 FOUND_AT: dict[str, tuple[int, str]] = {
     "ack_before_apply": (3, "only-what-came"),
+    "older_record_wins": (15, "state-forward"),
     "address_before_state": (1, "state-before-address"),
     "threshold_off_by_one": (17, "load-measured"),
+    "delete_forgotten": (113, "tables-equal"),
+    "saved_deltas_ignored": (85, "tables-equal"),
     "newer_not_ready": (3, "one-forwards"),
-    "retransmission_from_the_wrong_number": (12, "sync-recovers"),
-    "learning_without_rules": (2, "rule-or-connection"),
+    "copys_end_for_the_owners": (8, "own-stays"),
+    "retransmission_from_the_wrong_number": (8, "sync-recovers"),
+    "learning_without_rules": (21, "rule-or-connection"),
 }
 """Of each deliberate fault: the first seed that finds it, counted from 1, and the invariant that it breaks. Another lab
 of the same seed may not: then the search goes on from seed 1."""

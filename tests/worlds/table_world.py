@@ -94,7 +94,7 @@ class TableWorld(World):
                 table.apply_all(event.updates, event.at, origin=event.peer)
         elif isinstance(event, TableSlice):
             with self.watching(table, event.columns.key):
-                table.apply_slice(event.columns, self.now, origin=event.peer)
+                table.apply_slice(event.columns, event.at, origin=event.peer)
         elif isinstance(event, LostUpdates):
             self.lost += event.count
         elif isinstance(event, PeerRestarted):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sync_world import TICK_S, key_of
 from table_world import TableWorld
 
 from fwnode.firewall.connection import Connection
 from fwnode.firewall.tcp_states import ConnectionState
+from syncproto.limits import DEFAULT_LIMITS
 
 TIMEOUT_S = 600.0
 WAITS_S = 20.0
@@ -62,5 +65,25 @@ def test_what_waited_behind_a_gap_counts_from_when_it_was_said() -> None:
     lost = False
     play.run(10)
     for number in (1, 2):
+        mine, copy = ends(play, number)
+        assert copy == pytest.approx(mine, abs=2 * TICK_S), number
+
+
+def test_what_a_slow_full_sync_brings_counts_from_its_beginning() -> None:
+    """A record to a slice, and a hundredth of a second or several to each."""
+    play, many = world(), 300
+    play.limits = replace(DEFAULT_LIMITS, full_slice_records=1)
+    play.kill(1)
+    play.start(1)
+    for number in range(many):
+        speak(play, number)
+    play.kill(2)
+    play.join_from = {2: 1}
+    play.start(2)
+    began = play.now
+    while not play.joinings[2].over:
+        play.run(1)
+    assert play.now - began > 5
+    for number in (0, many // 2, many - 1):
         mine, copy = ends(play, number)
         assert copy == pytest.approx(mine, abs=2 * TICK_S), number
