@@ -42,7 +42,8 @@ class InsideCaps(Invariant):
     source = "README: kernel parameters; syncproto.limits"
 
     def __init__(self) -> None:
-        self._connections: dict[tuple[int, int], int] = {}
+        self._connections: dict[tuple[int, int], tuple[int, int]] = {}
+        """Of a life: connections at the last look, and the limit then."""
 
     def look(self, look: Look) -> Iterator[str]:
         for member in look.running():
@@ -52,13 +53,13 @@ class InsideCaps(Invariant):
                     yield f"{member.name}: {what} holds {has}, and {most} is the limit"
 
     def _table(self, member: MemberLook) -> Iterator[str]:
-        """The limit can be set lower than what is there: then nothing is added."""
+        """The limit can be set lower than what is there: then nothing is added from the next look on."""
         life, has = (member.number, member.life), len(member.firewall.connections)
-        had = self._connections.get(life, 0)
         most = member.firewall.parameters["connections_limit"]
-        if has > most and has > had:
+        had, most_then = self._connections.get(life, (0, most))
+        if has > most == most_then and has > had:
             yield f"{member.name}: the connections table holds {has}, and {most} is the limit"
-        self._connections[life] = has
+        self._connections[life] = (has, most)
 
 
 def _sizes(member: MemberLook) -> Iterator[tuple[str, int, int]]:
@@ -80,14 +81,15 @@ class LoadMeasured(Invariant):
     source = "clusterxl.md 2: `more than 410`, that is 80 % of 512, rounded up"
 
     def __init__(self) -> None:
-        self._stale: dict[int, tuple[int, int]] = {}
+        self._stale: dict[int, tuple[int, int, int]] = {}
 
     def look(self, look: Look) -> Iterator[str]:
         for member in look.running():
             parameters, load = member.firewall.parameters, member.firewall.load
             size, percent = parameters["fw_sync_sending_queue_size"], parameters["fw_sync_buffer_threshold"]
             behind, threshold = load.unacknowledged, ceil(percent * size / 100)
-            stale = (behind, member.engine.unacknowledged())  # told at the next turn of the loop
+            # What an ACK changed is told at the next turn of the loop; more may be sent between two looks.
+            stale = (behind, member.engine.unacknowledged(), member.engine.sequence)
             if behind != stale[1] and self._stale.get(member.number) == stale:
                 yield f"{member.name} goes by {behind} unacknowledged updates, and there are {stale[1]}"
             self._stale[member.number] = stale

@@ -37,7 +37,7 @@ def engine(**figures: Any) -> Any:
         acknowledged=lambda peers: figures.get("acknowledged", 9), gate=lambda peer: FULL,
         status=lambda peer: status, saving=False, peers=(1, 2),
         unacknowledged=lambda: figures.get("unacknowledged", 0), backlog=figures.get("backlog", 0),
-        counters=lambda: SimpleNamespace(**{**counters, **figures}),
+        counters=lambda: SimpleNamespace(**{**counters, **figures}), sequence=figures.get("sequence", 9),
     )  # fmt: skip
     return has
 
@@ -319,6 +319,8 @@ def test_load_at_the_threshold_and_one_above() -> None:
     stale = member(engine=engine(unacknowledged=3))
     assert looks(lambda now: [stale], [0.0]) == []
     assert looks(lambda now: [stale], [0.0, 0.1]) == ["load-measured"]
+    busy = (member(engine=engine(unacknowledged=3, sequence=sent)) for sent in (9, 12))
+    assert looks(lambda now: [next(busy)], [0.0, 0.1]) == [], "an ACK came just before either look"
     assert loaded(410, heavy=False) == loaded(411, heavy=True) == []
     assert loaded(410, heavy=True) == loaded(411, heavy=False) == ["load-measured"]
 
@@ -349,6 +351,18 @@ def test_queues_and_tables_past_their_limits() -> None:
         return [member(firewall=one)]
 
     assert "inside-caps" in looks(grows, seconds(0.4))
+
+
+def test_a_limit_that_is_set_below_what_has_come_since_the_last_look() -> None:
+    one = firewall()
+
+    def lowered(now: float) -> list[MemberLook]:
+        if len(one.connections) < 12:
+            one.parameters.set("connections_limit", 10 if now else 25_000)
+            holding(one, *(connection(n) for n in range(12 if now else 2)))
+        return [member(firewall=one)]
+
+    assert looks(lowered, seconds(0.4)) == []
 
 
 def test_something_failed() -> None:
