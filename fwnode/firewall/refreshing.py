@@ -89,14 +89,27 @@ class Walk:
         return found
 
 
+Lasts = Callable[[Connection, ConnectionState], float]
+"""Seconds that a connection may be idle in a state, with the least that a timer lasts."""
+
+
 def merged_end(
-    known: Connection, was: ConnectionState, told: ConnectionState, newer: bool, told_end: float, closed_end: float
+    known: Connection, was: ConnectionState, told: ConnectionState, newer: bool, now: float, ttl_s: float, lasts: Lasts
 ) -> float:
-    """When a connection ends of which a peer told, by `told_end` in state `told`: `was` is what it was here, `newer`
-    whether the peer's word is, and `closed_end` when a connection ends that is closed now."""
-    if known.state is ConnectionState.CLOSING:
-        if told is ConnectionState.CLOSING and not known.owned and (newer or was is not told):
+    """When a connection ends of which a peer told, by its end in `ttl_s` and its state `told`: `was` is what it was
+    here, and `newer` whether the peer's word is.
+
+    An end is the time of a packet and what the state lasts that it made. In a further state the same packet means
+    another end: a handshake may last longer than its session may be idle, or not as long."""
+    state, told_end = known.state, now + ttl_s
+    if state is ConnectionState.CLOSING:
+        if told is state and not known.owned and (newer or was is not told):
             return told_end
         # Where neither saw both FINs nobody has said so yet; a word of before the end does not put it off.
-        return known.expires if was is ConnectionState.CLOSING else closed_end
-    return told_end if newer and not known.owned else max(known.expires, told_end)
+        return known.expires if was is state else now + lasts(known, state)
+    if told is not state:  # a newer word, too: who has not seen the packet that took the state on does not know its end
+        return max(known.expires, told_end + lasts(known, state) - lasts(known, told))
+    if newer and not known.owned:
+        return told_end
+    known_end = known.expires if was is state else known.expires + lasts(known, state) - lasts(known, was)
+    return max(known_end, told_end)

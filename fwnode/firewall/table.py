@@ -396,12 +396,14 @@ class ConnectionTable:
             # `refresh_at` stays: a member that sees one direction alone must not take it back with every packet.
         known.state = state
         known.timeout = self._timeout_in(state, known.session_timeout)
-        ends = now + record.ttl_s, now + self.lifetime(known.timeout)
-        known.expires = merged_end(known, was, told, newer, *ends)
+        known.expires = merged_end(known, was, told, newer, now, record.ttl_s, self._lasts)
         self._wheel.plan(known, self._end(known))
         if state is not told:
             self.announce(known, Op.MODIFY)  # we knew more than the teller
         return True
+
+    def _lasts(self, connection: Connection, state: ConnectionState) -> float:
+        return self.lifetime(self._timeout_in(state, connection.session_timeout))
 
     def _put_copy(self, connection: Connection) -> Connection:
         self._put(connection)
@@ -474,12 +476,11 @@ class ConnectionTable:
         gone = 0
         for key in unconfirmed if complete else ():
             connection = self.find(key)
-            if connection is None or connection.key != key or connection.owned:
+            if connection is None or connection.key != key or connection.owned or connection.origin.number != peer:
                 continue
-            if connection.origin.number == peer:
-                self._drop(connection)
-                self._ended.remember(key, (connection.born, connection.revision))
-                gone += 1
+            self._drop(connection)
+            self._ended.remember(key, (connection.born, connection.revision))
+            gone += 1
         return gone
 
     def _tell_on(self, keys: Iterable[bytes]) -> None:

@@ -18,6 +18,7 @@ from fwnode.firewall.connection import Connection
 from fwnode.firewall.firewall import Firewall
 from fwnode.firewall.refreshing import GRACE_TICKS, LAG_TICKS, LOOKED_AT_MAX, REFRESHES_PER_TIMEOUT, TOLD_MAX
 from fwnode.firewall.table import ConnectionTable
+from fwnode.firewall.tcp_states import ConnectionState
 from syncproto.limits import SYNC_TICK_S
 from syncproto.record import Op
 
@@ -165,6 +166,22 @@ def test_packets_that_another_member_saw_put_an_end_off_and_a_late_word_does_not
     assert table.entries[key(1)].expires == 100.0
     table.apply(told(ttl=60.0, revision=4), 20.0, origin=2)
     assert table.entries[key(1)].expires == 80.0, "the owner's word counts"
+
+
+@pytest.mark.parametrize("session_s", [5.0, 3600.0])
+def test_an_end_said_in_the_handshake_is_another_one_in_the_session(session_s: float) -> None:
+    """Each direction at another member. A session's timeout may be shorter than the handshake's 25 s, or longer: it
+    ends so long after its last packet, wherever the last one was and whoever told whom first."""
+    table = firewall().connections
+    half = Connection(key(1), ConnectionState.SYN_RECEIVED, 25.0, session_s, 0.0)
+    table.add(half, 10.0)
+    table.take_updates(10.0)
+    table.apply(told(state=ConnectionState.ESTABLISHED, revision=0, ttl=session_s, timeout=session_s), 9.5, origin=2)
+    assert (half.state, half.owned, half.expires) == (ConnectionState.ESTABLISHED, True, 10.0 + session_s)
+    table.apply(told(state=ConnectionState.SYN_RECEIVED, revision=5, ttl=25.0, timeout=session_s), 11.0, origin=2)
+    assert (half.state, half.owned, half.expires) == (ConnectionState.ESTABLISHED, False, 11.0 + session_s)
+    table.apply(told(state=ConnectionState.SYN_RECEIVED, revision=6, ttl=24.0, timeout=session_s), 11.1, origin=2)
+    assert half.expires == 11.0 + session_s, "a word of before does not bring it forward"
 
 
 def test_ones_own_connection_told_back_does_not_begin_its_idle_time_anew() -> None:
