@@ -8,6 +8,8 @@ from math import inf
 
 from fwnode.control import compare
 from fwnode.firewall.connection import Connection
+from fwnode.firewall.ended import Version
+from fwnode.firewall.table import ConnectionTable
 from fwnode.firewall.tcp_states import ConnectionState
 from labs.simulation.invariants.look import WALKED_MOST, Invariant, Look, MemberLook
 from syncproto.release import Exchange
@@ -67,12 +69,19 @@ class StateForward(Invariant):
 
 
 class OwnStays(Invariant):
+    """It may forward alone and not have been the last to: frozen, or alone on its side of a cut, it believes that a
+    connection goes on which another member has taken over meanwhile and seen end. That one's word comes late and is
+    right. Copies say nothing new: only who forwards makes a later version of a connection."""
+
     name = "own-stays"
-    sentence = "A connection that one member alone forwards ends when its time is over there, whatever its copies do."
-    source = "README: copies end when the owner's entry would; ARCHITECTURE.md: who owns a connection"
+    sentence = (
+        "A connection that one member alone forwards ends when its time is over there, or when a peer that has "
+        "forwarded it since says so, whatever its copies do."
+    )
+    source = "README: copies end when the owner's entry would; two views of one connection"
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[int, int], tuple[int, float, dict[bytes, float]]] = {}
+        self._seen: dict[tuple[int, int], tuple[int, float, dict[bytes, tuple[float, Version]]]] = {}
 
     def look(self, look: Look) -> Iterator[str]:
         """In high availability, where nobody else forwards, and of small tables, which are looked at often enough."""
@@ -84,13 +93,13 @@ class OwnStays(Invariant):
         life = (member.number, member.life)
         if len(table.entries) > WALKED_EACH_LOOK:
             return
-        generation, at, ends = seen.get(life, (-1, 0.0, {}))
+        generation, at, known = seen.get(life, (-1, 0.0, {}))
         if generation == member.firewall.generation and look.now - at < LOOKS_APART_MAX_S:
-            gone = [key for key, end in ends.items() if key not in table and end > member.lab_now]
-            if gone:
-                yield f"{member.name} has lost {len(gone)} connections of its own before their time: {gone[0].hex()}"
+            gone = {key: version for key, (end, version) in known.items() if key not in table and end > member.lab_now}
+            if gone and (lost := _without_newer_end(gone, table)):
+                yield f"{member.name} has lost {len(lost)} connections of its own before their time: {lost[0].hex()}"
         generation = member.firewall.generation
-        own = {c.key: c.expires for c in table.entries.values() if _stays(c, generation)}
+        own = {c.key: (c.expires, (c.born, c.revision)) for c in table.entries.values() if _stays(c, generation)}
         self._seen[life] = (generation, look.now, own)
 
 
@@ -206,6 +215,12 @@ def _who_tells(one: MemberLook, other: MemberLook, look: Look) -> list[MemberLoo
 def _stays(connection: Connection, generation: int) -> bool:
     """Nothing but idleness ends it: it is this member's own, not closed, and matched with the policy of now."""
     return connection.owned and connection.state is not ConnectionState.CLOSING and connection.generation == generation
+
+
+def _without_newer_end(gone: dict[bytes, Version], table: ConnectionTable) -> list[bytes]:
+    """Those of which this table does not remember that a later version than this one is over."""
+    over = {r.key: (r.born, r.revision) for columns in table.snapshot_ended() for r in columns}
+    return [key for key, version in gone.items() if over.get(key, version) <= version]
 
 
 def _should_agree(member: MemberLook, peer: MemberLook) -> bool:

@@ -19,6 +19,7 @@ from labs.simulation.invariants import INVARIANTS, Judge
 from labs.simulation.invariants.forwarding import may_pass
 from labs.simulation.invariants.look import Look, MemberLook
 from labs.simulation.invariants.tables import EQUAL_AFTER_S, RECOVERED_AFTER_S
+from syncproto.record import Op, Update
 from syncproto.release import Exchange, Gate
 
 POLICY = {
@@ -291,6 +292,20 @@ def test_a_connection_of_its_own_that_is_gone_before_its_time() -> None:
     assert looks(lambda now: history(now, 100.0), seconds(1)) == ["own-stays"]
     assert looks(lambda now: history(now, 0.45), seconds(1)) == []
     assert looks(lambda now: history(now, 100.0), seconds(1), load_sharing=True) == []
+
+
+@pytest.mark.parametrize(("revision", "breaks"), [(1, ["own-stays"]), (2, [])])
+def test_a_connection_of_its_own_that_a_peer_says_is_over(revision: int, breaks: list[str]) -> None:
+    """A copy tells of the end of the version that it holds; a peer that took the connection over, of a later one."""
+    one = holding(firewall(), connection(1))
+    one.connections.take_updates(1.0)
+
+    def history(now: float) -> list[MemberLook]:
+        if now == 0.5:
+            one.connections.apply(Update(Op.DELETE, key(1), None, 1.0, revision), now, origin=2)
+        return [member(firewall=one)]
+
+    assert looks(history, seconds(1)) == breaks
 
 
 def test_an_acknowledgement_of_what_has_not_come() -> None:
