@@ -383,6 +383,7 @@ class Core:
         """Raises `DivertError`, and changes nothing, when the kernel refuses the rules that the policy needs."""
         if policy.inspected != self.firewall.policy.inspected:
             self.edges.divert(policy)
+        self.sync.refuse_held()  # an older policy accepted it
         self.firewall.install(policy)
         self.cluster.policy_name = policy.name
         self.event("policy", f"policy {policy.name} installed: {len(policy.rules)} rules")

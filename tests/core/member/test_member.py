@@ -159,6 +159,20 @@ def test_a_member_that_is_set_down_refuses_what_it_held() -> None:
     assert fw1.released == [(syn, False)]
 
 
+def test_a_policy_that_is_installed_decides_about_what_was_held_too() -> None:
+    """An older one accepted it: it would go on seconds after a policy that drops it. Its sender repeats it."""
+    world, fw1, _ = pair(
+        cluster={"mode": "load-sharing-multicast"}, parameters={"fwlab_sync_flush_and_ack": 1}, standby="Active"
+    )
+    syn = next(p for p in (tcp(SYN, n) for n in range(40_000, 40_100)) if fw1.packet(p).hold)
+    nothing = {"name": "nothing", "rules": [{"name": "cleanup", "action": "drop"}]}
+    fw1.ask("policy_install", policy=nothing, file="nothing.yaml")
+    assert fw1.released == [(syn, False)]
+    assert fw1.packet(syn).reason is DropReason.POLICY
+    world.run(6.0)
+    assert fw1.released == [(syn, False)]
+
+
 def test_a_member_that_stops_tells_what_it_knows_and_leaves() -> None:
     world, fw1, fw2 = pair()
     established(fw1, 40001)
