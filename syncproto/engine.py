@@ -53,6 +53,8 @@ from syncproto.events import (
 from syncproto.full import Frames, FullSink, FullSource
 from syncproto.limits import DEFAULT_LIMITS, Limits
 from syncproto.message import Delta, FullRequest, Message
+from syncproto.only_new import OnlyNew
+from syncproto.recall import TableTaken, positions
 from syncproto.record import Op, Record, Update
 from syncproto.release import RELEASE_MISMATCH, Compatibility, Exchange, Gate, version_numbers
 from syncproto.session import Context, PeerSession, SessionState
@@ -118,12 +120,12 @@ class SyncEngine:
         """Who takes our table, or took it last, by peer, and in which of the peer's lives."""
         self._saved: deque[tuple[int, int, Updates]] = deque()
         self._saved_updates = 0
-        self._known_keys: dict[int, dict[bytes, None]] = {}
+        self._only_new = OnlyNew(limits.known_keys_max, self._counters)
         self._risk_at: dict[str, float] = {}
         self._now = now
         self._context = Context(
             member, incarnation, self.release, compatibility, limits, self._sender, self._counters,
-            self._emit, self._deliver, self._risk, now, limits.peer_silence_s,
+            self._emit, self._deliver, self._risk, now, TableTaken(), limits.peer_silence_s,
         )  # fmt: skip
         self._sessions = {peer: PeerSession(peer, self._context, now) for peer in peers if peer != member}
 
@@ -373,6 +375,7 @@ class SyncEngine:
             ended=ended,
             count=count,
             sequence=lambda: self._sender.newest,
+            heard=self._heard,
             admit=lambda asking, request: self._admit(asking, request, peer, source),
             frames=self._frames,
             limits=self._limits,
@@ -396,6 +399,10 @@ class SyncEngine:
         self._sources[peer] = self._sessions[peer].incarnation, source
         return gate
 
+    def _heard(self) -> list[list[int]]:
+        heard = {peer: session.heard for peer, session in self._sessions.items()}
+        return positions(heard, ((peer, sequence) for peer, sequence, _ in self._saved))
+
     def full_sync_missed(self, peer: int) -> None:
         """Joiner: the peer's table did not come, perhaps because not even its release did."""
         session = self._session(peer)
@@ -416,8 +423,11 @@ class SyncEngine:
                 session.full_sync_failure = sink.failed if known else FULL_SYNC_FAILURE
             self._emit(FullSyncFailed(sink.peer, sink.failed, sink.refused, sink.detail, sink.attempt))
             return
+        first = self._context.table.take(sink.peer, (sink.incarnation, sink.sequence), sink.heard)
         for other in self._sessions.values():
             other.full_sync_failure = ""
+            if first:
+                other.recall(self._now)
         session.skip_to(sink.sequence, self._now)
         self._emit(FullSyncDone(sink.peer, sink.records, sink.attempt))
 
@@ -432,7 +442,7 @@ class SyncEngine:
 
     def _emit(self, event: SyncEvent) -> None:
         if isinstance(event, PeerRestarted):
-            self._known_keys.pop(event.peer, None)
+            self._only_new.forget(event.peer)
             self._release_saved(event.peer)  # they are of the life that has ended
             event = replace(event, others=tuple(peer for peer in self._sessions if peer != event.peer))
         self._events.append(event)
@@ -457,7 +467,9 @@ class SyncEngine:
         received = self._counters.records_received
         for update in delta.updates:
             received[update.op] += 1
-        updates = self._allowed(peer, list(delta.updates))
+        updates, gate = list(delta.updates), self._sessions[peer].gate
+        if gate is not None and gate.exchange is Exchange.NEW_CONNECTIONS:
+            updates = self._only_new.of(peer, updates)
         if not updates:
             return
         if self._sink is not None and self._saved_updates + len(updates) > self._limits.saved_updates_max:
@@ -468,26 +480,6 @@ class SyncEngine:
         self._saved.append((peer, delta.sequence, Updates(peer, updates, delta.at)))
         self._saved_updates += len(updates)
         self._counters.saved += 1
-
-    def _allowed(self, peer: int, updates: list[Update]) -> list[Update]:
-        """All, or where only new connections are exchanged: those of keys that came by SET in this session."""
-        gate = self._sessions[peer].gate
-        if gate is None or gate.exchange is not Exchange.NEW_CONNECTIONS:
-            return updates
-        known = self._known_keys.setdefault(peer, {})
-        found: list[Update] = []
-        for update in updates:
-            if update.op is Op.SET:
-                known[update.key] = None
-                if len(known) > self._limits.known_keys_max:
-                    del known[next(iter(known))]
-            elif update.key not in known:
-                self._counters.ignored_not_new += 1
-                continue
-            elif update.op is Op.DELETE:
-                del known[update.key]
-            found.append(update)
-        return found
 
     def _risk(self, side: str, now: float) -> None:
         """Log the product's line, in the words of this member's release; one of a side in `risk_interval_s` at most."""

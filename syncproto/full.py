@@ -1,11 +1,12 @@
 """Full sync: the whole table over one stream. `FullSource` sends it, `FullSink` takes it.
 
     sink   FULL_REQUEST ->
-                        <- FULL_BEGIN (the delta sequence number at this moment), FULL_SLICE ..., FULL_END   source
+                        <- FULL_BEGIN (the delta sequence numbers at this moment), FULL_SLICE ..., FULL_END   source
            FULL_DONE    ->                                    or, from either side at any time: FULL_REFUSED
 
 Every update up to FULL_BEGIN's sequence number is in the snapshot, because the snapshot is opened at that very moment;
-later changes are in it or not, and come as deltas in any case. The sink counts records and a checksum over their
+later changes are in it or not, and come as deltas in any case. So are the updates of others that the source had heard
+by then; FULL_BEGIN says how far that was (see `recall`). The sink counts records and a checksum over their
 packed bytes, and believes nothing until both agree at the end.
 
 Both are sans-IO: `receive_data(data, now)`, `outgoing(now)` (a bounded chunk; empty = nothing now, call again only
@@ -109,7 +110,9 @@ class FullSink:
         self.records = 0
         self.expected = 0
         self.sequence = 0
-        self._incarnation = incarnation
+        self.heard: list[list[int]] = []
+        """As in `FullBegin`."""
+        self.incarnation = incarnation
         self._schema = schema
         self._frames = frames
         self._limits = limits
@@ -144,7 +147,7 @@ class FullSink:
         for envelope in envelopes:
             if self.state in (SinkState.DONE, SinkState.FAILED):
                 return
-            if envelope.sender != self.peer or envelope.incarnation != self._incarnation:
+            if envelope.sender != self.peer or envelope.incarnation != self.incarnation:
                 self._counters.refused[Reason.STALE_INCARNATION.value] += 1
                 self.fail(TERMINATED, detail="another member, or another start of it, answers")
                 return
@@ -165,6 +168,7 @@ class FullSink:
             self.fail(FULL_SYNC_FAILURE, detail=f"schema {begin.schema}, but {self._schema} was agreed")
             return
         self.sequence, self.expected, self._schema = begin.sequence, begin.expected, begin.schema
+        self.heard = begin.heard
         self.state = SinkState.RECEIVING
         self.begun_at = self._now
         self._tell_begin(self.expected)
@@ -251,6 +255,7 @@ class FullSource:
         ended: Callable[[int], Iterator[Columns]],
         count: int,
         sequence: Callable[[], int],
+        heard: Callable[[], list[list[int]]],
         admit: Callable[[int, FullRequest], Gate],
         frames: Frames,
         limits: Limits,
@@ -266,6 +271,7 @@ class FullSource:
         self._snapshot = snapshot
         self._ended = ended
         self._sequence = sequence
+        self._heard = heard
         self._admit = admit
         self._frames = frames
         self._limits = limits
@@ -315,13 +321,13 @@ class FullSource:
             self._fail(gate.reason or FULL_SYNC_FAILURE)
             return
         self._schema = gate.schema
-        # The number and the snapshot belong together: nothing may come between these two lines.
-        sequence = self._sequence()
+        # The numbers and the snapshot belong together: nothing may come between these lines.
+        sequence, heard = self._sequence(), self._heard()
         slice_max = min(self._limits.full_slice_records, FULL_SLICE_RECORDS_MAX)
         self._slices = self._snapshot(slice_max)
         if message.ends:
             self._slices = chain(self._slices, self._ended(slice_max))
-        self._out.append(self._frames.encode(FullBegin(sequence, self._schema, self.expected)))
+        self._out.append(self._frames.encode(FullBegin(sequence, self._schema, self.expected, heard)))
         self.state = SourceState.SENDING
 
     def _on_refused(self, message: Any) -> None:

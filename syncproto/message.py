@@ -159,6 +159,8 @@ class FullBegin:
     sequence: int
     schema: int
     expected: int
+    heard: list[list[int]] = field(default_factory=list)
+    """How far the table holds what other members told: each one's number, its incarnation, a sequence number of its."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +336,21 @@ class ListOf:
 
 
 @dataclass(frozen=True)
+class Several:
+    """A list, or a tuple, of exactly these."""
+
+    items: tuple[FieldCheck, ...]
+
+    def check(self, name: str, value: Any) -> list[Any]:
+        if not isinstance(value, list | tuple) or len(value) != len(self.items):
+            raise _refuse(name, str(self))
+        return [item.check(f"{name}[{index}]", value[index]) for index, item in enumerate(self.items)]
+
+    def __str__(self) -> str:
+        return f"a list of {', '.join(map(str, self.items))}"
+
+
+@dataclass(frozen=True)
 class Schema:
     """The number of a record schema; another one has a refusal of its own, since it means another release."""
 
@@ -352,6 +369,7 @@ _SEQUENCE = Whole(0, COUNTER_MAX)
 _COUNT = Whole(0, COUNTER_MAX)
 _RANGE = Whole(1, RETRANSMIT_RANGE_MAX)
 _SMALL = Whole(0, 0xFFFF)
+_HEARD = ListOf(Several((Whole(1, MEMBER_MAX), Whole(1, COUNTER_MAX), _SEQUENCE)))
 
 FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, FieldCheck], ...]]] = {
     Kind.HEARTBEAT: (
@@ -401,7 +419,10 @@ FIELDS: dict[Kind, tuple[type[Any], tuple[tuple[str, FieldCheck], ...]]] = {
     ),
     Kind.REJECT: (Reject, (("first", Whole(1, COUNTER_MAX)), ("count", _RANGE))),
     Kind.FULL_REQUEST: (FullRequest, (("release", BoundedText()), ("schema", _SMALL), ("ends", YesNo()))),
-    Kind.FULL_BEGIN: (FullBegin, (("sequence", _SEQUENCE), ("schema", Schema()), ("expected", _COUNT))),
+    Kind.FULL_BEGIN: (
+        FullBegin,
+        (("sequence", _SEQUENCE), ("schema", Schema()), ("expected", _COUNT), ("heard", _HEARD)),
+    ),
     Kind.FULL_SLICE: (
         FullSlice,
         (("first", _COUNT), ("schema", Schema()), ("body", Bytes(1, STREAM_FRAME_MAX))),

@@ -3,7 +3,8 @@
 The receiving queue, one a peer, holds what arrived ahead of a missing datagram. A gap is asked for (32 numbers a
 request), again and again; when it grows wider than the receiving queue, or the sender has rejected the requests, the
 receiver stops waiting. A sender whose newest datagrams were lost says how far it has got, so that they are missed.
-Fragments of an update are put together here.
+Fragments of an update are put together here. What was told before the stream began for this member may be asked for
+as well (`recall`): it is a stream of its own, which ends where the other begins.
 
 This module knows nothing of gates, bytes on the wire, or full sync. It is driven by `session` and has no events of its
 own: what is to be delivered is returned.
@@ -21,16 +22,19 @@ from syncproto.message import Delta, Fragment, Retransmit
 
 class DeltaReceiver:
     """One peer's stream, put in order. `expected` is the number that may be delivered next, `highest` the newest that
-    came, `known` the newest that the sender is known to have sent."""
+    came, `known` the newest that the sender is known to have sent; `start` the last that is not for this member."""
 
     def __init__(self, start: int, limits: Limits, counters: SyncCounters) -> None:
         self._limits = limits
         self.counters = counters
+        self.start = start
+        self.earlier: DeltaReceiver | None = None
+        """Of what is recalled from before `start`, until it has come."""
+        self._recalled = False
         self.expected = start + 1
         self.highest = start
         self.known = start
-        self.behind_since = inf
-        """Since when something is missing and nothing could be delivered; infinity = nothing is missing."""
+        self._behind_since = inf
         self._partial: dict[int, dict[int, Fragment]] = {}
         self._held: dict[int, Delta] = {}
         # Missing numbers from here on were never asked for; infinity = there are none.
@@ -43,16 +47,57 @@ class DeltaReceiver:
     @property
     def held(self) -> int:
         """Number of datagrams that wait behind a missing one."""
-        return len(self._held)
+        return len(self._held) + (self.earlier.held if self.earlier is not None else 0)
+
+    @property
+    def behind_since(self) -> float:
+        """Since when something is missing and nothing could be delivered; infinity = nothing is missing."""
+        since = self._behind_since
+        return since if self.earlier is None else min(since, self.earlier.behind_since)
+
+    @property
+    def owed(self) -> int:
+        """Updates that the sender is known to have sent and that could not be delivered yet."""
+        owed = self.known - self.expected + 1
+        return owed if self.earlier is None else owed + self.earlier.owed
+
+    @property
+    def whole_until(self) -> int:
+        """Up to this number everything has been delivered, or was known from elsewhere."""
+        return (self if self.earlier is None else self.earlier).expected - 1
+
+    def recall(self, position: int, now: float) -> int:
+        """Of what was told before `start`, all up to `position` is known from elsewhere: ask for the rest, as far as a
+        sender may still have it. Returns how many are given up (lost). Once; later it does nothing."""
+        if self._recalled:
+            return 0
+        self._recalled = True
+        begin = min(self.start, max(position, self.start - self._limits.sending_queue))
+        lost = max(0, begin - position)
+        self.counters.lost_updates += lost
+        if begin < self.start:
+            earlier = self.earlier = DeltaReceiver(begin, self._limits, self.counters)
+            earlier.known, earlier._fresh_from = self.start, begin + 1  # they are not missing for the network's fault
+            earlier._progress(now, True)
+        return lost
+
+    def _after(self, earlier: DeltaReceiver, found: tuple[list[Delta], int]) -> tuple[list[Delta], int]:
+        """What `earlier` has given; it is over with the last one."""
+        if earlier.expected > earlier.known:
+            self.earlier = None
+        return found
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of updates that wait behind a missing one."""
-        return sum(len(delta.body) for delta in self._held.values())
+        earlier = self.earlier.memory_bytes if self.earlier is not None else 0
+        return earlier + sum(len(delta.body) for delta in self._held.values())
 
     def receive(self, delta: Delta, now: float) -> tuple[list[Delta], int]:
         """What can be delivered now, in order, and how many were given up (lost)."""
         sequence = delta.sequence
+        if sequence <= self.start and self.earlier is not None:
+            return self._after(self.earlier, self.earlier.receive(delta, now))
         self.ack_due = True
         if sequence < self.expected or sequence in self._held:
             self.counters.duplicates += 1
@@ -86,6 +131,8 @@ class DeltaReceiver:
     def on_fragment(self, fragment: Fragment, now: float) -> tuple[list[Delta], int]:
         """As `receive`, once all parts of an update are there."""
         sequence = fragment.sequence
+        if sequence <= self.start and self.earlier is not None:
+            return self._after(self.earlier, self.earlier.on_fragment(fragment, now))
         if sequence < self.expected or sequence in self._held:
             self.counters.duplicates += 1
             self.ack_due = True
@@ -105,6 +152,8 @@ class DeltaReceiver:
 
     def on_reject(self, first: int, count: int, now: float) -> tuple[list[Delta], int]:
         """The sender no longer has these. Only what is really missing counts."""
+        if first <= self.start and self.earlier is not None:
+            return self._after(self.earlier, self.earlier.on_reject(first, count, now))
         gone = range(max(first, self.expected), min(first + count, self.known + 1))
         if not gone or gone.start != self.expected:
             # Numbers further ahead are asked for, and rejected, when their turn comes.
@@ -116,6 +165,8 @@ class DeltaReceiver:
 
     def skip_to(self, sequence: int, now: float) -> list[Delta]:
         """Everything up to `sequence` is known from elsewhere (a snapshot). What waited behind it can be delivered."""
+        if sequence >= self.start:
+            self.earlier = None
         if sequence < self.expected:
             return []
         for number in [number for number in self._held if number <= sequence]:
@@ -152,16 +203,20 @@ class DeltaReceiver:
         if moved and self._partial:
             self._partial = {number: parts for number, parts in self._partial.items() if number >= self.expected}
         if self.expected > self.known:
-            self._fresh_from = self._repeat_at = self.behind_since = inf
+            self._fresh_from = self._repeat_at = self._behind_since = inf
             self._tries = 0
         elif moved or self._repeat_at == inf:
             self._tries = 0
             self._repeat_interval_s = self._limits.request_interval_s
             self._repeat_at = now + self._repeat_interval_s
-            self.behind_since = now
+            self._behind_since = now
 
     def requests(self, stream: int, now: float) -> list[Retransmit]:
         """Requests that are due now: at once for a gap that is new, again and again for all of them."""
+        earlier = self.earlier.requests(stream, now) if self.earlier is not None else []
+        return earlier + self._own_requests(stream, now)
+
+    def _own_requests(self, stream: int, now: float) -> list[Retransmit]:
         if now >= self._repeat_at:
             start = self.expected
             self._tries += 1
@@ -179,7 +234,13 @@ class DeltaReceiver:
 
     def give_up(self, now: float) -> tuple[list[Delta], int]:
         """After many requests in vain: stop waiting for the first gap. What follows it, and how many were lost."""
-        if self._tries <= self._limits.request_tries_max:
+        if self.earlier is not None and self.earlier.tired:
+            if self.earlier.held:
+                return self._after(self.earlier, self.earlier.give_up(now))
+            lost, self.earlier = self.earlier.owed, None  # nobody will say again that they are missing
+            self.counters.lost_updates += lost
+            return [], lost
+        if not self.tired:
             return [], 0
         if not self._held:
             self.known = self.expected - 1  # nothing waits behind it; the sender will say again how far it is
@@ -189,6 +250,11 @@ class DeltaReceiver:
         found += self._in_order()
         self._progress(now, True)
         return found, lost
+
+    @property
+    def tired(self) -> bool:
+        """Whether the first gap has been asked for often enough."""
+        return self._tries > self._limits.request_tries_max
 
     def _missing(self, start: int) -> list[tuple[int, int]]:
         """Runs of missing numbers from `start`, each of up to 32, up to the newest that was sent."""
@@ -206,4 +272,5 @@ class DeltaReceiver:
 
     def next_wakeup(self) -> float:
         """Changes with every other method but held and memory_bytes. Infinity = never; it may be in the past."""
-        return -inf if self._fresh_from != inf else self._repeat_at
+        own = -inf if self._fresh_from != inf else self._repeat_at
+        return own if self.earlier is None else min(own, self.earlier.next_wakeup())

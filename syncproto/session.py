@@ -42,6 +42,7 @@ from syncproto.events import (
 from syncproto.lag import Lag
 from syncproto.limits import JOIN_GATE_WAIT_S, PEER_RECALL_S, Limits
 from syncproto.message import Ack, Delta, Fragment, Hello, Kind, Message, Newest, Reject, Retransmit
+from syncproto.recall import TableTaken
 from syncproto.receiver import DeltaReceiver
 from syncproto.release import RELEASE_MISMATCH, Compatibility, Exchange, Gate, Release
 
@@ -72,6 +73,7 @@ class Context:
     risk: Callable[[str, float], None]
     started_at: float
     """When this life of the member began."""
+    table: TableTaken
     peer_silence_s: float
     """`limits.peer_silence_s`, as long as the owner has not set another one."""
 
@@ -208,7 +210,7 @@ class PeerSession:
 
     def _owed(self) -> int:
         """Updates that the peer is known to have sent, in its present life, and that have not come."""
-        return 0 if self.receiver is None else self.receiver.known - self.receiver.expected + 1
+        return 0 if self.receiver is None else self.receiver.owed
 
     def _may_have_missed(self, now: float) -> bool:
         """Whether the peer may have told others what we do not know of: we have not listened all the time."""
@@ -236,9 +238,27 @@ class PeerSession:
         if self.receiver is None:
             self.receiver = DeltaReceiver(hello.start, self.context.limits, self.context.counters)
             self._told_before = hello.start > 0
+            self.recall(now)
         self._enter(SessionState.OPEN, now)
         self.context.sender.resume(self.peer, now)
         self.context.emit(GateDecided(self.peer, gate))
+
+    def recall(self, now: float) -> None:
+        """Ask for what the peer told before its stream began for us: all of it where it began after us, and else what
+        the table that we took does not hold."""
+        if self.receiver is None or self.gate is None or self.gate.exchange < Exchange.FULL:
+            return
+        younger = self.began_at > self.context.started_at
+        position = 0 if younger else self.context.table.holds(self.peer, self.incarnation)
+        if position is not None:
+            self._deliver([], self.receiver.recall(position, now))
+
+    @property
+    def heard(self) -> tuple[int, int] | None:
+        """How far this member knows what the peer told: the incarnation in which it did, and a number of its stream."""
+        if self.receiver is None:
+            return self.context.table.heard.get(self.peer)
+        return self.incarnation, self.receiver.whole_until
 
     def _on_delta(self, incarnation: int, message: Any, now: float) -> None:
         delta: Delta = message
@@ -418,7 +438,7 @@ class PeerSession:
         acked = sender.acknowledged(self.peer) or 0
         if ours.update(sender.behind_since(self.peer), acked, sender.newest, now):
             self.context.emit(LagChanged(self.peer, False, ours.behind, ours.owed))
-        if theirs.update(receiver.behind_since, receiver.expected - 1, receiver.known, now):
+        if theirs.update(receiver.behind_since, receiver.known - receiver.owed, receiver.known, now):
             self.context.emit(LagChanged(self.peer, True, theirs.behind, theirs.owed))
 
 

@@ -64,7 +64,7 @@ MESSAGES: dict[str, Message] = {
     "retransmit": Retransmit(1234, 7, 32),
     "reject": Reject(7, 3),
     "full-request": FullRequest("R77.30", 2),
-    "full-begin": FullBegin(99, 2, 10_000),
+    "full-begin": FullBegin(99, 2, 10_000, [[2, 1235, 7], [3, 1236, 0]]),
     "full-records": FullSlice(512, 2, pack_columns(Columns.of(record_of(n) for n in (1, 2)), 2)),
     "full-end": FullEnd(514, bytes(range(16))),
     "full-refused": FullRefused("Release version mismatch"),

@@ -90,7 +90,8 @@ def test_work_and_memory_of_one_call_are_bounded() -> None:
     source._snapshot = counting
     source.receive_data(sink.outgoing(world.now), world.now)
     assert taken == 0, "nothing is read before it can be sent"
-    assert read(source.outgoing(world.now)) == [FullBegin(0, 2, 5000)]
+    heard = [[2, world.nodes[2].engine.incarnation, 0]]
+    assert read(source.outgoing(world.now)) == [FullBegin(0, 2, 5000, heard)]
     for slices in (1, 2, 3):
         chunk = source.outgoing(world.now)
         assert len(chunk) <= STREAM_FRAME_MAX + 4
