@@ -106,6 +106,11 @@ class Connection:
             | (0 if self.owned else self.origin.number << OWNER_SHIFT)
         )
 
+    @property
+    def revision_to_tell(self) -> int:
+        """Its revision once peers have been told what they are to hear; of a copy, what its owner said."""
+        return self.revision + (self.owned and self.pending is not None)
+
     def left(self, now: float) -> float:
         """Seconds until it ends."""
         left = self.expires - now

@@ -214,7 +214,7 @@ class ConnectionTable:
         """The connection is over here and at the peers, whoever owns it and whatever they say meanwhile."""
         connection = self.find(key)
         if connection is not None:
-            connection.revision += 1
+            connection.revision += 2  # beyond what its owner has told meanwhile, and is about to tell
             self._finish(connection, tell=True)
 
     @property
@@ -374,7 +374,7 @@ class ConnectionTable:
             self._ended.remember(update.key, version)
         if known is None or known.key != update.key:
             return False
-        if not anything and version < (known.born, known.revision):
+        if not anything and version < (known.born, known.revision_to_tell):
             return False
         self._drop(known)
         self.expected.parent_ended(known.key, tell=False)
@@ -384,7 +384,7 @@ class ConnectionTable:
         """Another view of the same connection: the higher revision's, in the further of both states."""
         was, told = known.state, _STATES[record.state]
         state = further(was, told)
-        newer = record.revision >= known.revision
+        newer = record.revision >= known.revision_to_tell
         if not newer and state is was:
             return False
         if newer:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import product
 from math import inf
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
@@ -112,6 +113,55 @@ def test_who_owned_a_connection_does_not_take_it_back_with_the_next_packet() -> 
     due = connection.refresh_at
     table.apply(told(revision=2, op=Op.REFRESH), 6.0, origin=2)
     assert (connection.owned, connection.refresh_at) == (False, due)
+
+
+def taken_over() -> tuple[ConnectionTable, ConnectionTable, Connection]:
+    """The former owner's table, and that of a member that has just seen a packet of the connection, which it has told
+    nobody yet."""
+    former, present = ConnectionTable(member=1), ConnectionTable(member=2)
+    opened(former)
+    exchange(former, present)
+    connection = present.entries[key(1)]
+    connection.owned = True
+    present.refresh(connection, 3000.0)
+    present.announce(connection, Op.REFRESH)
+    return former, present, connection
+
+
+def test_an_end_that_the_former_owner_tells_is_late_for_who_is_about_to_tell_of_it() -> None:
+    """It was idle there, and goes on here."""
+    former, present, _ = taken_over()
+    former.expire(3700.0)
+    [end] = former.take_updates(3700.0)
+    assert (end.op, len(former)) == (Op.DELETE, 0)
+    assert not present.apply(end, 3700.0, origin=1)
+    exchange(former, present, now=3700.0)
+    for table, owned in ((former, False), (present, True)):
+        assert [(c.expires, c.owned) for c in table] == [(6600.0, owned)]
+
+
+@pytest.mark.parametrize("op", [Op.SET, Op.REFRESH, Op.MODIFY])
+def test_a_version_that_was_known_when_it_was_taken_over_does_not_take_it_back(op: Op) -> None:
+    _, present, connection = taken_over()
+    assert not present.apply(told(op=op, ttl=100.0), 3001.0, origin=1)
+    assert (connection.owned, connection.expires) == (True, 6600.0)
+    [update] = present.take_updates(3001.0)
+    assert update.record is not None and (update.op, update.record.revision) == (Op.REFRESH, 2)
+
+
+def test_what_is_cleared_is_over_although_its_owner_tells_of_it_and_is_about_to_again() -> None:
+    clearing, owner = ConnectionTable(member=1), ConnectionTable(member=2)
+    connection = opened(owner)
+    exchange(clearing, owner)
+    clearing.clear(key(1))
+    [end] = clearing.take_updates(6.0)
+    owner.announce(connection, Op.REFRESH)
+    [refresh] = owner.take_updates(6.0)
+    owner.announce(connection, Op.MODIFY)
+    owner.apply(end, 6.1, origin=1)
+    clearing.apply(refresh, 6.1, origin=2)
+    exchange(clearing, owner)
+    assert len(clearing) == len(owner) == 0
 
 
 def test_a_late_record_does_not_bring_back_what_ended() -> None:
