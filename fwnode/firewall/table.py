@@ -397,6 +397,8 @@ class ConnectionTable:
         known.state = state
         known.timeout = self._timeout_in(state, known.session_timeout)
         known.expires = merged_end(known, was, told, newer, now, record.ttl_s, self._lasts)
+        if newer and known.owned:
+            known.peers_until = min(known.peers_until, now + record.ttl_s)  # the others have heard so, too
         self._wheel.plan(known, self._end(known))
         if state is not told:
             self.announce(known, Op.MODIFY)  # we knew more than the teller

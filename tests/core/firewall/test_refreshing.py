@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from fwnode.firewall.refreshing import GRACE_TICKS, LAG_TICKS, LOOKED_AT_MAX, RE
 from fwnode.firewall.table import ConnectionTable
 from fwnode.firewall.tcp_states import ConnectionState
 from syncproto.limits import SYNC_TICK_S
-from syncproto.record import Op
+from syncproto.record import OWNER_SHIFT, Op, Update
 
 GRACE_S = GRACE_TICKS * SYNC_TICK_S
 TICK_OR_TWO_S = (LAG_TICKS + 1) * SYNC_TICK_S
@@ -337,3 +337,22 @@ def test_where_lab_time_runs_fast_a_tick_is_worth_more_of_it(rate: float) -> Non
         if len(ends) == 2:
             assert abs(ends[0] - ends[1]) <= LAG_TICKS * tick_s + 1e-6
     assert (len(owner), len(copy)) == (0, 0)
+
+
+def test_who_forwards_a_connection_says_when_it_ends_where_another_told_of_an_earlier_end() -> None:
+    """The peer saw the second FIN, and is configured to keep what is closed for a shorter time."""
+    pair = Pair(timeout=3600)
+    pair.owner.connections.member = 1
+    pair.open()
+    play(pair.owner, "> FA ACCEPT FIN_WAIT_INITIATOR", now=pair.now)
+    pair.tick()
+    known = pair.owner.connections.find(key_of())
+    assert known is not None
+    closed = replace(known.record(pair.now), state=ConnectionState.CLOSING, ttl_s=5.0, flags=1 << OWNER_SHIFT)
+    closing = Update(Op.MODIFY, known.key, closed, closed.born, closed.revision)
+    for member in (pair.owner, pair.standby):
+        member.connections.apply(closing, pair.now, origin=3)
+    pair.pass_time(10.0)
+    copy = pair.standby.connections.find(key_of())
+    assert known.owned and known.state is ConnectionState.CLOSING and copy is not None
+    assert copy.expires == pytest.approx(known.expires)
