@@ -128,14 +128,15 @@ def _text(path: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def run_lab(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Document]:
-    """`fwlab run LAB --json`: its document. Each lab runs once, as a learner would run it, for all who ask."""
+def run_lab(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Document]:
+    """`fwlab run LAB --json`: its document. Each lab runs once, as a learner would run it, for all who ask; and once
+    more for who asks for another run of it, by `which`."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     @cache
-    def run(lab: str) -> Document:
-        file = shared / f"lab-{lab}.json"
+    def run(lab: str, which: int = 1) -> Document:
+        file = shared / f"lab-{lab}-{which}.json"
         with file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not file.exists():

@@ -29,13 +29,13 @@ def start_detached(name: str, arguments: Mapping[str, Any]) -> Iterator[Callable
     ready, and raises LabError where one is not. The lab stays when the block ends in order. If it does not, or if this
     process ends before, by whatever signal, the lab ends as well: it watches a pipe until it is told to stay.
     """
-    sock = discovery.claim(name)
-    if sock is None:
-        raise LabError(f"a lab named {name!r} is running already; see `fwlab ps`, end it with `fwlab down {name}`, "
-                       "or choose another name with --name")
-    stay_read, stay_write = os.pipe()
     process, status, stays = None, None, False
-    with _ending_by_signals():
+    with _ending_by_signals():  # before there is a name that somebody may see
+        sock = discovery.claim(name)
+        if sock is None:
+            raise LabError(f"a lab named {name!r} is running already; see `fwlab ps`, end it with `fwlab down {name}`, "
+                           "or choose another name with --name")
+        stay_read, stay_write = os.pipe()
         try:
             told = json.dumps({**arguments, "stay_fd": stay_read})
             try:

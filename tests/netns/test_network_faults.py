@@ -205,7 +205,6 @@ async def a_fault_that_does_not_take(lab: Lab) -> None:
     with pytest.raises(FaultError, match="fw2-sync was limited to 1mbit, but at the switch it has no limit"):
         await lab.limit("fw2-sync", 1_000_000)
     assert (await lab.info())["faults"] == []
-    faults.PROCESS_TIMEOUT_S = 0.05
     with pytest.raises(FaultError, match="was sent SIGCONT, but its state is T"):
         sleeper = await lab.spawn("fw1", ["sleep", "1000"])
         await lab_signal_is_lost(sleeper.pid)
@@ -213,6 +212,7 @@ async def a_fault_that_does_not_take(lab: Lab) -> None:
 
 async def lab_signal_is_lost(pid: int) -> None:
     await faults.pause_process(pid)
+    faults.PROCESS_TIMEOUT_S = 0.05
     kill = faults.os.kill
     faults.os.kill = lambda *_: None
     try:
