@@ -15,6 +15,9 @@ from .inspection import Inspector
 from .tcp_states import ConnectionState
 from .tellers import NOBODY, Teller
 
+NEXT_PACKET = -inf
+"""`refresh_at` of a connection whose next packet must take the longer way, whatever peers are told before it comes."""
+
 # Plain numbers: arithmetic of flags is slow.
 _LEARNED, _DATA = int(RecordFlag.LEARNED), int(RecordFlag.DATA)
 

@@ -18,7 +18,7 @@ from syncproto.record import Op
 
 from .announcements import AnnouncementRefused
 from .clearing import Clearing
-from .connection import Connection
+from .connection import NEXT_PACKET, Connection
 from .data_connections import NotInspectable, find_announced, inspect
 from .fragments import FRAGMENT_TIMEOUT_S, AcceptedFragments
 from .icmp import LINK_ONLY, objection, runs_that_way
@@ -286,6 +286,8 @@ class Firewall:
             verdict = self._match_again(connection, packet, data, hook, now)
             if verdict is not None:
                 return verdict
+        if connection.refresh_at == NEXT_PACKET:
+            connection.refresh_at = 0.0
         state = connection.state
         if packet.protocol == TCP:
             segment = SEGMENT_KINDS[packet.flags]

@@ -26,7 +26,7 @@ from syncproto.record import OWNER_SHIFT, Op, Record, RecordFlag, Update
 
 from .announced import AnnouncedConnections
 from .audience import PEERS_MAY_KNOW
-from .connection import Connection
+from .connection import NEXT_PACKET, Connection
 from .ended import EndedVersions, columns_of_ended
 from .packed import Batch, PackedCopies, Place
 from .packet import reverse_key
@@ -276,7 +276,7 @@ class ConnectionTable:
         """Make the next packet of every connection take the longer way: new policy, or the member begins to forward."""
         for item in self._rows:
             if isinstance(item, Connection):  # what is packed takes it anyhow
-                item.refresh_at = 0.0
+                item.refresh_at = NEXT_PACKET
 
     # -- what peers hear -----------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from syncproto.columns import Columns
 from syncproto.record import Op, Update
 
 from .audience import Audience
-from .connection import Connection, columns_of
+from .connection import NEXT_PACKET, Connection, columns_of
 from .refreshing import REFRESHES_PER_TIMEOUT, Walk
 
 
@@ -70,7 +70,8 @@ class Telling:
                 due[timeout] = now + whole, now + whole / REFRESHES_PER_TIMEOUT
             end, refresh_at = due[timeout]
             idle_s, connection.peers_until = end - connection.expires, connection.expires
-            connection.refresh_at = refresh_at if idle_s <= lag_s else refresh_at - idle_s  # of so much less peers hear
+            if connection.refresh_at != NEXT_PACKET:  # else it has to be matched again, or announced, all the same
+                connection.refresh_at = refresh_at if idle_s <= lag_s else refresh_at - idle_s  # peers hear of less
             if connection.sync_at > now and not connection.told:
                 self._postpone(connection, op)
                 continue

@@ -95,8 +95,8 @@ def test_the_joiner_dies_and_comes_back_while_it_joins(pair):
 def test_a_start_waits_as_long_as_the_full_sync_goes_on(pair):
     """Longer than one is waited for in which nothing moves (30 s). What it does meanwhile is said."""
     pair.do("stop", "member=fw2")
-    fill(pair, "fw1")
-    pair.do("limit", "link=sync", "rate=20kbit")
+    fill(pair, "fw1", count=2 * CONNECTIONS)
+    pair.do("limit", "link=sync", "rate=32kbit")
     with starting(pair, "fw2") as process:
         under_way(pair, "fw2")
         said = process.communicate(timeout=200)[1]
@@ -104,4 +104,4 @@ def test_a_start_waits_as_long_as_the_full_sync_goes_on(pair):
     assert "fw2: its state is Initializing, its full sync from fw1 took " in said
     assert pair.status("fw2")["state"] == "Standby"
     assert pair.status("fw2")["uptime_s"] > 30
-    assert pair.status("fw2")["full_sync"]["records"] == CONNECTIONS
+    assert pair.status("fw2")["full_sync"]["records"] == 2 * CONNECTIONS

@@ -349,6 +349,17 @@ def test_an_install_drops_and_deletes_what_the_new_rules_do_not_accept() -> None
     play(fw, "> PA POLICY -", client_port=2)
 
 
+def test_new_rules_decide_about_a_connection_of_which_peers_are_still_to_hear() -> None:
+    """Opened, or refreshed, within the sync tick in which the rules are installed."""
+    fw = firewall()
+    play(fw, OPENING)
+    for rules in (CLOSED | {"on_install": "keep"}, CLOSED):
+        install(fw, rules)
+        assert fw.connections.take_updates(0.0)
+        play(fw, "> PA ACCEPT ESTABLISHED" if rules.get("on_install") else "> PA POLICY -")
+    assert len(fw.connections) == 0
+
+
 def test_peers_hear_of_a_copy_that_the_new_rules_end_after_a_takeover() -> None:
     """Its former owner sees no more of its packets."""
     former, active = firewall(), firewall()
