@@ -15,7 +15,7 @@ from labs.procedure.model import load
 from labs.simulation.run import Simulation
 from labs.simulation.wires import IP, Frame
 
-TRIES = 3
+TRIES = 6
 """On a busy machine a process may be so late that something is sent once more; not every time."""
 Frames = dict[str, list[bytes]]
 
