@@ -137,7 +137,7 @@ class Node:
                 only_packets = False
                 self._serve_others(descriptor)
             if ready and only_packets:
-                now = member.now  # a queue has read the clock as the last thing it did, and acted on it
+                now = member.now  # a queue has read the clock in this turn, and acted on it
             else:
                 now = wire_now()
                 look_at_time(now)

@@ -119,16 +119,16 @@ class Firewall:
 
     def decide(self, data: bytes, hook: int, now: float) -> Verdict:
         """The verdict for one packet; `data` holds at least its headers. Never raises on what the network sends."""
-        # The short ways: a whole IPv4 or IPv6 packet without options, of a connection that has nothing special due, or
-        # of TCP or UDP and another member's.
+        # The short ways: a whole IPv4 or IPv6 packet without options, with 8 bytes behind its header, of a connection
+        # that has nothing special due, or of TCP or UDP and another member's.
         if hook == _FORWARD and self.forwarding and len(data) >= 28:
             first = data[0]
             entries = self.connections.entries
             if first == 0x45 and not data[6] & 0x3F and not data[7]:
-                at = 20
+                at, length_at, rest = 20, 2, 20
                 key = data[9:10] + data[12:24]
-            elif first >> 4 == 6 and len(data) >= 44:
-                at = 40
+            elif first >> 4 == 6 and len(data) >= 48:
+                at, length_at, rest = 40, 4, 0
                 key = data[6:7] + data[8:44]
             else:
                 key = b""
@@ -151,10 +151,9 @@ class Firewall:
                     and len(data) >= at + (data[at + 12] >> 4 << 2)
                     and data[at + 13] & _STATE_FLAGS == ACK
                 ) or (
-                    # Its length is the rest of the packet's: total length at 2 less the header, or payload length at 4.
+                    # Its length is the rest of the packet's: total length less the header, or payload length.
                     protocol == UDP
-                    and len(data) >= at + 8
-                    and (data[at + 4] << 8 | data[at + 5]) + 40 - at == data[at // 10] << 8 | data[at // 10 + 1]
+                    and (data[at + 4] << 8 | data[at + 5]) + rest == data[length_at] << 8 | data[length_at + 1]
                 ):
                     timeout = connection.timeout
                     connection.expires = now + (timeout if timeout > self._floor else self._floor)

@@ -66,9 +66,9 @@ class Walk:
         ends_later = connection.expires - connection.peers_until > self.lag_s
         return told > 0 and (ends_later or told < self._audience.anew_before)
 
-    def _is_silent_secret(self, connection: Connection) -> bool:
-        """Whether nobody ever heard of it, nor has to, and no packet has come since somebody listens. Else it would
-        depend on how long its opening took whether peers hear of it."""
+    def _has_been_silent(self, connection: Connection) -> bool:
+        """Whether nobody ever heard of it, nor has to, and no packet has come since somebody began to listen. If such a
+        connection were told, it would depend on how long its opening took whether peers hear of it."""
         if connection.told != NOBODY_HEARD or connection.told < self._audience.anew_before:
             return False
         return connection.expires - self._lifetime(connection.timeout) <= self._heard_since
@@ -82,7 +82,7 @@ class Walk:
             self._at = 0
         for item in self._rows[self._at : self._at + LOOKED_AT_MAX]:
             self._at += 1
-            if isinstance(item, Connection) and self.has_news(item) and not self._is_silent_secret(item):
+            if isinstance(item, Connection) and self.has_news(item) and not self._has_been_silent(item):
                 found.append(item)
                 if len(found) == room:
                     break

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from cluster_world import KNOWN_WITHIN_S, World, pair, reach
+from cluster_world import KNOWN_WITHIN_S, World, broken, pair, reach
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
 
 from fwnode.cluster.split_brain import SplitBrain
 from fwnode.cluster.sync_network import Reach
+
+Ways = set[tuple[int, int]]
+"""From whom to whom nothing passes."""
+Past = list[tuple[Ways, float, str]]
+WAYS = st.sets(st.sampled_from([(1, 2), (2, 1)]))
+
+
+def pasts(*ends: str) -> st.SearchStrategy[Past]:
+    """What may have been before: what did not pass, for how many seconds, and what befell member 2 then."""
+    return st.lists(st.tuples(WAYS, st.floats(0.05, 8), st.sampled_from(["", *ends])), max_size=6)
+
 
 OLD, NEW = "R77.30", "R80.10"
 FATES = ("start", "stop", "kill", "power_cut", "admin_down", "admin_up", "lan_down", "lan_up", "split", "heal", "wait")
@@ -63,18 +74,8 @@ def test_whatever_happens_in_the_end_each_group_that_hears_itself_has_one_that_f
 
 
 @examples(60)
-@given(
-    st.lists(
-        st.tuples(
-            st.sets(st.sampled_from([(1, 2), (2, 1)])), st.floats(0.05, 8), st.sampled_from(["", "kill", "stop"])
-        ),
-        max_size=6,
-    ),
-    st.sets(st.sampled_from([(1, 2), (2, 1)])),
-)
-def test_both_ends_agree_with_the_wire_whatever_was_before(
-    past: list[tuple[set[tuple[int, int]], float, str]], cut: set[tuple[int, int]]
-) -> None:
+@given(pasts("kill", "stop"), WAYS)
+def test_both_ends_agree_with_the_wire_whatever_was_before(past: Past, cut: Ways) -> None:
     world = pair()
     for no_sync, seconds, end in past:
         world.no_sync = no_sync
@@ -88,6 +89,28 @@ def test_both_ends_agree_with_the_wire_whatever_was_before(
     there, back = (1, 2) not in cut, (2, 1) not in cut
     assert reach(world, 1, 2) == Reach(sends=there, receives=back)
     assert reach(world, 2, 1) == Reach(sends=back, receives=there)
+
+
+@examples(60)
+@given(pasts("kill", "link"), WAYS)
+def test_both_ends_agree_about_a_users_network_whatever_was_before(past: Past, cut: Ways) -> None:
+    world = pair()
+    for no_lan, seconds, end in past:
+        world.no_lan = no_lan
+        if end == "kill":
+            world.kill(2)
+            world.run(seconds)
+            world.start(2)
+        elif end == "link":
+            world.interface(1, "lan", up=False)
+            world.run(seconds)
+            world.interface(1, "lan", up=True)
+        world.run(seconds)
+    world.no_lan = cut
+    world.run(KNOWN_WITHIN_S + 0.2)
+    there, back = (1, 2) not in cut, (2, 1) not in cut
+    assert broken(world, 1) == ({} if there and back else {2: Reach(sends=there, receives=back)})
+    assert broken(world, 2) == ({} if there and back else {1: Reach(sends=back, receives=there)})
 
 
 @examples(20)

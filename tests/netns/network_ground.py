@@ -10,12 +10,14 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness import command
 
+from labs.network import discovery, supervisor
 from labs.network.lab import Lab
 from labs.network.supervisor import load_function, run, run_in_lab
 from labs.network.topology import load_topology
@@ -77,6 +79,17 @@ def fwlab(*arguments: str, check: bool = True, **kw: Any) -> "subprocess.Complet
 def up(name: str, *arguments: str, check: bool = True, **kw: Any) -> "subprocess.CompletedProcess[str]":
     """`fwlab up` with stand-in members."""
     return fwlab("up", "--name", name, "--member-command", shlex.join(STAND_IN), *arguments, check=check, **kw)
+
+
+@contextmanager
+def lab_is_up() -> Iterator[str]:
+    """A lab with stand-in members, for a block of code; its name."""
+    name = unique_name()
+    up(name)
+    yield name
+    found = discovery.find(name)
+    if found:
+        supervisor.stop(found)
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:

@@ -10,21 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from network_ground import fwlab, unique_name, up, wait_until
+from network_ground import fwlab, lab_is_up, up, wait_until
 
 from labs.exit_codes import ExitCode
-from labs.network import discovery, supervisor
+from labs.network import discovery
 from labs.python import python_command
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[str]:
-    name = unique_name()
-    up(name)
-    yield name
-    found = discovery.find(name)
-    if found:
-        supervisor.stop(found)
+    with lab_is_up() as name:
+        yield name
 
 
 def test_exec_is_the_command(lab, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
@@ -74,4 +75,9 @@ def test_the_same_packets_in_the_same_order(tmp_path: Path) -> None:
         found = story(frames)
         if found == expected:
             break
-    assert found == expected
+    differences = [
+        f"{link}: {line}"
+        for link, words in expected.items()
+        for line in unified_diff(words, found.get(link, []), "simulated", "real", lineterm="", n=1)
+    ]
+    assert found == expected, "\n".join(differences)

@@ -308,6 +308,10 @@ def reach(world: World, number: int, peer: int) -> Reach:
     return world.cluster(number).sync_network.reach(peer)
 
 
+def broken(world: World, number: int, name: str = "lan") -> dict[int, Reach]:
+    return world.cluster(number).user_networks.broken(name)
+
+
 def pair(state: str = "1 Active, 2 Standby") -> World:
     """Two members that have been up for a while."""
     world = World(2)
@@ -317,4 +321,4 @@ def pair(state: str = "1 Active, 2 Standby") -> World:
     return world
 
 
-__all__ = ["KNOWN_WITHIN_S", "MemberState", "World", "pair", "reach", "releases"]
+__all__ = ["KNOWN_WITHIN_S", "MemberState", "World", "broken", "pair", "reach", "releases"]

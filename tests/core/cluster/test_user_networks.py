@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from cluster_world import World, pair
-from hypothesis import given
-from hypothesis import strategies as st
-from properties import examples
-from test_sync_network import KNOWN_WITHIN_S
+from cluster_world import KNOWN_WITHIN_S, World, broken, pair
 
 from fwnode.cluster.sync_network import Reach
-
-
-def broken(world: World, number: int, name: str = "lan") -> dict[int, Reach]:
-    return world.cluster(number).user_networks.broken(name)
 
 
 def test_where_everything_passes_nothing_is_said() -> None:
@@ -62,35 +54,3 @@ def test_of_three_members_the_one_that_is_cut_off_is_named() -> None:
     world.run(KNOWN_WITHIN_S)
     assert broken(world, 1) == broken(world, 2) == {3: Reach(sends=False)}
     assert broken(world, 3) == {1: Reach(receives=False), 2: Reach(receives=False)}
-
-
-@examples(60)
-@given(
-    st.lists(
-        st.tuples(
-            st.sets(st.sampled_from([(1, 2), (2, 1)])), st.floats(0.05, 8), st.sampled_from(["", "kill", "link"])
-        ),
-        max_size=6,
-    ),
-    st.sets(st.sampled_from([(1, 2), (2, 1)])),
-)
-def test_both_ends_agree_with_the_wire_whatever_was_before(
-    past: list[tuple[set[tuple[int, int]], float, str]], cut: set[tuple[int, int]]
-) -> None:
-    world = pair()
-    for no_lan, seconds, end in past:
-        world.no_lan = no_lan
-        if end == "kill":
-            world.kill(2)
-            world.run(seconds)
-            world.start(2)
-        elif end == "link":
-            world.interface(1, "lan", up=False)
-            world.run(seconds)
-            world.interface(1, "lan", up=True)
-        world.run(seconds)
-    world.no_lan = cut
-    world.run(KNOWN_WITHIN_S + 0.2)
-    there, back = (1, 2) not in cut, (2, 1) not in cut
-    assert broken(world, 1) == ({} if there and back else {2: Reach(sends=there, receives=back)})
-    assert broken(world, 2) == ({} if there and back else {1: Reach(sends=back, receives=there)})

@@ -452,3 +452,17 @@ def test_half_open_copies_do_not_outlive_the_handshake_by_a_session() -> None:
         assert len(standby.connections) == 1
         standby.expire(60.0)
         assert len(standby.connections) == 0
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_no_datagram_of_a_known_connection_passes_by_the_short_way_that_the_long_one_drops(family: int) -> None:
+    """Every length that UDP may say, and every place where the packet may be cut off."""
+    fw, good = firewall(), udp(family=family)
+    assert fw.decide(good, Hook.FORWARD, 0.0).accept
+    fw.connections.take_updates(0.0)
+    header = 20 if family == 4 else 40
+    for said in range(len(good) + header):
+        packet = good[: header + 4] + said.to_bytes(2, "big") + good[header + 6 :]
+        assert fw.decide(packet, Hook.FORWARD, 0.1).accept == (8 <= said <= len(good) - header), said
+    for end in range(len(good)):
+        assert fw.decide(good[:end], Hook.FORWARD, 0.1).accept == (end >= header + 8), end
